@@ -152,12 +152,8 @@ pub(crate) fn decompress(
                 codec,
                 why: error.to_string(),
             };
-            let mut reader = zstd::stream::read::Decoder::with_buffer(data).map_err(failed)?;
-            // A window above the limit could only serve data above it. Zstd's own bounds are 10 and 27.
-            let window_log = usize::BITS - limit_bytes.leading_zeros();
-            reader
-                .window_log_max(window_log.clamp(20, 27))
-                .map_err(failed)?;
+            let reader = zstd::stream::read::Decoder::with_buffer(data).map_err(failed)?;
+            // Zstd itself refuses windows above 128 MiB, and touches no more of one than it writes.
             read_all(codec, reader, limit_bytes)
         }
     }

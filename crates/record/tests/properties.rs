@@ -412,3 +412,27 @@ fn codec_names_parse() {
     }
     assert!("brotli".parse::<Compression>().is_err());
 }
+
+/// Bytes that a Kafka broker handed out (they stand in the tests of kafka-python): one record, `123`.
+#[test]
+fn a_batch_of_kafkas_own_is_read() {
+    let bytes = b"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00;\x00\x00\x00\x01\x02\x03\x18\xa2p\x00\x00\x00\x00\
+        \x00\x00\x00\x00\x01]\xff{\x06<\x00\x00\x01]\xff{\x06<\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\
+        \x00\x00\x00\x01\x12\x00\x00\x00\x01\x06123\x00";
+    let batch = Batch::parse(Bytes::from_static(bytes)).unwrap();
+    let record = batch.records().unwrap().next().unwrap().unwrap();
+    assert_eq!((record.offset, record.timestamp_ms), (0, 1_503_229_838_908));
+    assert_eq!(
+        (record.key, record.value.as_deref()),
+        (None, Some(&b"123"[..]))
+    );
+
+    // And the same record, built here, is the same bytes.
+    let mut builder = BatchBuilder::new(Compression::None, 1 << 20);
+    builder
+        .append(1_503_229_838_908, None, Some(b"123"), &[])
+        .unwrap();
+    let mut built = builder.build().unwrap().bytes().to_vec();
+    assign(&mut built, 0, 1);
+    assert_eq!(built, bytes);
+}
