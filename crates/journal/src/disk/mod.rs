@@ -1,0 +1,81 @@
+//! The first seam: a disk with files, directories and sync.
+
+mod lock;
+mod memory;
+mod real;
+
+pub use lock::DirectoryLock;
+pub use memory::{MemoryDisk, Op, OpCounts};
+pub use real::RealDisk;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    Write,
+    /// A new file, or an existing one cut to nothing, for reading and writing.
+    Create,
+}
+
+/// A disk, as far as Mainstem needs one.
+///
+/// # Contract
+///
+/// - What was written is readable at once, through every handle, also after the process died.
+/// - What was written is sure to survive a loss of power only after [`DiskFile::sync_data`] has returned without an
+///   error. Until then each sector of 512 bytes may be there or not, in any combination.
+/// - A created, renamed or removed name survives only after [`Disk::sync_dir`] of its directory. A file's bytes and its
+///   name are two things, and each has its own sync.
+/// - [`Disk::rename`] is atomic and replaces what had the new name. Both names are in one directory.
+/// - After a sync has failed, a later one that succeeds proves nothing about the bytes of the failed one.
+/// - Paths are used as they are given; every directory is made with [`Disk::create_dir_all`] first.
+///
+/// [`crate::conformance::disk`] checks an implementation against this.
+pub trait Disk: Send + Sync {
+    /// Opens a file. `NotFound` when it must exist and does not.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+    /// Gives a file another name in the same directory, in place of a file that has it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file. Handles that are open go on working.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes a directory with everything in it.
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes a directory and those above it; nothing happens if it is there. The new directories are synced into
+    /// their parents.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// The names in a directory, files and directories, sorted.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Whether a file or directory of that name exists.
+    fn exists(&self, path: &Path) -> bool;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that can still be written to the file system that holds `path`.
+    fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+}
+
+/// An open file. Every call takes its position, so handles are shared without a lock.
+pub trait DiskFile: Send + Sync {
+    /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
+    /// Writes all of `buf`. After an error any part of it may have been written.
+    fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()>;
+    /// Makes the file's bytes and length durable.
+    fn sync_data(&self) -> io::Result<()>;
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file holds nothing.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts the file, or lets it grow by zeros that take no space.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Lets the file grow to `len` by zeros whose space is really taken; never cuts. `StorageFull` when there is not
+    /// enough.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+}

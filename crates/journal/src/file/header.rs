@@ -1,0 +1,212 @@
+//! How a journal file begins.
+//!
+//! ```text
+//!  0 magic 8 bytes      "MSJFILE\0"
+//!  8 version u32
+//! 12 CRC-32C u32        over the 12 bytes before it: holds for every version, so that a newer one is told from damage
+//! 16 length u32         bytes of this header, the list of ends and the last checksum included
+//! 20 kind u32           0: continues the file before; 1: begun by recovery
+//! 24 journal id u128
+//! 40 number u64         of the file, as in its name
+//! 48 incarnation u64    of this use of the file
+//! 56 durable LSN u64    known durable when this header was written; of a file begun by recovery also everything that
+//!                       recovery wrote into it, for it is synced before it gets its name
+//! 64 first LSN u64      of the first group; 0 where it was not known yet (kind 0)
+//! 72 before u32         checksum of the last group before this file (kind 1)
+//! 76 ends u32           how many follow; kind 1 only
+//! 80 ends               number u64 | incarnation u64 | end position u64 | last LSN u64, of every older file that stays:
+//!                       nothing beyond is ever read, and no older file that is not named here
+//!  … header CRC-32C u32 over everything from 16 on
+//! ```
+//! All numbers are little-endian. Groups begin at the next multiple of 4 KiB.
+
+use crate::Lsn;
+use crate::header::BLOCK_BYTES;
+
+pub(crate) const VERSION: u32 = 1;
+const MAGIC: &[u8; 8] = b"MSJFILE\0";
+const FIXED_BYTES: usize = 80;
+const END_BYTES: usize = 32;
+const CRC_BYTES: usize = 4;
+/// No list of ends is longer than this; a header that says so is damaged.
+const MAX_HEADER_BYTES: usize = 64 << 20;
+
+/// The header of a journal file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    pub(crate) journal_id: u128,
+    pub(crate) number: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) durable: Lsn,
+    pub(crate) start: Start,
+}
+
+/// What stands before the first group of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// The file before; where that ends was not known when this header was written.
+    Continues,
+    /// Recovery began this file.
+    Recovered {
+        first_lsn: Lsn,
+        before: u32,
+        ends: Vec<FileEnd>,
+    },
+}
+
+/// Where an older file ends for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileEnd {
+    pub(crate) number: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) position: u64,
+    pub(crate) last_lsn: Lsn,
+}
+
+/// What reading a header found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ReadHeader {
+    Valid(FileHeader),
+    /// Read again with this many bytes.
+    Longer(usize),
+    Newer(u32),
+    Damaged,
+}
+
+impl FileHeader {
+    /// Where groups begin.
+    pub(crate) fn first_position(&self) -> u64 {
+        let ends = match &self.start {
+            Start::Continues => 0,
+            Start::Recovered { ends, .. } => ends.len(),
+        };
+        first_position(ends)
+    }
+
+    /// The header in whole blocks.
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.first_position() as usize);
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+        let (kind, first_lsn, before, ends): (u32, Lsn, u32, &[FileEnd]) = match &self.start {
+            Start::Continues => (0, Lsn::ZERO, 0, &[]),
+            Start::Recovered {
+                first_lsn,
+                before,
+                ends,
+            } => (1, *first_lsn, *before, ends),
+        };
+        let length = FIXED_BYTES + ends.len() * END_BYTES + CRC_BYTES;
+        out.extend_from_slice(&(length as u32).to_le_bytes());
+        out.extend_from_slice(&kind.to_le_bytes());
+        out.extend_from_slice(&self.journal_id.to_le_bytes());
+        out.extend_from_slice(&self.number.to_le_bytes());
+        out.extend_from_slice(&self.incarnation.to_le_bytes());
+        out.extend_from_slice(&self.durable.0.to_le_bytes());
+        out.extend_from_slice(&first_lsn.0.to_le_bytes());
+        out.extend_from_slice(&before.to_le_bytes());
+        out.extend_from_slice(&(ends.len() as u32).to_le_bytes());
+        for end in ends {
+            out.extend_from_slice(&end.number.to_le_bytes());
+            out.extend_from_slice(&end.incarnation.to_le_bytes());
+            out.extend_from_slice(&end.position.to_le_bytes());
+            out.extend_from_slice(&end.last_lsn.0.to_le_bytes());
+        }
+        out.extend_from_slice(&crc32c::crc32c(&out[16..]).to_le_bytes());
+        out.resize(self.first_position() as usize, 0);
+        out
+    }
+
+    /// Reads what [`FileHeader::write`] wrote, from the first bytes of a file.
+    pub(crate) fn read(bytes: &[u8]) -> ReadHeader {
+        Self::parse(bytes).unwrap_or(ReadHeader::Damaged)
+    }
+
+    fn parse(bytes: &[u8]) -> Option<ReadHeader> {
+        let mut input = Reader { rest: bytes };
+        if input.take::<8>()? != *MAGIC {
+            return None;
+        }
+        let version = input.u32()?;
+        if input.u32()? != crc32c::crc32c(&bytes[..12]) {
+            return None;
+        }
+        if version != VERSION {
+            return Some(ReadHeader::Newer(version));
+        }
+        let length = input.u32()? as usize;
+        if !(FIXED_BYTES + CRC_BYTES..=MAX_HEADER_BYTES).contains(&length) {
+            return None;
+        }
+        if bytes.len() < length {
+            return Some(ReadHeader::Longer(length));
+        }
+        let checksum = Reader {
+            rest: &bytes[length - CRC_BYTES..length],
+        }
+        .u32()?;
+        if checksum != crc32c::crc32c(&bytes[16..length - CRC_BYTES]) {
+            return None;
+        }
+        let kind = input.u32()?;
+        let journal_id = u128::from_le_bytes(input.take()?);
+        let (number, incarnation, durable) = (input.u64()?, input.u64()?, Lsn(input.u64()?));
+        let (first_lsn, before, count) = (Lsn(input.u64()?), input.u32()?, input.u32()? as usize);
+        if length != FIXED_BYTES + count * END_BYTES + CRC_BYTES {
+            return None;
+        }
+        let start = match kind {
+            0 => Start::Continues,
+            1 => {
+                let mut ends = Vec::with_capacity(count);
+                for _ in 0..count {
+                    ends.push(FileEnd {
+                        number: input.u64()?,
+                        incarnation: input.u64()?,
+                        position: input.u64()?,
+                        last_lsn: Lsn(input.u64()?),
+                    });
+                }
+                Start::Recovered {
+                    first_lsn,
+                    before,
+                    ends,
+                }
+            }
+            _ => return None,
+        };
+        Some(ReadHeader::Valid(FileHeader {
+            journal_id,
+            number,
+            incarnation,
+            durable,
+            start,
+        }))
+    }
+}
+
+/// Where groups begin in a file whose header names so many ends.
+pub(crate) fn first_position(ends: usize) -> u64 {
+    (FIXED_BYTES + ends * END_BYTES + CRC_BYTES).next_multiple_of(BLOCK_BYTES) as u64
+}
+
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl Reader<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*head)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+}

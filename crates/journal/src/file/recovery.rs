@@ -1,0 +1,386 @@
+//! Opening a journal: nothing is handed out before all of it is durable.
+//!
+//! A process that died leaves bytes that are readable but not synced, and after a failed sync even a later one proves
+//! nothing. So what is not known to be durable is written again, into a new file, and the files that were found are never
+//! written on: the new file's header says where each of them ends. The new file gets its name when all of it is synced;
+//! until then it is a spare like any other, and recovery that dies begins again.
+
+use super::header::{FileEnd, FileHeader, ReadHeader, Start, VERSION, first_position};
+use super::replay::{GroupReader, Replay, Stretch};
+use super::scan::{Found, Scan, first_group, scan};
+use super::stock::{OpenFile, Stock, journal_path, number_of};
+use super::{FileMedium, JournalOptions, Older, max_payload_bytes};
+use crate::error::At;
+use crate::header::{BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader};
+use crate::{Disk, JournalError, Known, Lsn, OpenMode, mutation};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The files of a journal, sorted out.
+struct Listing {
+    /// The journal itself, in order, from the first file that holds a frame above the checkpoint.
+    chain: Vec<Found>,
+    /// Files before it, which the checkpoint has passed.
+    passed: Vec<u64>,
+    /// Files that an earlier recovery left out.
+    left_out: Vec<u64>,
+    spares: Vec<u64>,
+    next_number: u64,
+    journal_id: Option<u128>,
+}
+
+pub(super) fn open(
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: JournalOptions,
+    known: Known,
+) -> Result<(FileMedium, Replay), JournalError> {
+    disk.create_dir_all(dir).at("creating", dir)?;
+    // A name that is seen may not be durable yet; what is built on it now must not outlive it.
+    disk.sync_dir(dir).at("syncing", dir)?;
+    let listing = sort_out(&*disk, dir, known)?;
+    let scan = scan(&listing.chain, known)?;
+    if listing.chain.is_empty() && known.checkpoint.max(known.views) > Lsn::ZERO {
+        let at = known.checkpoint.max(known.views);
+        return Err(JournalError::ViewAhead {
+            view: "checkpoint",
+            at,
+            end: Lsn::ZERO,
+            dir: dir.to_owned(),
+        });
+    }
+
+    let journal_id = listing.journal_id.unwrap_or(options.entropy);
+    let mut stock = Stock::new(
+        disk.clone(),
+        dir,
+        &options,
+        &listing.spares,
+        listing.next_number,
+    );
+    for number in &listing.passed {
+        stock.take_back(*number)?;
+    }
+    stock.sync_names()?;
+    let rebuilt = rebuild(&*disk, dir, &mut stock, journal_id, &listing.chain, &scan)?;
+
+    let mut older = VecDeque::new();
+    let mut stretches = Vec::new();
+    let mut unneeded = listing.left_out;
+    for (found, kept) in listing.chain.into_iter().zip(&scan.kept) {
+        if kept.end == 0 {
+            unneeded.push(found.number);
+            continue;
+        }
+        older.push_back(Older {
+            number: found.number,
+            last_lsn: kept.last_lsn,
+        });
+        if let (Some(from), Some(header)) = (kept.replay_from, found.header) {
+            let (path, file, incarnation) = (found.path, found.file, header.incarnation);
+            stretches.push(Stretch {
+                path,
+                file,
+                incarnation,
+                from,
+                to: kept.end,
+            });
+        }
+    }
+    let Rebuilt {
+        active,
+        before,
+        first_position,
+    } = rebuilt;
+    stretches.push(Stretch {
+        path: active.path.clone(),
+        file: active.file.clone(),
+        incarnation: active.incarnation,
+        from: first_position,
+        to: active.position,
+    });
+    for number in unneeded {
+        stock.take_back(number)?;
+    }
+    stock.sync_names()?;
+
+    let last_lsn = scan.last_lsn;
+    tracing::info!(%last_lsn, checkpoint = %known.checkpoint, rewritten = scan.unknown.len(), "journal opened");
+    let medium = FileMedium {
+        disk,
+        dir: dir.to_owned(),
+        max_payload_bytes: max_payload_bytes(options.file_bytes),
+        journal_id,
+        active,
+        next: None,
+        older,
+        stock,
+        submitted: Vec::new(),
+        submitted_lsn: last_lsn,
+        durable_lsn: last_lsn,
+        recorded_lsn: last_lsn,
+        before,
+        owed_bytes: 0,
+        poison: None,
+    };
+    Ok((medium, Replay::new(stretches, known.checkpoint, last_lsn)))
+}
+
+/// Reads the directory and the header of every file, and decides which files are the journal.
+fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, JournalError> {
+    let (mut found, mut spares, mut next_number) = (Vec::new(), Vec::new(), 1);
+    for name in disk.list(dir).at("listing", dir)? {
+        if name.ends_with(".tmp") {
+            let path = dir.join(&name);
+            disk.remove_file(&path).at("removing", &path)?;
+        } else if let Some(number) = number_of(&name, "spare") {
+            spares.push(number);
+            next_number = next_number.max(number + 1);
+        } else if let Some(number) = number_of(&name, "journal") {
+            found.push(look_at(disk, dir, number)?);
+            next_number = next_number.max(number + 1);
+        }
+    }
+    let journal_id = one_id(&found)?;
+
+    let begun = |found: &Found| match &found.header {
+        Some(FileHeader {
+            start: Start::Recovered { ends, .. },
+            ..
+        }) => Some(ends.clone()),
+        _ => None,
+    };
+    let newest = found.iter().rposition(|found| begun(found).is_some());
+    let mut left_out = Vec::new();
+    if let Some(newest) = newest {
+        let ends = begun(&found[newest]).unwrap_or_default();
+        let number = found[newest].number;
+        for file in found.iter_mut().filter(|file| file.number < number) {
+            file.end = ends.iter().find(|end| end.number == file.number).copied();
+        }
+        for end in &ends {
+            let is_there = found.iter().any(|file| {
+                file.number == end.number
+                    && file
+                        .header
+                        .as_ref()
+                        .is_none_or(|header| header.incarnation == end.incarnation)
+            });
+            if !is_there && end.last_lsn > known.checkpoint {
+                return Err(JournalError::Damaged {
+                    file: journal_path(dir, end.number),
+                    position: 0,
+                    lsn: known.checkpoint.next(),
+                    what: "the file is missing".to_owned(),
+                });
+            }
+        }
+        let (chain, out): (Vec<Found>, Vec<Found>) = found
+            .into_iter()
+            .partition(|file| file.number >= number || file.end.is_some());
+        left_out = out.into_iter().map(|file| file.number).collect();
+        found = chain;
+    }
+    let first = first_needed(&found, known)?;
+    let passed = found.drain(..first).map(|file| file.number).collect();
+    Ok(Listing {
+        chain: found,
+        passed,
+        left_out,
+        spares,
+        next_number,
+        journal_id,
+    })
+}
+
+fn look_at(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Found, JournalError> {
+    let path = journal_path(dir, number);
+    let file = disk.open(&path, OpenMode::Read).at("opening", &path)?;
+    let len_bytes = file.len().at("reading the length of", &path)?;
+    let mut bytes = vec![0; BLOCK_BYTES];
+    let header = loop {
+        let read = file.read_at(&mut bytes, 0).at("reading", &path)?;
+        match FileHeader::read(&bytes[..read]) {
+            ReadHeader::Valid(header) if header.number == number => break Some(header),
+            ReadHeader::Longer(length) if length > bytes.len() && length as u64 <= len_bytes => {
+                bytes.resize(length, 0);
+            }
+            ReadHeader::Newer(version) => {
+                return Err(JournalError::NewerVersion {
+                    file: path,
+                    version,
+                    supported: VERSION,
+                });
+            }
+            _ => break None,
+        }
+    };
+    Ok(Found {
+        number,
+        path,
+        file,
+        len_bytes,
+        header,
+        end: None,
+    })
+}
+
+fn one_id(found: &[Found]) -> Result<Option<u128>, JournalError> {
+    let mut id = None;
+    for file in found {
+        let Some(header) = &file.header else { continue };
+        let expected = *id.get_or_insert(header.journal_id);
+        if header.journal_id != expected {
+            return Err(JournalError::ForeignFile {
+                file: file.path.clone(),
+                found: header.journal_id,
+                expected,
+            });
+        }
+    }
+    Ok(id)
+}
+
+/// The last file that begins at or below the first frame above the checkpoint.
+fn first_needed(chain: &[Found], known: Known) -> Result<usize, JournalError> {
+    let wanted = known.checkpoint.next();
+    let mut earliest = None;
+    for (index, found) in chain.iter().enumerate().rev() {
+        let Some(header) = &found.header else {
+            continue;
+        };
+        let first_lsn = match &header.start {
+            Start::Recovered { first_lsn, .. } => Some(*first_lsn),
+            Start::Continues => first_group(found, header)?.map(|group| group.first_lsn),
+        };
+        if first_lsn.is_some_and(|first_lsn| first_lsn <= wanted) {
+            return Ok(index);
+        }
+        if first_lsn.is_some() {
+            earliest = Some((index, found));
+        }
+    }
+    match earliest {
+        Some((0, found)) => Err(JournalError::Damaged {
+            file: found.path.clone(),
+            position: 0,
+            lsn: wanted,
+            what: "the files before this one are missing".to_owned(),
+        }),
+        _ => Ok(0),
+    }
+}
+
+struct Rebuilt {
+    active: OpenFile,
+    before: u32,
+    first_position: u64,
+}
+
+/// Builds the file that the journal goes on in: a header with the end of every older file that stays, then the frames that
+/// are not known durable; synced, renamed, directory synced.
+fn rebuild(
+    disk: &dyn Disk,
+    dir: &Path,
+    stock: &mut Stock,
+    journal_id: u128,
+    chain: &[Found],
+    scan: &Scan,
+) -> Result<Rebuilt, JournalError> {
+    let ends: Vec<FileEnd> = chain
+        .iter()
+        .zip(&scan.kept)
+        .filter(|(_, kept)| kept.end > 0)
+        .filter_map(|(found, kept)| {
+            let incarnation = found.header.as_ref()?.incarnation;
+            Some(FileEnd {
+                number: found.number,
+                incarnation,
+                position: kept.end,
+                last_lsn: kept.last_lsn,
+            })
+        })
+        .collect();
+    let rewritten = || scan.unknown.iter().filter(|group| group.header.frames > 0);
+    let first_position = first_position(ends.len());
+    let needed_bytes = first_position
+        + rewritten()
+            .map(|group| group.header.span_bytes())
+            .sum::<u64>();
+
+    let mut active = stock.begin_recovery(needed_bytes)?;
+    let header = FileHeader {
+        journal_id,
+        number: active.number,
+        incarnation: active.incarnation,
+        durable: scan.last_lsn,
+        start: Start::Recovered {
+            first_lsn: scan.kept_lsn.next(),
+            before: scan.before,
+            ends,
+        },
+    };
+    active
+        .file
+        .write_all_at(&header.write(), 0)
+        .at("writing", &active.path)?;
+    active.position = first_position;
+    let reader = GroupReader::new();
+    let mut before = scan.before;
+    for group in rewritten() {
+        let source = &chain[group.file];
+        let incarnation = source
+            .header
+            .as_ref()
+            .map_or(0, |header| header.incarnation);
+        let read = reader.read(
+            &*source.file,
+            &source.path,
+            incarnation,
+            group.position,
+            source.len_bytes,
+        )?;
+        let Some((found, _, payload)) = read else {
+            return Err(JournalError::Damaged {
+                file: source.path.clone(),
+                position: group.position,
+                lsn: group.header.first_lsn,
+                what: "a group that was sound a moment ago cannot be read".to_owned(),
+            });
+        };
+        let rewritten = GroupHeader {
+            incarnation: active.incarnation,
+            position: active.position,
+            durable: scan.kept_lsn,
+            before,
+            ..found
+        };
+        let mut head = [0; GROUP_HEADER_BYTES];
+        before = rewritten.write(&mut head);
+        let mut bytes = Vec::with_capacity(rewritten.span_bytes() as usize);
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(&payload);
+        bytes.resize(rewritten.span_bytes() as usize, 0);
+        active
+            .file
+            .write_all_at(&bytes, active.position)
+            .at("writing", &active.path)?;
+        active.position += bytes.len() as u64;
+    }
+
+    let path = journal_path(dir, active.number);
+    if mutation::active(mutation::PUBLISH_WITHOUT_SYNC_ON_RECOVERY) {
+        disk.rename(&active.path, &path)
+            .at("renaming", &active.path)?;
+    } else {
+        active.file.sync_data().at("syncing", &active.path)?;
+        crate::durable_rename(disk, &active.path, &path)?;
+    }
+    active.path = path;
+    Ok(Rebuilt {
+        active,
+        before,
+        first_position,
+    })
+}

@@ -1,0 +1,117 @@
+//! Buffers that are used again: a fresh one of a megabyte costs a page fault for every 4 KiB of it.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Buffers larger than this are given back to the system.
+const MAX_BUFFER_BYTES: usize = 16 << 20;
+/// Smaller ones are left to the allocator, which is quick at them.
+const MIN_BUFFER_BYTES: usize = 32 << 10;
+/// No buffer is smaller than a block on disk.
+const BLOCK_BYTES: usize = crate::header::BLOCK_BYTES;
+
+/// A bounded store of buffers. A buffer comes back by itself when the last slice of it is dropped.
+#[derive(Clone)]
+pub struct BufferPool {
+    shelf: Arc<Shelf>,
+}
+
+struct Shelf {
+    max_bytes: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// By capacity.
+    buffers: BTreeMap<usize, Vec<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl BufferPool {
+    /// A pool that keeps at most `max_bytes` of buffers that nobody uses.
+    pub fn new(max_bytes: usize) -> BufferPool {
+        BufferPool {
+            shelf: Arc::new(Shelf {
+                max_bytes,
+                kept: Mutex::new(Kept::default()),
+            }),
+        }
+    }
+
+    /// An empty buffer with room for `bytes`, and not for very much more: whoever keeps a slice keeps the whole.
+    pub(crate) fn take(&self, bytes: usize) -> PooledBuffer {
+        let mut kept = self.shelf.kept.lock();
+        let fit = kept
+            .buffers
+            .range_mut(bytes..)
+            .next()
+            .filter(|(capacity, _)| !too_roomy(**capacity, bytes));
+        let found = fit
+            .and_then(|(capacity, buffers)| Some((*capacity, buffers.pop()?, buffers.is_empty())));
+        let bytes = match found {
+            Some((capacity, buffer, last)) => {
+                kept.bytes -= capacity;
+                if last {
+                    kept.buffers.remove(&capacity);
+                }
+                buffer
+            }
+            None => {
+                drop(kept);
+                Vec::with_capacity(bytes.next_multiple_of(BLOCK_BYTES).max(BLOCK_BYTES))
+            }
+        };
+        PooledBuffer {
+            bytes,
+            shelf: self.shelf.clone(),
+        }
+    }
+
+    /// Bytes of buffers that lie ready.
+    pub fn kept_bytes(&self) -> usize {
+        self.shelf.kept.lock().bytes
+    }
+}
+
+/// Whether a buffer wastes too much when only `used` bytes of it are kept.
+pub(crate) fn too_roomy(capacity: usize, used: usize) -> bool {
+    capacity > BLOCK_BYTES && capacity / 2 > used
+}
+
+/// A buffer that returns to its pool when dropped.
+pub(crate) struct PooledBuffer {
+    pub(crate) bytes: Vec<u8>,
+    shelf: Arc<Shelf>,
+}
+
+impl PooledBuffer {
+    /// Hands out the contents as shared bytes, without a copy; the buffer returns with the last of them.
+    pub(crate) fn freeze(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for PooledBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for PooledBuffer {
+    fn drop(&mut self) {
+        let mut buffer = std::mem::take(&mut self.bytes);
+        let capacity = buffer.capacity();
+        if !(MIN_BUFFER_BYTES..=MAX_BUFFER_BYTES).contains(&capacity) {
+            return;
+        }
+        buffer.clear();
+        let mut kept = self.shelf.kept.lock();
+        if kept.bytes + capacity <= self.shelf.max_bytes {
+            kept.bytes += capacity;
+            kept.buffers.entry(capacity).or_default().push(buffer);
+        }
+    }
+}
