@@ -1,0 +1,117 @@
+//! Where files stand, what they are called, and the bounded set of open ones.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mainstem_journal::{Disk, DiskFile, OpenMode};
+use parking_lot::Mutex;
+
+use crate::{LogError, PartitionId, TopicId};
+
+/// `<topics>/<topic id>/<partition>`.
+pub(crate) fn partition_dir(topics_dir: &Path, partition: PartitionId) -> PathBuf {
+    topics_dir
+        .join(partition.topic.to_string())
+        .join(partition.index.to_string())
+}
+
+/// The segment that begins with `base_offset`.
+pub(crate) fn segment_name(base_offset: i64) -> String {
+    format!("{base_offset:020}.log")
+}
+
+/// The index of that segment.
+pub(crate) fn index_name(base_offset: i64) -> String {
+    format!("{base_offset:020}.index")
+}
+
+/// The base offset in a file's name, if it is one that this crate gives.
+pub(crate) fn parse_file_name(name: &str) -> Option<i64> {
+    let base_offset = name.split('.').next()?.parse().ok()?;
+    (name == segment_name(base_offset) || name == index_name(base_offset)).then_some(base_offset)
+}
+
+/// The topic whose directory is called `name`.
+pub(crate) fn parse_topic_dir(name: &str) -> Option<TopicId> {
+    TopicId::parse(name)
+}
+
+/// The partition number whose directory is called `name`.
+pub(crate) fn parse_partition_dir(name: &str) -> Option<u32> {
+    let index: u32 = name.parse().ok()?;
+    (index.to_string() == name).then_some(index)
+}
+
+/// Open segment files, least recently used ones closed first.
+pub(crate) struct OpenFiles {
+    disk: Arc<dyn Disk>,
+    limit: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// By the segment's number in this process, with when it was last used. Order never matters here.
+    files: HashMap<u64, (Arc<dyn DiskFile>, u64)>,
+    uses: u64,
+}
+
+impl OpenFiles {
+    pub(crate) fn new(disk: Arc<dyn Disk>, limit: usize) -> Self {
+        Self {
+            disk,
+            limit: limit.max(1),
+            open: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
+    /// The open file of segment `id`; opens it, and closes another, if need be.
+    pub(crate) fn get(
+        &self,
+        id: u64,
+        path: &Path,
+        mode: OpenMode,
+    ) -> Result<Arc<dyn DiskFile>, LogError> {
+        {
+            let mut open = self.open.lock();
+            let open = &mut *open;
+            if let Some((file, used)) = open.files.get_mut(&id) {
+                open.uses += 1;
+                *used = open.uses;
+                return Ok(file.clone());
+            }
+        }
+        let file = self
+            .disk
+            .open(path, mode)
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::NotFound => LogError::damaged(path, 0, "the file is missing"),
+                _ => LogError::io("open", path)(source),
+            })?;
+        let mut open = self.open.lock();
+        let open = &mut *open;
+        if open.files.len() >= self.limit
+            && let Some(oldest) = open
+                .files
+                .iter()
+                .min_by_key(|(_, (_, used))| *used)
+                .map(|(id, _)| *id)
+        {
+            // Whoever is using it holds it open by its own count.
+            open.files.remove(&oldest);
+        }
+        open.uses += 1;
+        open.files.insert(id, (file.clone(), open.uses));
+        Ok(file)
+    }
+
+    /// Closes the file of a segment that goes away.
+    pub(crate) fn close(&self, id: u64) {
+        self.open.lock().files.remove(&id);
+    }
+}

@@ -1,0 +1,354 @@
+//! The way to disk: tails into segments, sync, and what a checkpoint records. One background worker calls all of this.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mainstem_journal::Lsn;
+use mainstem_record::BatchHeader;
+
+use crate::log::{Log, Shared};
+use crate::partition::{Control, Partition};
+use crate::recorded::PartitionRecord;
+use crate::segment::Segment;
+use crate::tail::TailBatch;
+use crate::{LogError, PartitionId};
+
+/// What a flush did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flushed {
+    /// Everything up to here stands in segments.
+    pub upto: Lsn,
+    /// Bytes written.
+    pub bytes: u64,
+}
+
+/// Batches taken from a tail under one hold of its lock.
+const RUN_BATCHES: usize = 1024;
+/// Bytes taken at once: they go out in one write, if they are small batches of one segment.
+const RUN_BYTES: usize = 1 << 20;
+/// Batches dropped under one hold of a partition's lock.
+const EVICTED_RUN: usize = 1024;
+
+/// What belongs to the background worker.
+#[derive(Default)]
+pub(crate) struct Worker {
+    /// An earlier write or sync failed: nothing that was written since the last sync can be relied on.
+    poisoned: bool,
+    /// Partitions with something that no flush has passed.
+    dirty: Vec<Arc<Partition>>,
+    /// Segments with bytes that no sync has covered, and directories with new names.
+    unsynced: BTreeMap<PathBuf, Arc<Segment>>,
+    unsynced_dirs: BTreeSet<PathBuf>,
+    /// Partitions whose record differs from the one handed out last.
+    changed: BTreeMap<PartitionId, Arc<Partition>>,
+    /// Partitions whose tail holds batches that can be evicted.
+    evictable: Vec<Arc<Partition>>,
+    /// Partitions with segments below their recorded start.
+    pub(crate) retiring: BTreeMap<PartitionId, Arc<Partition>>,
+    run: Vec<TailBatch>,
+    buffer: Vec<u8>,
+}
+
+impl Worker {
+    pub(crate) fn note_unsynced(&mut self, segment: &Arc<Segment>) {
+        self.unsynced
+            .insert(segment.path().to_path_buf(), segment.clone());
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        if self.poisoned {
+            Err(LogError::Poisoned)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Log {
+    /// Writes every applied batch of frames up to `upto` to its segment, without syncing, and takes control operations
+    /// up to there into what [`records`](Self::records) describes. `observe` sees the header of each batch that passes, in
+    /// order within a partition; batches of a partition that is removed at or below `upto` may be left out.
+    ///
+    /// After an error of this or of [`sync`](Self::sync) every later call fails: the log must be opened again.
+    pub fn flush(
+        &self,
+        upto: Lsn,
+        observe: &mut dyn FnMut(PartitionId, &BatchHeader),
+    ) -> Result<Flushed, LogError> {
+        let mut worker = self.shared.worker.lock();
+        let worker = &mut *worker;
+        worker.check()?;
+        let applied = {
+            let mut applier = self.shared.applier.lock();
+            worker.dirty.append(&mut applier.dirty);
+            applier.applied
+        };
+        let upto = upto.min(applied);
+        if upto < self.flushed() {
+            return Ok(Flushed {
+                upto: self.flushed(),
+                bytes: 0,
+            });
+        }
+        let mut bytes = 0;
+        for partition in std::mem::take(&mut worker.dirty) {
+            match self
+                .shared
+                .flush_partition(worker, &partition, upto, observe)
+            {
+                Ok(written) => bytes += written,
+                Err(error) => {
+                    worker.poisoned = true;
+                    return Err(error);
+                }
+            }
+        }
+        self.shared.flushed.store(upto.0, Ordering::Release);
+        Ok(Flushed { upto, bytes })
+    }
+
+    /// Makes durable what was flushed: each file with new bytes, then each directory with new names.
+    pub fn sync(&self) -> Result<(), LogError> {
+        let mut worker = self.shared.worker.lock();
+        worker.check()?;
+        let result = worker
+            .unsynced
+            .values()
+            .try_for_each(|segment| segment.sync(&self.shared.shelf))
+            .and_then(|()| {
+                let disk = self.shared.shelf.files.disk();
+                worker.unsynced_dirs.iter().try_for_each(|dir| {
+                    disk.sync_dir(dir)
+                        .map_err(LogError::io("sync the directory", dir))
+                })
+            });
+        if result.is_err() {
+            worker.poisoned = true;
+            return result;
+        }
+        worker.unsynced.clear();
+        worker.unsynced_dirs.clear();
+        Ok(())
+    }
+
+    /// What has changed since the last call, as of the last [`flush`](Self::flush), which a [`sync`](Self::sync) must
+    /// have followed. In order of partition.
+    pub fn records(&self) -> Vec<PartitionRecord> {
+        let mut worker = self.shared.worker.lock();
+        debug_assert!(
+            worker.unsynced.is_empty() || worker.poisoned,
+            "records are taken after a sync"
+        );
+        std::mem::take(&mut worker.changed)
+            .into_values()
+            .map(|partition| partition.record())
+            .collect()
+    }
+
+    /// Gives memory back until at most `target_tail_bytes` of batches are left, or all that is left is not flushed:
+    /// the oldest groups first, and whole groups, because batches share their group's buffer. Returns the bytes dropped.
+    pub fn evict(&self, target_tail_bytes: u64) -> u64 {
+        let mut worker = self.shared.worker.lock();
+        let (cut, dropped) = {
+            let mut applier = self.shared.applier.lock();
+            let (mut cut, mut dropped) = (Lsn::ZERO, 0);
+            let tail = self.tail_bytes();
+            while tail - dropped > target_tail_bytes
+                && let Some((last_lsn, bytes)) = applier.groups.front().copied()
+                && last_lsn <= self.flushed()
+            {
+                applier.groups.pop_front();
+                (cut, dropped) = (last_lsn, dropped + bytes);
+            }
+            (cut, dropped)
+        };
+        if dropped > 0 {
+            worker.evictable.retain(|partition| {
+                loop {
+                    let mut state = partition.state.lock();
+                    if state.tail.evict(cut, EVICTED_RUN) {
+                        state.listed.evictable = state.tail.has_flushed();
+                        return state.listed.evictable;
+                    }
+                }
+            });
+            self.shared.tail_bytes.fetch_sub(dropped, Ordering::Relaxed);
+        }
+        dropped
+    }
+}
+
+impl Shared {
+    /// Brings one partition up to `upto`; if something is left above, it stays on the worker's list.
+    fn flush_partition(
+        &self,
+        worker: &mut Worker,
+        partition: &Arc<Partition>,
+        upto: Lsn,
+        observe: &mut dyn FnMut(PartitionId, &BatchHeader),
+    ) -> Result<u64, LogError> {
+        let created = partition.state.lock().created;
+        let mut bytes = 0;
+        if created <= upto && !self.drop_removed(partition, upto) {
+            bytes = self.flush_tail(worker, partition, upto, observe)?;
+        }
+        let changed = self.settle(worker, partition, upto)?;
+        if changed || bytes > 0 {
+            worker.changed.insert(partition.id, partition.clone());
+        }
+        Ok(bytes)
+    }
+
+    /// A partition removed at or below `upto` has nothing to write any more, unless a snapshot may still read it.
+    fn drop_removed(&self, partition: &Partition, upto: Lsn) -> bool {
+        let next = self.pins.lock().next;
+        if self.pins.lock().older_than(next) {
+            return false;
+        }
+        let mut state = partition.state.lock();
+        let removed = state.removed && state.pending.back().is_some_and(|(lsn, _)| *lsn <= upto);
+        if removed {
+            let unflushed = state.tail.clear();
+            self.unflushed_bytes.fetch_sub(unflushed, Ordering::Relaxed);
+        }
+        removed
+    }
+
+    fn flush_tail(
+        &self,
+        worker: &mut Worker,
+        partition: &Arc<Partition>,
+        upto: Lsn,
+        observe: &mut dyn FnMut(PartitionId, &BatchHeader),
+    ) -> Result<u64, LogError> {
+        let mut written = 0;
+        let mut run = std::mem::take(&mut worker.run);
+        loop {
+            run.clear();
+            let mut active = {
+                let state = partition.state.lock();
+                state.tail.next_run(upto, RUN_BYTES, RUN_BATCHES, &mut run);
+                state.active().cloned()
+            };
+            if run.is_empty() {
+                break;
+            }
+            let mut rest = run.as_slice();
+            while let Some(first) = rest.first() {
+                let position = active.as_ref().map_or(0, |segment| segment.end().position);
+                let fits = self.count_that_fits(position, rest);
+                let segment = match active.take().filter(|_| fits > 0) {
+                    Some(segment) => segment,
+                    None => self.roll(worker, partition, first.base_offset)?,
+                };
+                // An empty segment takes at least one batch, however large.
+                let count = if fits > 0 {
+                    fits
+                } else {
+                    self.count_that_fits(0, rest).max(1)
+                };
+                let (now, later) = rest.split_at(count);
+                segment.append(&self.shelf, now, &mut worker.buffer, &mut |header| {
+                    observe(partition.id, header)
+                })?;
+                worker.note_unsynced(&segment);
+                written += self.publish(worker, partition, now);
+                (active, rest) = (Some(segment), later);
+            }
+        }
+        run.clear();
+        worker.run = run;
+        worker.buffer.clear();
+        Ok(written)
+    }
+
+    fn count_that_fits(&self, position: u64, batches: &[TailBatch]) -> usize {
+        let mut position = position;
+        let fits = |batch: &&TailBatch| {
+            position += batch.bytes.len() as u64;
+            position <= self.segment_bytes
+        };
+        batches.iter().take_while(fits).count()
+    }
+
+    /// Seals the active segment, if there is one, and begins the next.
+    fn roll(
+        &self,
+        worker: &mut Worker,
+        partition: &Partition,
+        base_offset: i64,
+    ) -> Result<Arc<Segment>, LogError> {
+        let sealed = partition.state.lock().active().cloned();
+        if let Some(sealed) = sealed {
+            sealed.seal(&self.shelf)?;
+        }
+        let segment = Segment::create(&self.shelf, &partition.dir, base_offset)?;
+        worker.unsynced_dirs.insert(partition.dir.clone());
+        worker.note_unsynced(&segment);
+        partition.state.lock().segments.push_back(segment.clone());
+        Ok(segment)
+    }
+
+    /// These batches stand in a segment now: readers may get them from there, and eviction may drop them.
+    fn publish(
+        &self,
+        worker: &mut Worker,
+        partition: &Arc<Partition>,
+        batches: &[TailBatch],
+    ) -> u64 {
+        let mut state = partition.state.lock();
+        let bytes = state.tail.mark_flushed(batches.len());
+        if let Some(last) = batches.last() {
+            state.recorded_end = last.last_offset + 1;
+        }
+        if !std::mem::replace(&mut state.listed.evictable, true) {
+            worker.evictable.push(partition.clone());
+        }
+        self.unflushed_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// Takes control operations up to `upto` into the recorded state. True if there were any.
+    fn settle(
+        &self,
+        worker: &mut Worker,
+        partition: &Arc<Partition>,
+        upto: Lsn,
+    ) -> Result<bool, LogError> {
+        let next_snapshot = self.pins.lock().next;
+        let mut state = partition.state.lock();
+        let mut changed = false;
+        while let Some((_, control)) = state.pending.pop_front_if(|(lsn, _)| *lsn <= upto) {
+            changed = true;
+            match control {
+                Control::Create => {}
+                Control::SetStart(offset) => state.recorded_start = offset,
+                Control::Remove => {
+                    if let Some(departed) = self.departed.lock().get_mut(&partition.id) {
+                        departed.flushed = Some((upto, next_snapshot));
+                    }
+                }
+            }
+        }
+        let mut sealed = None;
+        while let Some(segment) = state.segments.get(state.retired)
+            && segment.end().offset <= state.recorded_start
+        {
+            segment.retired.get_or_init(|| (upto, next_snapshot));
+            sealed = Some(segment.clone()).filter(|segment| !segment.is_sealed());
+            state.retired += 1;
+            worker.retiring.insert(partition.id, partition.clone());
+        }
+        let done = !state.tail.has_unflushed() && state.pending.is_empty();
+        state.listed.dirty = !done;
+        drop(state);
+        if !done {
+            worker.dirty.push(partition.clone());
+        }
+        // The last segment went too: what comes next begins a new one.
+        sealed.map_or(Ok(()), |segment| segment.seal(&self.shelf))?;
+        Ok(changed)
+    }
+}

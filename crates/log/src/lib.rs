@@ -1,0 +1,90 @@
+//! # The log: partitions as views of the journal
+//!
+//! The journal holds the truth; this crate shows a part of it as partitions. Durable frames are
+//! *applied* to it in LSN order: each partition's newest batches stand in a **tail** in memory (slices of
+//! the journal group's buffer, nothing is copied), and a background worker writes them to **segment**
+//! files, from which older records are read.
+//!
+//! ```text
+//!             start                                                   high watermark
+//!               |                                                            |
+//!   ...[segment][segment (sealed)][segment (active)   ]                      |
+//!                                              [ tail: flushed | unflushed   ]
+//!                                                              ^ flushed up to the LSN given to flush()
+//! ```
+//!
+//! ## Promises
+//! - What is applied is visible at once, and only what is durable is ever applied. Offsets are dense.
+//! - Applying a frame twice changes nothing: everything at or below [`Log::applied`] is skipped.
+//! - [`Log::records`] describes every partition *exactly* as of the LSN of the last [`Log::flush`], whatever
+//!   was applied since. Opening from those records and applying every later frame again gives the same log.
+//! - A reader gets whole batches, byte for byte as they were applied. Bytes read from a file are checked:
+//!   the batch's CRC, dense offsets, and a checksum over the header bytes that the CRC leaves out. Damage is
+//!   an error that names file and position, never a gap.
+//! - A [`LogSnapshot`] stays readable whatever retention, deletion and eviction do meanwhile.
+//!
+//! ## Refusals
+//! - It owns no thread, no clock and no runtime: whoever calls [`Log::flush`] is the worker, time is an argument,
+//!   a [`Waiter`] is a plain future.
+//! - It never looks into a directory to learn what exists: only the records given to [`Log::open`] say so.
+//! - A removed partition's id is never used again.
+//! - References to records in segments and replaced segments are part of the format, and refused when applied.
+//!
+//! ## Where to start reading
+//! `op.rs` (what a frame can ask of the log), `partition.rs` (the state of one partition), then `log.rs`
+//! (applying), `read.rs` (reading), `flush.rs` (the way to disk) and `segment.rs` (files).
+
+mod codec;
+mod error;
+mod files;
+mod flush;
+mod ids;
+mod index;
+mod log;
+mod op;
+mod partition;
+mod read;
+mod recorded;
+mod remove;
+mod segment;
+mod snapshot;
+mod tail;
+mod waiter;
+
+pub use error::LogError;
+pub use flush::Flushed;
+pub use ids::{PartitionId, TopicId};
+pub use log::{Bounds, Log, LogOptions};
+pub use op::{AppendReference, LogOp, LogOps, ReplaceSegments, encode_append};
+pub use read::Read;
+pub use recorded::{PartitionRecord, PartitionState, SegmentRecord};
+pub use remove::Removed;
+pub use snapshot::LogSnapshot;
+pub use waiter::Waiter;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+pub(crate) mod tests {
+    use bytes::Bytes;
+    use mainstem_record::{BatchBuilder, Compression, assign};
+    use proptest::prelude::*;
+
+    use crate::{PartitionId, TopicId};
+
+    pub(crate) fn any_partition() -> impl Strategy<Value = PartitionId> {
+        (any::<u128>(), any::<u32>())
+            .prop_map(|(topic, index)| PartitionId::new(TopicId(topic), index))
+    }
+
+    pub(crate) fn batch(base_offset: i64, timestamps_ms: &[i64]) -> Bytes {
+        let mut builder = BatchBuilder::new(Compression::None, 1 << 20);
+        for timestamp_ms in timestamps_ms {
+            builder
+                .append(*timestamp_ms, None, Some(b"value"), &[])
+                .unwrap();
+        }
+        let mut bytes = builder.build().unwrap().bytes().to_vec();
+        assign(&mut bytes, base_offset, 0);
+        bytes.into()
+    }
+}

@@ -1,0 +1,459 @@
+//! The log as a whole: opening it, and applying durable frames to it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
+
+use bytes::Bytes;
+use mainstem_journal::{Disk, Lsn};
+use mainstem_record::{BatchHeader, RecordError};
+use parking_lot::{Mutex, RwLock};
+
+use crate::files::OpenFiles;
+use crate::flush::Worker;
+use crate::partition::{Control, Partition};
+use crate::recorded::{PartitionRecord, PartitionState};
+use crate::segment::SegmentShelf;
+use crate::tail::TailBatch;
+use crate::waiter::Waiter;
+use crate::{LogError, LogOp, PartitionId};
+
+/// Sizes of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// A segment that would grow beyond this is sealed and a new one begun.
+    pub segment_bytes: u64,
+    /// Least distance of two points in a segment's index, which doubles as a segment grows.
+    pub index_interval_bytes: u64,
+    /// Segment files kept open.
+    pub max_open_files: usize,
+    /// Memory for the indexes of sealed segments; those not used lately are read again when needed.
+    pub index_cache_bytes: usize,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 128 << 20,
+            index_interval_bytes: 4096,
+            max_open_files: 512,
+            index_cache_bytes: 16 << 20,
+        }
+    }
+}
+
+/// What of a partition can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// First offset that can be read: the log start.
+    pub start: i64,
+    /// First offset that is not yet durable and readable.
+    pub high_watermark: i64,
+    /// First offset of an open transaction, or the high watermark.
+    pub last_stable: i64,
+}
+
+/// All partitions of a node. Clones are the same log. One thread applies and takes snapshots, one flushes, syncs,
+/// evicts and removes, any number read.
+#[derive(Clone)]
+pub struct Log {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) topics_dir: PathBuf,
+    pub(crate) segment_bytes: u64,
+    pub(crate) shelf: SegmentShelf,
+    pub(crate) partitions: RwLock<Partitions>,
+    /// Removed partitions whose files are still there, with the flush that passed the removal and the first snapshot
+    /// that does not need them.
+    pub(crate) departed: Mutex<BTreeMap<PartitionId, Departed>>,
+    pub(crate) applier: Mutex<Applier>,
+    pub(crate) worker: Mutex<Worker>,
+    pub(crate) pins: Mutex<Pins>,
+    applied: AtomicU64,
+    pub(crate) flushed: AtomicU64,
+    pub(crate) tail_bytes: AtomicU64,
+    pub(crate) unflushed_bytes: AtomicU64,
+}
+
+/// Looked up by everyone, never iterated where order could matter.
+pub(crate) type Partitions = HashMap<PartitionId, Arc<Partition>, BuildHasherDefault<IdHasher>>;
+
+pub(crate) struct Departed {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) flushed: Option<(Lsn, u64)>,
+}
+
+/// What belongs to the thread that applies.
+#[derive(Default)]
+pub(crate) struct Applier {
+    pub(crate) applied: Lsn,
+    /// Bytes that this group has added.
+    group_bytes: u64,
+    /// Bytes in memory by the last LSN of their group, oldest first: what eviction gives back, in whole groups,
+    /// because batches are slices of their group's buffer.
+    pub(crate) groups: VecDeque<(Lsn, u64)>,
+    /// Partitions with something that no flush has seen.
+    pub(crate) dirty: Vec<Arc<Partition>>,
+    /// Partitions whose waiters are woken at the end of this group.
+    woken: Vec<Arc<Partition>>,
+    /// Partitions whose bounds changed since the last snapshot, and the bounds that it had.
+    pub(crate) touched: Vec<Arc<Partition>>,
+    pub(crate) snapshot_bounds: Arc<BTreeMap<PartitionId, Bounds>>,
+}
+
+/// Snapshots that are alive, by number.
+#[derive(Default)]
+pub(crate) struct Pins {
+    pub(crate) next: u64,
+    pub(crate) live: BTreeSet<u64>,
+}
+
+impl Pins {
+    /// Whether a snapshot older than `number` is alive.
+    pub(crate) fn older_than(&self, number: u64) -> bool {
+        self.live.first().is_some_and(|oldest| *oldest < number)
+    }
+}
+
+/// Groups are put together in the accounts until they have this size.
+const ACCOUNTED_GROUP_BYTES: u64 = 256 << 10;
+
+impl Log {
+    /// Opens the log from what the last checkpoint recorded, as of the LSN `applied`. Directories are not looked into;
+    /// what stands in files beyond what is recorded is ignored, and written again when later frames are applied.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        topics_dir: &Path,
+        options: LogOptions,
+        recorded: Vec<PartitionRecord>,
+        applied: Lsn,
+    ) -> Result<Self, LogError> {
+        let files = OpenFiles::new(disk, options.max_open_files);
+        let shelf = SegmentShelf::new(
+            files,
+            options.index_cache_bytes,
+            options.index_interval_bytes,
+        );
+        let mut worker = Worker::default();
+        let mut partitions = Partitions::default();
+        let mut bounds = BTreeMap::new();
+        for PartitionRecord {
+            partition: id,
+            state,
+        } in recorded
+        {
+            let PartitionState::Live {
+                start,
+                end,
+                segments,
+            } = state
+            else {
+                continue;
+            };
+            let partition = Partition::recorded(&shelf, topics_dir, id, start, end, &segments)?;
+            let state = partition.state.lock();
+            if let Some(active) = state.active() {
+                // Bytes beyond the recorded end may be replayed byte for byte, and must then be synced all the same.
+                if active.check_length(&shelf)? > active.end().position {
+                    worker.note_unsynced(active);
+                }
+            }
+            bounds.insert(id, state.bounds());
+            drop(state);
+            partitions.insert(id, partition);
+        }
+        let applier = Applier {
+            applied,
+            snapshot_bounds: Arc::new(bounds),
+            ..Applier::default()
+        };
+        let shared = Shared {
+            topics_dir: topics_dir.to_path_buf(),
+            segment_bytes: options.segment_bytes,
+            shelf,
+            partitions: RwLock::new(partitions),
+            departed: Mutex::default(),
+            applier: Mutex::new(applier),
+            worker: Mutex::new(worker),
+            pins: Mutex::default(),
+            applied: AtomicU64::new(applied.0),
+            flushed: AtomicU64::new(applied.0),
+            tail_bytes: AtomicU64::new(0),
+            unflushed_bytes: AtomicU64::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Applies one operation of the durable frame `lsn`; nothing happens if that is at or below
+    /// [`applied`](Self::applied). Frames come in LSN order, [`finish_group`](Self::finish_group) follows the last of
+    /// a group. An error means that journal and log do not fit each other, and nothing more may be applied.
+    pub fn apply(&self, lsn: Lsn, op: LogOp) -> Result<(), LogError> {
+        let mut applier = self.shared.applier.lock();
+        if lsn <= applier.applied {
+            return Ok(());
+        }
+        match op {
+            LogOp::Append { partition, batch } => {
+                self.shared.append(&mut applier, lsn, partition, batch)
+            }
+            LogOp::CreatePartition { partition } => {
+                self.shared.create(&mut applier, lsn, partition)
+            }
+            LogOp::RemovePartition { partition } => {
+                self.shared.remove(&mut applier, lsn, partition)
+            }
+            LogOp::SetStart { partition, offset } => {
+                self.shared.set_start(&mut applier, lsn, partition, offset)
+            }
+            LogOp::AppendReference(reference) => Err(LogError::Unsupported {
+                operation: "an append by reference",
+                partition: reference.partition,
+            }),
+            LogOp::ReplaceSegments(replace) => Err(LogError::Unsupported {
+                operation: "replacing segments",
+                partition: replace.partition,
+            }),
+        }
+    }
+
+    /// Every frame up to `last_lsn` has been applied: moves [`applied`](Self::applied) and wakes waiters, once.
+    pub fn finish_group(&self, last_lsn: Lsn) {
+        let woken = {
+            let mut applier = self.shared.applier.lock();
+            if last_lsn <= applier.applied {
+                return;
+            }
+            applier.applied = last_lsn;
+            self.shared.applied.store(last_lsn.0, Ordering::Release);
+            let bytes = std::mem::take(&mut applier.group_bytes);
+            if bytes > 0 {
+                self.shared.tail_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.shared
+                    .unflushed_bytes
+                    .fetch_add(bytes, Ordering::Relaxed);
+                match applier
+                    .groups
+                    .back_mut()
+                    .filter(|(_, before)| before + bytes <= ACCOUNTED_GROUP_BYTES)
+                {
+                    Some(group) => *group = (last_lsn, group.1 + bytes),
+                    None => applier.groups.push_back((last_lsn, bytes)),
+                }
+            }
+            std::mem::take(&mut applier.woken)
+        };
+        let mut wakers = Vec::new();
+        for partition in woken {
+            let mut state = partition.state.lock();
+            state.listed.woken = false;
+            let end = if state.removed { i64::MAX } else { state.end };
+            state.parked.due(end, &mut wakers);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The LSN up to which everything is applied.
+    pub fn applied(&self) -> Lsn {
+        Lsn(self.shared.applied.load(Ordering::Acquire))
+    }
+
+    /// The LSN up to which everything is written to segments, not necessarily synced: what
+    /// [`records`](Self::records) describes.
+    pub fn flushed(&self) -> Lsn {
+        Lsn(self.shared.flushed.load(Ordering::Acquire))
+    }
+
+    /// Bytes of batches that no segment holds yet.
+    pub fn unflushed_bytes(&self) -> u64 {
+        self.shared.unflushed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of batches in memory, flushed or not.
+    pub fn tail_bytes(&self) -> u64 {
+        self.shared.tail_bytes.load(Ordering::Relaxed)
+    }
+
+    /// What of a partition can be read now.
+    pub fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+        Ok(self.shared.find(partition)?.state.lock().bounds())
+    }
+
+    /// Every partition, in order.
+    pub fn partitions(&self) -> Vec<PartitionId> {
+        let mut ids: Vec<_> = self.shared.partitions.read().keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Resolves when the partition's high watermark is above `offset`, or when it is or has gone away.
+    pub fn on_data(&self, partition: PartitionId, offset: i64) -> Waiter {
+        Waiter::new(self.shared.find(partition).ok(), offset)
+    }
+}
+
+impl Shared {
+    pub(crate) fn find(&self, partition: PartitionId) -> Result<Arc<Partition>, LogError> {
+        self.partitions
+            .read()
+            .get(&partition)
+            .cloned()
+            .ok_or(LogError::UnknownPartition { partition })
+    }
+
+    fn append(
+        &self,
+        applier: &mut Applier,
+        lsn: Lsn,
+        id: PartitionId,
+        bytes: Bytes,
+    ) -> Result<(), LogError> {
+        let partitions = self.partitions.read();
+        let partition = partitions
+            .get(&id)
+            .ok_or(LogError::UnknownPartition { partition: id })?;
+        let mut state = partition.state.lock();
+        let bad = |source| LogError::Batch {
+            partition: id,
+            offset: state.end,
+            source,
+        };
+        let header = BatchHeader::read(&bytes).map_err(bad)?;
+        if header.size_bytes() != bytes.len() {
+            return Err(bad(RecordError::Truncated {
+                needed_bytes: header.size_bytes(),
+                have_bytes: bytes.len(),
+            }));
+        }
+        if header.base_offset != state.end || header.last_offset_delta < 0 {
+            let (expected, got) = (state.end, header.base_offset);
+            return Err(LogError::NotDense {
+                partition: id,
+                lsn,
+                expected,
+                got,
+            });
+        }
+        applier.group_bytes += bytes.len() as u64;
+        let batch = TailBatch {
+            lsn,
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+            max_timestamp_ms: header.max_timestamp_ms,
+            bytes,
+        };
+        state.end = header.next_offset();
+        state.tail.push(batch);
+        self.enlist(applier, partition, &mut state);
+        Ok(())
+    }
+
+    fn create(&self, applier: &mut Applier, lsn: Lsn, id: PartitionId) -> Result<(), LogError> {
+        let mut partitions = self.partitions.write();
+        if partitions.contains_key(&id) || self.departed.lock().contains_key(&id) {
+            return Err(LogError::PartitionExists { partition: id });
+        }
+        let partition = Partition::new(&self.topics_dir, id, lsn);
+        self.enlist(applier, &partition, &mut partition.state.lock());
+        partitions.insert(id, partition);
+        Ok(())
+    }
+
+    fn remove(&self, applier: &mut Applier, lsn: Lsn, id: PartitionId) -> Result<(), LogError> {
+        let mut partitions = self.partitions.write();
+        let partition = partitions
+            .remove(&id)
+            .ok_or(LogError::UnknownPartition { partition: id })?;
+        let mut state = partition.state.lock();
+        state.removed = true;
+        state.pending.push_back((lsn, Control::Remove));
+        self.enlist(applier, &partition, &mut state);
+        drop(state);
+        self.departed.lock().insert(
+            id,
+            Departed {
+                partition,
+                flushed: None,
+            },
+        );
+        Ok(())
+    }
+
+    fn set_start(
+        &self,
+        applier: &mut Applier,
+        lsn: Lsn,
+        id: PartitionId,
+        offset: i64,
+    ) -> Result<(), LogError> {
+        let partition = self.find(id)?;
+        let mut state = partition.state.lock();
+        if offset > state.end {
+            return Err(LogError::NotDense {
+                partition: id,
+                lsn,
+                expected: state.end,
+                got: offset,
+            });
+        }
+        if offset > state.start {
+            state.start = offset;
+            state.pending.push_back((lsn, Control::SetStart(offset)));
+            self.enlist(applier, &partition, &mut state);
+        }
+        Ok(())
+    }
+
+    /// Puts a changed partition into every work list where it does not stand yet.
+    fn enlist(
+        &self,
+        applier: &mut Applier,
+        partition: &Arc<Partition>,
+        state: &mut crate::partition::State,
+    ) {
+        if !std::mem::replace(&mut state.listed.dirty, true) {
+            applier.dirty.push(partition.clone());
+        }
+        if !std::mem::replace(&mut state.listed.touched, true) {
+            applier.touched.push(partition.clone());
+        }
+        if !state.parked.is_empty() && !std::mem::replace(&mut state.listed.woken, true) {
+            applier.woken.push(partition.clone());
+        }
+    }
+}
+
+/// Ids are random already (a UUID, and a small number beside it): mixing them is enough.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.write_u64(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0.rotate_left(26) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_u128(&mut self, value: u128) {
+        self.write_u64((value >> 64) as u64 ^ value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // The table takes its bucket from the low bits, the multiplication mixes best into the high ones.
+        self.0 ^ (self.0 >> 32)
+    }
+}

@@ -1,0 +1,357 @@
+//! Reading: from the tail where it can, else from segments, piece by piece.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstem_record::{Batch, BatchHeader};
+
+use crate::log::{Log, Shared};
+use crate::partition::{Partition, State};
+use crate::segment::Segment;
+use crate::{Bounds, LogError, PartitionId};
+
+/// What a read found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Whole batches, one or more in each, in offset order without gaps. The first may begin before the offset asked
+    /// for.
+    pub batches: Vec<Bytes>,
+    /// First offset that is not readable yet.
+    pub high_watermark: i64,
+    /// First offset that can be read.
+    pub start: i64,
+}
+
+/// Batches taken from the tail under one hold of the lock.
+const TAIL_RUN: usize = 256;
+/// What a search for a timestamp reads at once.
+const SEARCH_BYTES: usize = 256 << 10;
+
+/// Where the next piece of a read comes from.
+enum Piece {
+    /// Batches were taken from the tail; the offset after them, and whether the next one does not fit.
+    Tail {
+        next_offset: i64,
+        full: bool,
+    },
+    Segment(Arc<Segment>),
+    /// Neither holds the offset any more.
+    Gone,
+}
+
+impl Log {
+    /// Reads whole batches from the one that holds `offset` on: as many as fit into `max_bytes` and begin below `upto`
+    /// (or the high watermark), but at least one if there is one. At the end of the partition there are none.
+    pub fn read(
+        &self,
+        partition: PartitionId,
+        offset: i64,
+        max_bytes: usize,
+        upto: Option<i64>,
+    ) -> Result<Read, LogError> {
+        let found = self.shared.find(partition)?;
+        let bounds = found.state.lock().bounds();
+        let result = self
+            .shared
+            .read_within(&found, bounds, offset, max_bytes, upto);
+        self.explain(&found, offset, result)
+    }
+
+    /// The first offset whose record's timestamp is at least `timestamp_ms`, with that timestamp; none if all are
+    /// earlier. Timestamps need not be in order.
+    pub fn offset_for_timestamp(
+        &self,
+        partition: PartitionId,
+        timestamp_ms: i64,
+    ) -> Result<Option<(i64, i64)>, LogError> {
+        let found = self.shared.find(partition)?;
+        let bounds = found.state.lock().bounds();
+        let result = self
+            .shared
+            .offset_for_timestamp(&found, bounds, timestamp_ms);
+        self.explain(&found, bounds.start, result)
+    }
+
+    /// Records can go away under a reader: then the answer is what it would be now.
+    fn explain<T>(
+        &self,
+        partition: &Partition,
+        offset: i64,
+        result: Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        if result.is_err() {
+            let state = partition.state.lock();
+            if state.removed {
+                return Err(LogError::UnknownPartition {
+                    partition: partition.id,
+                });
+            }
+            if offset < state.start {
+                return Err(out_of_range(partition.id, offset, state.bounds()));
+            }
+        }
+        result
+    }
+}
+
+fn out_of_range(partition: PartitionId, offset: i64, bounds: Bounds) -> LogError {
+    LogError::OffsetOutOfRange {
+        partition,
+        offset,
+        start: bounds.start,
+        end: bounds.high_watermark,
+    }
+}
+
+impl Shared {
+    pub(crate) fn read_within(
+        &self,
+        partition: &Partition,
+        bounds: Bounds,
+        offset: i64,
+        max_bytes: usize,
+        upto: Option<i64>,
+    ) -> Result<Read, LogError> {
+        let Bounds {
+            start,
+            high_watermark,
+            ..
+        } = bounds;
+        if offset < start || offset > high_watermark {
+            return Err(out_of_range(partition.id, offset, bounds));
+        }
+        let limit = upto.map_or(high_watermark, |upto| upto.min(high_watermark));
+        let mut batches = Vec::new();
+        let (mut next, mut bytes) = (offset, 0);
+        while next < limit && (batches.is_empty() || bytes < max_bytes) {
+            // Bound first, so that the lock is given back before anything is read.
+            let piece =
+                partition
+                    .state
+                    .lock()
+                    .piece(next, limit, max_bytes, &mut bytes, &mut batches);
+            match piece {
+                Piece::Tail { next_offset, full } => {
+                    next = next_offset;
+                    if full {
+                        break;
+                    }
+                }
+                Piece::Segment(segment) => {
+                    let left = max_bytes - bytes.min(max_bytes);
+                    let read = segment.read(&self.shelf, next, left, limit, batches.is_empty())?;
+                    if read.bytes.is_empty() {
+                        break;
+                    }
+                    bytes += read.bytes.len();
+                    next = read.next_offset;
+                    batches.push(read.bytes);
+                    // What is left is not worth another read of the disk.
+                    if bytes >= max_bytes / 2
+                        && bytes < max_bytes
+                        && self.in_segment(partition, next)
+                    {
+                        break;
+                    }
+                }
+                // The records went away while this was reading them: what was read before is still right.
+                Piece::Gone if !batches.is_empty() => break,
+                Piece::Gone => {
+                    return Err(out_of_range(
+                        partition.id,
+                        next,
+                        partition.state.lock().bounds(),
+                    ));
+                }
+            }
+        }
+        Ok(Read {
+            batches,
+            high_watermark,
+            start,
+        })
+    }
+
+    fn in_segment(&self, partition: &Partition, offset: i64) -> bool {
+        partition
+            .state
+            .lock()
+            .tail
+            .first_offset()
+            .is_none_or(|first| offset < first)
+    }
+
+    pub(crate) fn offset_for_timestamp(
+        &self,
+        partition: &Partition,
+        bounds: Bounds,
+        timestamp_ms: i64,
+    ) -> Result<Option<(i64, i64)>, LogError> {
+        let Bounds {
+            start,
+            high_watermark: end,
+            ..
+        } = bounds;
+        let mut next = start;
+        while next < end {
+            let search = partition.state.lock().search_tail(next, timestamp_ms);
+            let segment = match search {
+                Search::Passed(offset) => {
+                    next = offset;
+                    continue;
+                }
+                Search::Batch(batch) => {
+                    if let Some(found) =
+                        search_batch(partition.id, &batch, next, end, timestamp_ms)?
+                    {
+                        return Ok(Some(found));
+                    }
+                    next = next_offset(partition.id, next, &batch)?;
+                    continue;
+                }
+                Search::Segment(segment) => segment,
+                Search::Gone => {
+                    return Err(out_of_range(
+                        partition.id,
+                        next,
+                        partition.state.lock().bounds(),
+                    ));
+                }
+            };
+            // The segment may grow meanwhile; what it has now is enough, the rest is looked at next.
+            let known = segment.end();
+            if known.max_timestamp_ms < timestamp_ms {
+                next = known.offset;
+                continue;
+            }
+            next = next.max(segment.seek_timestamp(&self.shelf, timestamp_ms)?);
+            while next < known.offset.min(end) {
+                let mut read = segment.read(&self.shelf, next, SEARCH_BYTES, known.offset, true)?;
+                while !read.bytes.is_empty() {
+                    let header = header(partition.id, next, &read.bytes)?;
+                    let batch = read
+                        .bytes
+                        .split_to(header.size_bytes().min(read.bytes.len()));
+                    if header.max_timestamp_ms >= timestamp_ms
+                        && let Some(found) =
+                            search_batch(partition.id, &batch, next, end, timestamp_ms)?
+                    {
+                        return Ok(Some(found));
+                    }
+                    next = header.next_offset();
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// One step of a search by timestamp.
+enum Search {
+    /// Nothing below this offset can be it.
+    Passed(i64),
+    /// This batch may hold it.
+    Batch(Bytes),
+    Segment(Arc<Segment>),
+    Gone,
+}
+
+impl State {
+    fn piece(
+        &self,
+        next: i64,
+        limit: i64,
+        max_bytes: usize,
+        bytes: &mut usize,
+        batches: &mut Vec<Bytes>,
+    ) -> Piece {
+        if self.tail.first_offset().is_none_or(|first| next < first) {
+            return self
+                .segment_of(next)
+                .map_or(Piece::Gone, |segment| Piece::Segment(segment.clone()));
+        }
+        let mut next_offset = next;
+        for batch in self
+            .tail
+            .from_offset(next)
+            .take(TAIL_RUN)
+            .take_while(|batch| batch.base_offset < limit)
+        {
+            if !batches.is_empty() && *bytes + batch.bytes.len() > max_bytes {
+                return Piece::Tail {
+                    next_offset,
+                    full: true,
+                };
+            }
+            *bytes += batch.bytes.len();
+            batches.push(batch.bytes.clone());
+            next_offset = batch.last_offset + 1;
+        }
+        // A tail that was cut short under a reader, as removal does it, has nothing at `next`.
+        if next_offset == next {
+            Piece::Gone
+        } else {
+            Piece::Tail {
+                next_offset,
+                full: false,
+            }
+        }
+    }
+
+    fn search_tail(&self, next: i64, timestamp_ms: i64) -> Search {
+        if self.tail.first_offset().is_none_or(|first| next < first) {
+            return self
+                .segment_of(next)
+                .map_or(Search::Gone, |segment| Search::Segment(segment.clone()));
+        }
+        let mut passed = next;
+        for batch in self.tail.from_offset(next).take(TAIL_RUN) {
+            if batch.max_timestamp_ms >= timestamp_ms {
+                return Search::Batch(batch.bytes.clone());
+            }
+            passed = batch.last_offset + 1;
+        }
+        if passed == next {
+            Search::Gone
+        } else {
+            Search::Passed(passed)
+        }
+    }
+}
+
+fn header(partition: PartitionId, offset: i64, bytes: &[u8]) -> Result<BatchHeader, LogError> {
+    BatchHeader::read(bytes).map_err(|source| LogError::Batch {
+        partition,
+        offset,
+        source,
+    })
+}
+
+fn next_offset(partition: PartitionId, offset: i64, batch: &[u8]) -> Result<i64, LogError> {
+    Ok(header(partition, offset, batch)?.next_offset())
+}
+
+/// The first record of a batch, at or above `from` and below `end`, that is not earlier than `timestamp_ms`.
+fn search_batch(
+    partition: PartitionId,
+    batch: &Bytes,
+    from: i64,
+    end: i64,
+    timestamp_ms: i64,
+) -> Result<Option<(i64, i64)>, LogError> {
+    let bad = |source| LogError::Batch {
+        partition,
+        offset: from,
+        source,
+    };
+    let payload = Batch::trusted(batch.clone())
+        .and_then(|batch| batch.payload())
+        .map_err(bad)?;
+    for view in payload.views() {
+        let view = view.map_err(bad)?;
+        if view.offset >= from && view.offset < end && view.timestamp_ms >= timestamp_ms {
+            return Ok(Some((view.offset, view.timestamp_ms)));
+        }
+    }
+    Ok(None)
+}

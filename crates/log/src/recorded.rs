@@ -1,0 +1,206 @@
+//! What a checkpoint keeps of a partition: the only source from which the log is opened.
+//!
+//! Encoding, big-endian: version `u8` (1), partition (16 + 4 bytes), state `u8`: 0 is removed, with nothing after
+//! it; 1 is live, then start `i64`, end `i64`, count of segments `u32`, and for each: base offset `i64`, end
+//! position `u64`, header checksum `u32`, largest timestamp `i64`, sealed `u8`. Last a CRC-32C of all before it.
+
+use crate::codec::{Reader, put_partition};
+use crate::{LogError, PartitionId};
+
+const VERSION: u8 = 1;
+const WHAT: &str = "a partition's record in the checkpoint";
+
+/// One partition as of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionRecord {
+    /// Which.
+    pub partition: PartitionId,
+    /// What it was.
+    pub state: PartitionState,
+}
+
+/// The state of a recorded partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartitionState {
+    /// It exists.
+    Live {
+        /// First offset that can be read.
+        start: i64,
+        /// Offset after the last record.
+        end: i64,
+        /// Its segments, oldest first, without gaps.
+        segments: Vec<SegmentRecord>,
+    },
+    /// It was removed; its record can go.
+    Removed,
+}
+
+/// One segment file as of a checkpoint. It ends where the next one begins, the last at the partition's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentRecord {
+    /// First offset, also the file's name.
+    pub base_offset: i64,
+    /// Bytes of the file that count; what stands behind them is ignored and written again.
+    pub end_position: u64,
+    /// CRC-32C over all batch headers, in order.
+    pub header_checksum: u32,
+    /// Largest timestamp of all its batches.
+    pub max_timestamp_ms: i64,
+    /// Nothing is appended any more.
+    pub sealed: bool,
+}
+
+impl PartitionRecord {
+    /// Appends the encoding.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let begin = out.len();
+        out.push(VERSION);
+        put_partition(out, self.partition);
+        match &self.state {
+            PartitionState::Removed => out.push(0),
+            PartitionState::Live {
+                start,
+                end,
+                segments,
+            } => {
+                out.push(1);
+                out.extend_from_slice(&start.to_be_bytes());
+                out.extend_from_slice(&end.to_be_bytes());
+                out.extend_from_slice(&(segments.len() as u32).to_be_bytes());
+                for segment in segments {
+                    segment.encode(out);
+                }
+            }
+        }
+        let checksum = crc32c::crc32c(&out[begin..]);
+        out.extend_from_slice(&checksum.to_be_bytes());
+    }
+
+    /// Reads one record, which must be all of `bytes`.
+    pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
+        let mut reader = Reader::new(WHAT, bytes);
+        let version = reader.u8()?;
+        if version > VERSION {
+            return Err(LogError::NewerVersion {
+                what: WHAT,
+                version: version.into(),
+                supported: VERSION.into(),
+            });
+        }
+        let checked = bytes.len().saturating_sub(4);
+        let stored = Reader::at(WHAT, bytes, checked).u32()?;
+        if version == 0 || crc32c::crc32c(&bytes[..checked]) != stored {
+            return Err(reader.bad("its checksum does not match"));
+        }
+        let partition = reader.partition()?;
+        let state = if reader.bool()? {
+            let (start, end) = (reader.i64()?, reader.i64()?);
+            let mut segments = Vec::new();
+            for _ in 0..reader.u32()? {
+                segments.push(SegmentRecord::decode(&mut reader)?);
+            }
+            PartitionState::Live {
+                start,
+                end,
+                segments,
+            }
+        } else {
+            PartitionState::Removed
+        };
+        reader.u32()?;
+        reader.end()?;
+        Ok(Self { partition, state })
+    }
+}
+
+impl SegmentRecord {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.base_offset.to_be_bytes());
+        out.extend_from_slice(&self.end_position.to_be_bytes());
+        out.extend_from_slice(&self.header_checksum.to_be_bytes());
+        out.extend_from_slice(&self.max_timestamp_ms.to_be_bytes());
+        out.push(self.sealed.into());
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, LogError> {
+        Ok(Self {
+            base_offset: reader.i64()?,
+            end_position: reader.u64()?,
+            header_checksum: reader.u32()?,
+            max_timestamp_ms: reader.i64()?,
+            sealed: reader.bool()?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::tests::any_partition;
+    use proptest::prelude::*;
+
+    pub(crate) fn any_segment() -> impl Strategy<Value = SegmentRecord> {
+        (
+            any::<i64>(),
+            any::<u64>(),
+            any::<u32>(),
+            any::<i64>(),
+            any::<bool>(),
+        )
+            .prop_map(
+                |(base_offset, end_position, header_checksum, max_timestamp_ms, sealed)| {
+                    SegmentRecord {
+                        base_offset,
+                        end_position,
+                        header_checksum,
+                        max_timestamp_ms,
+                        sealed,
+                    }
+                },
+            )
+    }
+
+    fn any_record() -> impl Strategy<Value = PartitionRecord> {
+        let live = (
+            any::<i64>(),
+            any::<i64>(),
+            prop::collection::vec(any_segment(), 0..5),
+        )
+            .prop_map(|(start, end, segments)| PartitionState::Live {
+                start,
+                end,
+                segments,
+            });
+        (
+            any_partition(),
+            prop_oneof![live, Just(PartitionState::Removed)],
+        )
+            .prop_map(|(partition, state)| PartitionRecord { partition, state })
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_read_as_written(record in any_record()) {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            prop_assert_eq!(PartitionRecord::decode(&bytes).unwrap(), record);
+        }
+
+        #[test]
+        fn a_changed_record_is_refused(record in any_record(), at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+            let mut bytes = Vec::new();
+            record.encode(&mut bytes);
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(PartitionRecord::decode(&bytes).is_err());
+            bytes.truncate(at);
+            prop_assert!(PartitionRecord::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+            let _ = PartitionRecord::decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What goes away: retention's decision, and files that nothing needs any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use mainstem_journal::Lsn;
+
+use crate::files::{
+    index_name, parse_file_name, parse_partition_dir, parse_topic_dir, partition_dir, segment_name,
+};
+use crate::log::{Log, Shared};
+use crate::partition::Partition;
+use crate::segment::Segment;
+use crate::{LogError, PartitionId};
+
+/// What was removed from the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Segments, indexes and directories.
+    pub entries: u64,
+    /// Bytes of segments; of strays it is not known.
+    pub bytes: u64,
+}
+
+impl Log {
+    /// What a partition takes on disk, or will once it is flushed.
+    pub fn size_bytes(&self, partition: PartitionId) -> Result<u64, LogError> {
+        let partition = self.shared.find(partition)?;
+        let state = partition.state.lock();
+        let segments = state
+            .segments
+            .range(state.retired..)
+            .map(|segment| segment.end().position)
+            .sum::<u64>();
+        Ok(segments + state.tail.unflushed_bytes())
+    }
+
+    /// Decides what retention drops: the new log start, if there is one to be submitted as
+    /// [`SetStart`](crate::LogOp::SetStart). Whole segments go, oldest first: those whose newest record is older than
+    /// `retention_ms`, and those without which the partition still has `retention_bytes`.
+    pub fn expired(
+        &self,
+        partition: PartitionId,
+        now_ms: i64,
+        retention_ms: Option<i64>,
+        retention_bytes: Option<u64>,
+    ) -> Result<Option<i64>, LogError> {
+        let mut excess = match retention_bytes {
+            Some(limit) => self.size_bytes(partition)?.saturating_sub(limit),
+            None => 0,
+        };
+        let oldest_ms =
+            retention_ms.map_or(i64::MIN, |retention_ms| now_ms.saturating_sub(retention_ms));
+        let partition = self.shared.find(partition)?;
+        let state = partition.state.lock();
+        let mut new_start = None;
+        for segment in state.segments.range(state.retired..) {
+            let end = segment.end();
+            let too_old = end.max_timestamp_ms < oldest_ms;
+            let too_many = segment.is_sealed() && end.position <= excess;
+            if !too_old && !too_many {
+                break;
+            }
+            excess = excess.saturating_sub(end.position);
+            new_start = Some(end.offset).filter(|offset| *offset > state.start);
+        }
+        Ok(new_start)
+    }
+
+    /// Removes the files of dropped segments and removed partitions whose going was flushed at or below `checkpoint`,
+    /// once the checkpoint at that LSN is durable. What a snapshot or a running read still needs stays until the
+    /// next call.
+    pub fn remove_files(&self, checkpoint: Lsn) -> Result<Removed, LogError> {
+        let mut worker = self.shared.worker.lock();
+        let mut removed = Removed::default();
+        let mut result = Ok(());
+        worker.retiring.retain(|_, partition| {
+            if result.is_ok() {
+                result = self
+                    .shared
+                    .remove_retired(partition, checkpoint, &mut removed);
+            }
+            partition.state.lock().retired > 0
+        });
+        result?;
+        self.shared.remove_departed(checkpoint, &mut removed)?;
+        Ok(removed)
+    }
+
+    /// Removes what no record names: leftovers of a crash. Called once, after replay has ended, by the worker. Names
+    /// that this crate does not give are left alone.
+    pub fn remove_strays(&self) -> Result<Removed, LogError> {
+        let _worker = self.shared.worker.lock();
+        self.shared.remove_strays()
+    }
+}
+
+impl Shared {
+    fn remove_retired(
+        &self,
+        partition: &Partition,
+        checkpoint: Lsn,
+        removed: &mut Removed,
+    ) -> Result<(), LogError> {
+        loop {
+            let segment = {
+                let mut state = partition.state.lock();
+                let due = state.retired > 0
+                    && state
+                        .segments
+                        .front()
+                        .is_some_and(|segment| self.is_free(segment, checkpoint));
+                if !due {
+                    return Ok(());
+                }
+                state.retired -= 1;
+                state.segments.pop_front()
+            };
+            let Some(segment) = segment else {
+                return Ok(());
+            };
+            removed.bytes += segment.end().position;
+            segment.close(&self.shelf);
+            removed.entries +=
+                self.remove_file(&partition.dir, &segment_name(segment.base_offset()))?;
+            removed.entries +=
+                self.remove_file(&partition.dir, &index_name(segment.base_offset()))?;
+        }
+    }
+
+    /// Forgotten by the checkpoint, needed by no snapshot, and used by no reader: with the partition's lock held, the
+    /// only way to it is the partition's own list.
+    fn is_free(&self, segment: &Arc<Segment>, checkpoint: Lsn) -> bool {
+        let unneeded = segment
+            .retired
+            .get()
+            .is_some_and(|(flushed, next_snapshot)| {
+                *flushed <= checkpoint && !self.pins.lock().older_than(*next_snapshot)
+            });
+        unneeded && Arc::strong_count(segment) == 1
+    }
+
+    fn remove_departed(&self, checkpoint: Lsn, removed: &mut Removed) -> Result<(), LogError> {
+        let due: Vec<Arc<Partition>> = {
+            let (departed, pins) = (self.departed.lock(), self.pins.lock());
+            let due = departed.values().filter(|departed| {
+                departed
+                    .flushed
+                    .is_some_and(|(flushed, next)| flushed <= checkpoint && !pins.older_than(next))
+            });
+            due.map(|departed| departed.partition.clone()).collect()
+        };
+        for partition in due {
+            {
+                let mut state = partition.state.lock();
+                if state
+                    .segments
+                    .iter()
+                    .any(|segment| Arc::strong_count(segment) > 1)
+                {
+                    continue;
+                }
+                for segment in state.segments.drain(..) {
+                    removed.bytes += segment.end().position;
+                    segment.close(&self.shelf);
+                }
+                state.retired = 0;
+                state.tail.clear();
+            }
+            removed.entries += self.remove_dir(&partition.dir)?;
+            if let Some(topic_dir) = partition.dir.parent() {
+                self.remove_if_empty(topic_dir, removed)?;
+            }
+            self.departed.lock().remove(&partition.id);
+        }
+        Ok(())
+    }
+
+    fn remove_strays(&self) -> Result<Removed, LogError> {
+        let mut removed = Removed::default();
+        let known = self.known_files();
+        for topic_name in self.list(&self.topics_dir)? {
+            let Some(topic) = parse_topic_dir(&topic_name) else {
+                continue;
+            };
+            let topic_dir = self.topics_dir.join(&topic_name);
+            for partition_name in self.list(&topic_dir)? {
+                let Some(index) = parse_partition_dir(&partition_name) else {
+                    continue;
+                };
+                let id = PartitionId { topic, index };
+                let dir = partition_dir(&self.topics_dir, id);
+                let Some(bases) = known.get(&id) else {
+                    removed.entries += self.remove_dir(&dir)?;
+                    continue;
+                };
+                for name in self.list(&dir)? {
+                    if parse_file_name(&name).is_some_and(|base| !bases.contains(&base)) {
+                        removed.entries += self.remove_file(&dir, &name)?;
+                    }
+                }
+            }
+            self.remove_if_empty(&topic_dir, &mut removed)?;
+        }
+        Ok(removed)
+    }
+
+    /// Base offsets of the segments of every partition that exists or still has files to be removed later.
+    fn known_files(&self) -> BTreeMap<PartitionId, BTreeSet<i64>> {
+        let mut partitions: Vec<Arc<Partition>> =
+            self.partitions.read().values().cloned().collect();
+        partitions.extend(
+            self.departed
+                .lock()
+                .values()
+                .map(|departed| departed.partition.clone()),
+        );
+        let bases = |partition: &Partition| {
+            partition
+                .state
+                .lock()
+                .segments
+                .iter()
+                .map(|segment| segment.base_offset())
+                .collect()
+        };
+        partitions
+            .iter()
+            .map(|partition| (partition.id, bases(partition)))
+            .collect()
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>, LogError> {
+        match self.shelf.files.disk().list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            names => names.map_err(LogError::io("list", dir)),
+        }
+    }
+
+    fn remove_if_empty(&self, dir: &Path, removed: &mut Removed) -> Result<(), LogError> {
+        if self.shelf.files.disk().exists(dir) && self.list(dir)?.is_empty() {
+            removed.entries += self.remove_dir(dir)?;
+        }
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> Result<u64, LogError> {
+        gone(self.shelf.files.disk().remove_dir_all(dir)).map_err(LogError::io("remove", dir))
+    }
+
+    fn remove_file(&self, dir: &Path, name: &str) -> Result<u64, LogError> {
+        let path = dir.join(name);
+        gone(self.shelf.files.disk().remove_file(&path)).map_err(LogError::io("remove", &path))
+    }
+}
+
+/// What is not there need not be removed: an earlier attempt may have been cut short.
+fn gone(result: io::Result<()>) -> io::Result<u64> {
+    match result {
+        Ok(()) => Ok(1),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,511 @@
+//! The log against a model of it, through crashes of every kind, from a seed.
+//!
+//! `MAINSTEM_SEED=n` replays one seed, `MAINSTEM_SEEDS=n` runs that many instead of the usual few.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use common::{batch, open, partition, topics};
+use mainstem_journal::{Disk, Lsn, MemoryDisk};
+use mainstem_log::{
+    Bounds, Log, LogError, LogOp, LogSnapshot, PartitionId, PartitionRecord, PartitionState,
+};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+const SEEDS: u64 = 60;
+const STEPS: usize = 400;
+
+#[derive(Clone, Default)]
+struct ModelPartition {
+    start: i64,
+    end: i64,
+    batches: Vec<ModelBatch>,
+}
+
+#[derive(Clone)]
+struct ModelBatch {
+    base: i64,
+    last: i64,
+    timestamps: Vec<i64>,
+    bytes: Bytes,
+}
+
+type Model = BTreeMap<PartitionId, ModelPartition>;
+
+struct Simulation {
+    rng: SmallRng,
+    disk: MemoryDisk,
+    log: Log,
+    model: Model,
+    /// Every frame ever made durable, and the model before the first of them.
+    frames: Vec<(Lsn, Vec<LogOp>)>,
+    recorded: BTreeMap<PartitionId, PartitionRecord>,
+    checkpoint: Lsn,
+    snapshots: Vec<(LogSnapshot, Model)>,
+    next_topic: u64,
+    /// What happened, to compare two runs of a seed.
+    trace: u32,
+    crashes: u64,
+    replayed: u64,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let disk = MemoryDisk::new(seed);
+        disk.create_dir_all(&topics()).unwrap();
+        Self {
+            rng: SmallRng::seed_from_u64(seed),
+            log: open(&disk, Vec::new(), Lsn::ZERO),
+            disk,
+            model: Model::new(),
+            frames: Vec::new(),
+            recorded: BTreeMap::new(),
+            checkpoint: Lsn::ZERO,
+            snapshots: Vec::new(),
+            next_topic: 1,
+            trace: 0,
+            crashes: 0,
+            replayed: 0,
+        }
+    }
+
+    fn note(&mut self, what: &[u8]) {
+        self.trace = crc32c::crc32c_append(self.trace, what);
+    }
+
+    fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            match self.rng.random_range(0..100) {
+                0..30 => self.group(),
+                30..45 => self.read(),
+                45..50 => self.timestamp(),
+                50..60 => self.flush(),
+                60..66 => self.take_checkpoint(),
+                66..72 => self.evict(),
+                72..78 => self.snapshot(),
+                78..86 => self.read_snapshot(),
+                86..89 => self.remove_files(),
+                89..91 => self.spoil_index(),
+                91..93 => self.retention(),
+                93..96 => self.halt(),
+                96..98 => self.crash(),
+                _ => self.check_all(),
+            }
+        }
+        self.check_all();
+    }
+
+    fn any_partition(&mut self) -> Option<PartitionId> {
+        let ids: Vec<_> = self.model.keys().copied().collect();
+        ids.choose(&mut self.rng).copied()
+    }
+
+    /// Makes an operation, and changes the model by it.
+    fn op(&mut self) -> LogOp {
+        let choice = self.rng.random_range(0..40);
+        let existing = self.any_partition();
+        let (Some(id), false) = (existing, choice == 0 && self.model.len() < 6) else {
+            let id = partition(self.next_topic / 2, (self.next_topic % 2) as u32);
+            self.next_topic += 1;
+            self.model.insert(id, ModelPartition::default());
+            return LogOp::CreatePartition { partition: id };
+        };
+        if choice == 1 {
+            self.model.remove(&id);
+            return LogOp::RemovePartition { partition: id };
+        }
+        let model = self.model.get_mut(&id).unwrap();
+        if choice == 2 {
+            let offset = self.rng.random_range(0..=model.end);
+            model.start = model.start.max(offset);
+            return LogOp::SetStart {
+                partition: id,
+                offset,
+            };
+        }
+        let count = self.rng.random_range(1..5);
+        let about = model.end * 10;
+        let timestamps: Vec<i64> = (0..count)
+            .map(|_| about + self.rng.random_range(-60..60))
+            .collect();
+        let value_bytes = [0, 10, 100, 700, 4000][self.rng.random_range(0..5)];
+        let bytes = batch(
+            model.end,
+            self.rng.random_range(0..3),
+            &timestamps,
+            value_bytes,
+        );
+        let base = model.end;
+        model.end += count;
+        model.batches.push(ModelBatch {
+            base,
+            last: model.end - 1,
+            timestamps,
+            bytes: bytes.clone(),
+        });
+        LogOp::Append {
+            partition: id,
+            batch: bytes,
+        }
+    }
+
+    fn group(&mut self) {
+        let mut lsn = self.frames.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
+        for _ in 0..self.rng.random_range(1..5) {
+            lsn = lsn.next();
+            let ops: Vec<_> = (0..self.rng.random_range(1..4))
+                .map(|_| self.op())
+                .collect();
+            for op in &ops {
+                // Through the encoding, as in life.
+                let mut body = Vec::new();
+                op.encode(&mut body);
+                let decoded = LogOp::decode_all(&body.into()).next().unwrap().unwrap();
+                self.log.apply(lsn, decoded).unwrap();
+            }
+            self.frames.push((lsn, ops));
+        }
+        self.log.finish_group(lsn);
+    }
+
+    fn flush(&mut self) {
+        let (from, to) = (self.log.flushed().0, self.log.applied().0);
+        let upto = Lsn(self.rng.random_range(from..=to));
+        let flushed = self.log.flush(upto, &mut |_, _| {}).unwrap();
+        assert_eq!(flushed.upto, upto);
+        self.note(&flushed.bytes.to_be_bytes());
+    }
+
+    fn take_checkpoint(&mut self) {
+        self.flush();
+        self.log.sync().unwrap();
+        self.record();
+    }
+
+    /// After a sync: keeps what changed, through the encoding.
+    fn record(&mut self) {
+        for record in self.log.records() {
+            let mut encoded = Vec::new();
+            record.encode(&mut encoded);
+            self.note(&encoded);
+            assert_eq!(PartitionRecord::decode(&encoded).unwrap(), record);
+            match record.state {
+                PartitionState::Live { .. } => self.recorded.insert(record.partition, record),
+                PartitionState::Removed => self.recorded.remove(&record.partition),
+            };
+        }
+        self.checkpoint = self.log.flushed();
+    }
+
+    fn evict(&mut self) {
+        let target = self.rng.random_range(0..=self.log.tail_bytes());
+        let dropped = self.log.evict(target);
+        self.note(&dropped.to_be_bytes());
+        // Whole groups go: one that is flushed in part stays.
+        assert!(self.log.tail_bytes() <= target || self.log.flushed() < self.log.applied());
+    }
+
+    fn remove_files(&mut self) {
+        let removed = self.log.remove_files(self.checkpoint).unwrap();
+        self.note(&removed.bytes.to_be_bytes());
+    }
+
+    fn retention(&mut self) {
+        let Some(id) = self.any_partition() else {
+            return;
+        };
+        let model = self.model.get_mut(&id).unwrap();
+        let (now, size) = (model.end * 10, self.log.size_bytes(id).unwrap());
+        let bytes = self
+            .rng
+            .random_bool(0.5)
+            .then(|| self.rng.random_range(0..=size));
+        let Some(start) = self.log.expired(id, now, Some(300), bytes).unwrap() else {
+            return;
+        };
+        assert!(start > model.start && start <= model.end);
+        model.start = start;
+        let lsn = self.log.applied().next();
+        let op = LogOp::SetStart {
+            partition: id,
+            offset: start,
+        };
+        self.log.apply(lsn, op.clone()).unwrap();
+        self.log.finish_group(lsn);
+        self.frames.push((lsn, vec![op]));
+    }
+
+    fn snapshot(&mut self) {
+        if self.snapshots.len() >= 3 {
+            let at = self.rng.random_range(0..self.snapshots.len());
+            self.snapshots.remove(at);
+        }
+        let snapshot = self.log.snapshot();
+        assert_eq!(snapshot.lsn, self.log.applied());
+        assert!(
+            snapshot.partitions.keys().eq(self.model.keys()),
+            "a snapshot has exactly the partitions there are"
+        );
+        self.snapshots.push((snapshot, self.model.clone()));
+    }
+
+    fn read(&mut self) {
+        let Some(id) = self.any_partition() else {
+            return;
+        };
+        let (log, model) = (self.log.clone(), self.model[&id].clone());
+        assert_eq!(log.bounds(id).unwrap(), bounds(&model));
+        self.check_read(&model, |offset, max, upto| log.read(id, offset, max, upto));
+    }
+
+    fn read_snapshot(&mut self) {
+        let Some((snapshot, model)) = self.snapshots.choose(&mut self.rng).cloned() else {
+            return;
+        };
+        let ids: Vec<_> = model.keys().copied().collect();
+        let Some(id) = ids.choose(&mut self.rng).copied() else {
+            return;
+        };
+        assert_eq!(snapshot.bounds(id).unwrap(), bounds(&model[&id]));
+        self.check_read(&model[&id], |offset, max, upto| {
+            snapshot.read(id, offset, max, upto)
+        });
+        let ts = self.rng.random_range(-100..=model[&id].end * 10 + 100);
+        assert_eq!(
+            snapshot.offset_for_timestamp(id, ts).unwrap(),
+            first_at(&model[&id], ts)
+        );
+    }
+
+    fn check_read(
+        &mut self,
+        model: &ModelPartition,
+        read: impl Fn(i64, usize, Option<i64>) -> Result<mainstem_log::Read, LogError>,
+    ) {
+        let offset = self.rng.random_range(-1..=model.end + 1);
+        let max_bytes = [0, 1, 500, 5000, 1 << 20][self.rng.random_range(0..5)];
+        let upto = self
+            .rng
+            .random_bool(0.3)
+            .then(|| self.rng.random_range(0..=model.end + 1));
+        let result = read(offset, max_bytes, upto);
+        if offset < model.start || offset > model.end {
+            assert!(
+                matches!(result, Err(LogError::OffsetOutOfRange { .. })),
+                "{result:?}"
+            );
+            return;
+        }
+        let found = result.unwrap();
+        assert_eq!(
+            (found.start, found.high_watermark),
+            (model.start, model.end)
+        );
+        let limit = upto.unwrap_or(model.end);
+        let due = model
+            .batches
+            .iter()
+            .filter(|batch| batch.last >= offset && batch.base < limit && offset < limit);
+        let got: Vec<u8> = found.batches.concat();
+        self.note(&got);
+        let mut rest = got.as_slice();
+        let mut taken = 0;
+        for batch in due {
+            if rest.is_empty() {
+                assert!(taken > 0, "at least one batch is returned");
+                return;
+            }
+            assert!(taken == 0 || taken + batch.bytes.len() <= max_bytes);
+            assert_eq!(&rest[..batch.bytes.len()], &batch.bytes[..]);
+            taken += batch.bytes.len();
+            rest = &rest[batch.bytes.len()..];
+        }
+        assert!(rest.is_empty(), "nothing beyond what there is");
+    }
+
+    fn timestamp(&mut self) {
+        let Some(id) = self.any_partition() else {
+            return;
+        };
+        let ts = self.rng.random_range(-100..=self.model[&id].end * 10 + 100);
+        assert_eq!(
+            self.log.offset_for_timestamp(id, ts).unwrap(),
+            first_at(&self.model[&id], ts),
+            "{id} {ts}"
+        );
+    }
+
+    fn check_all(&mut self) {
+        assert_eq!(
+            self.log.partitions(),
+            self.model.keys().copied().collect::<Vec<_>>()
+        );
+        for (id, model) in &self.model {
+            assert_eq!(self.log.bounds(*id).unwrap(), bounds(model));
+            let due = model
+                .batches
+                .iter()
+                .filter(|batch| batch.last >= model.start);
+            let due: Vec<u8> = due.flat_map(|batch| batch.bytes.iter().copied()).collect();
+            assert_eq!(common::read_all(&self.log, *id, 2500), due, "{id}");
+        }
+    }
+
+    fn spoil_index(&mut self) {
+        let mut indexes: Vec<PathBuf> = Vec::new();
+        for topic in self.disk.list(&topics()).unwrap() {
+            for partition in self.disk.list(&topics().join(&topic)).unwrap() {
+                let dir = topics().join(&topic).join(partition);
+                let names = self
+                    .disk
+                    .list(&dir)
+                    .unwrap()
+                    .into_iter()
+                    .filter(|name| name.ends_with(".index"));
+                indexes.extend(names.map(|name| dir.join(name)));
+            }
+        }
+        let Some(path) = indexes.choose(&mut self.rng) else {
+            return;
+        };
+        if self.rng.random_bool(0.5) {
+            self.disk.remove_file(path).unwrap();
+        } else {
+            let position = self.rng.random_range(0..60);
+            // An index that a crash has emptied has no such byte.
+            let _ = self
+                .disk
+                .flip_bits(path, position, 1 << self.rng.random_range(0..8));
+        }
+    }
+
+    /// The disk dies somewhere in the middle of what the worker does.
+    fn halt(&mut self) {
+        self.disk.halt_after(self.rng.random_range(0..30));
+        let upto = self.log.applied();
+        let done = self
+            .log
+            .flush(upto, &mut |_, _| {})
+            .and_then(|_| self.log.sync());
+        if done.is_ok() {
+            self.record();
+            let _ = self.log.remove_files(self.checkpoint);
+        } else {
+            assert!(matches!(self.log.sync(), Err(LogError::Poisoned)));
+        }
+        self.crash();
+    }
+
+    fn crash(&mut self) {
+        self.crashes += 1;
+        self.snapshots.clear();
+        if self.rng.random_bool(0.5) {
+            self.disk.crash_process();
+        } else {
+            self.disk.crash_power(self.rng.random());
+        }
+        let recorded = self.recorded.values().cloned().collect();
+        self.log = open(&self.disk, recorded, self.checkpoint);
+        // Frames at or below the checkpoint change nothing when they come again.
+        let from = Lsn(self
+            .checkpoint
+            .0
+            .saturating_sub(self.rng.random_range(0..5)));
+        let frames = self.frames.clone();
+        let mut again = false;
+        for (lsn, ops) in frames.into_iter().filter(|(lsn, _)| *lsn > from) {
+            self.replayed += 1;
+            for op in ops {
+                self.log.apply(lsn, op).unwrap();
+            }
+            if self.rng.random_bool(0.5) {
+                self.log.finish_group(lsn);
+                // Memory is bounded while replaying, too.
+                if self.rng.random_bool(0.1) {
+                    self.flush();
+                    self.evict();
+                }
+                // And a crash can come at any time.
+                again = self.rng.random_bool(0.01);
+                if again {
+                    break;
+                }
+            }
+        }
+        if again {
+            return self.crash();
+        }
+        if let Some((lsn, _)) = self.frames.last() {
+            self.log.finish_group(*lsn);
+        }
+        if self.rng.random_bool(0.5) {
+            self.log.remove_strays().unwrap();
+        }
+        self.check_all();
+    }
+}
+
+fn bounds(model: &ModelPartition) -> Bounds {
+    Bounds {
+        start: model.start,
+        high_watermark: model.end,
+        last_stable: model.end,
+    }
+}
+
+fn first_at(model: &ModelPartition, timestamp_ms: i64) -> Option<(i64, i64)> {
+    let records = model.batches.iter().flat_map(|batch| {
+        batch
+            .timestamps
+            .iter()
+            .enumerate()
+            .map(|(index, ts)| (batch.base + index as i64, *ts))
+    });
+    records
+        .filter(|(offset, _)| *offset >= model.start)
+        .find(|(_, ts)| *ts >= timestamp_ms)
+}
+
+fn run(seed: u64) -> (u32, u64, u64) {
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        let mut simulation = Simulation::new(seed);
+        simulation.run(STEPS);
+        (simulation.trace, simulation.crashes, simulation.replayed)
+    }));
+    result.unwrap_or_else(|panic| {
+        eprintln!("failed with MAINSTEM_SEED={seed}");
+        resume_unwind(panic)
+    })
+}
+
+#[test]
+fn log_equals_its_model_through_crashes() {
+    if let Ok(seed) = std::env::var("MAINSTEM_SEED") {
+        run(seed.parse().expect("MAINSTEM_SEED is a number"));
+        return;
+    }
+    let (mut crashes, mut replayed) = (0, 0);
+    let seeds = std::env::var("MAINSTEM_SEEDS").map_or(SEEDS, |seeds| {
+        seeds.parse().expect("MAINSTEM_SEEDS is a number")
+    });
+    for seed in 0..seeds {
+        let (_, seed_crashes, seed_replayed) = run(seed);
+        (crashes, replayed) = (crashes + seed_crashes, replayed + seed_replayed);
+    }
+    assert!(
+        crashes > seeds && replayed > seeds,
+        "{crashes} crashes, {replayed} frames replayed"
+    );
+}
+
+#[test]
+fn a_seed_runs_the_same_twice() {
+    assert_eq!(run(7), run(7));
+}
