@@ -130,3 +130,65 @@ pub(crate) fn is_well_formed(payload: &Bytes, frames: u32) -> bool {
     }
     all.rest.is_empty() && count == frames
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::GroupBuilder;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn frames_are_read_as_they_were_written(
+            first in 1..u64::MAX / 2,
+            frames in prop::collection::vec(
+                prop::collection::vec((any::<u16>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..200)), 0..4),
+                1..20,
+            ),
+            dropped in any::<u32>(),
+        ) {
+            let mut builder = GroupBuilder::new();
+            for round in 0..2 {
+                for (index, sections) in frames.iter().enumerate() {
+                    let lsn = Lsn(first + index as u64);
+                    if dropped & (1 << (index % 32)) != 0 {
+                        builder.begin_frame(lsn);
+                        builder.section(1, View::Store, |out| out.extend_from_slice(b"not kept"));
+                        builder.rollback_frame();
+                    }
+                    builder.begin_frame(lsn);
+                    for (shard, log, body) in sections {
+                        let view = if *log { View::Log } else { View::Store };
+                        builder.section(*shard, view, |out| out.extend_from_slice(body));
+                    }
+                    builder.end_frame();
+                }
+                prop_assert_eq!(builder.frames() as usize, frames.len());
+                let sealed = builder.seal();
+                prop_assert!(builder.is_empty() && builder.payload_bytes() == 0, "round {}", round);
+                let group = sealed.into_durable();
+                prop_assert!(is_well_formed(&group.payload, group.frames));
+                prop_assert!(!is_well_formed(&group.payload, group.frames + 1));
+                prop_assert!(!is_well_formed(&group.payload.slice(..group.payload.len() - 1), group.frames));
+                let read: Vec<Vec<_>> = group
+                    .frames()
+                    .map(|frame| {
+                        let sections = frame.sections();
+                        sections.map(|s| (s.shard, s.view == View::Log, s.body.to_vec())).collect()
+                    })
+                    .collect();
+                prop_assert_eq!(&read, &frames);
+                let lsns: Vec<u64> = group.frames().map(|frame| frame.lsn.0).collect();
+                prop_assert_eq!(lsns, (first..first + frames.len() as u64).collect::<Vec<_>>());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..300), frames in 0..4u32) {
+            let payload = Bytes::from(bytes);
+            is_well_formed(&payload, frames);
+            Frames { next: Lsn(1), rest: payload }.for_each(|frame| frame.sections().for_each(drop));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::{BufferPool, Frames, Lsn, View};
 use bytes::Bytes;
 
 /// Unused buffers that a builder keeps when it is not given a pool.
-const DEFAULT_POOL_BYTES: usize = 32 << 20;
+const DEFAULT_POOL_BYTES: usize = 64 << 20;
 
 /// Builds groups, one after the other, in buffers that are used again.
 ///

@@ -132,3 +132,61 @@ fn u64_at(bytes: &[u8; GROUP_HEADER_BYTES], at: usize) -> u64 {
     value.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(value)
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_header() -> impl Strategy<Value = GroupHeader> {
+        let fields = (any::<[u64; 4]>(), any::<[u32; 4]>());
+        fields.prop_map(
+            |([incarnation, position, first, durable], [payload, frames, before, crc])| {
+                GroupHeader {
+                    incarnation,
+                    position,
+                    first_lsn: Lsn(first),
+                    durable: Lsn(durable),
+                    payload_bytes: payload,
+                    frames,
+                    before,
+                    payload_crc: crc,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_is_read_as_it_was_written(header in any_header()) {
+            let mut bytes = [9; GROUP_HEADER_BYTES];
+            let checksum = header.write(&mut bytes);
+            prop_assert_eq!(GroupHeader::read(&bytes, header.incarnation, header.position), Some((header, checksum)));
+        }
+
+        #[test]
+        fn a_header_with_a_changed_bit_is_none(header in any_header(), bit in 0..GROUP_HEADER_BYTES * 8) {
+            let mut bytes = [0; GROUP_HEADER_BYTES];
+            header.write(&mut bytes);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(GroupHeader::read(&bytes, header.incarnation, header.position), None);
+            prop_assert!(GroupHeader::resembles(&bytes, header.incarnation, header.position));
+        }
+
+        #[test]
+        fn a_header_elsewhere_or_of_an_earlier_use_is_none(header in any_header(), other in any::<u64>()) {
+            let mut bytes = [0; GROUP_HEADER_BYTES];
+            header.write(&mut bytes);
+            prop_assume!(other != header.incarnation && other != header.position);
+            prop_assert_eq!(GroupHeader::read(&bytes, other, header.position), None);
+            prop_assert_eq!(GroupHeader::read(&bytes, header.incarnation, other), None);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(GroupHeader::read(&bytes, 1, 4096), None);
+            GroupHeader::resembles(&bytes, 1, 4096);
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Buffers larger than this are given back to the system.
-const MAX_BUFFER_BYTES: usize = 16 << 20;
+const MAX_BUFFER_BYTES: usize = 32 << 20;
 /// Smaller ones are left to the allocator, which is quick at them.
 const MIN_BUFFER_BYTES: usize = 32 << 10;
 /// No buffer is smaller than a block on disk.
@@ -113,5 +113,36 @@ impl Drop for PooledBuffer {
             kept.bytes += capacity;
             kept.buffers.entry(capacity).or_default().push(buffer);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_with_its_last_slice() {
+        let pool = BufferPool::new(1 << 20);
+        let mut buffer = pool.take(100_000);
+        buffer.bytes.extend_from_slice(b"abcdef");
+        let address = buffer.bytes.as_ptr();
+        let slice = buffer.freeze().slice(2..4);
+        assert_eq!((&slice[..], pool.kept_bytes()), (&b"cd"[..], 0));
+        drop(slice);
+        assert!(pool.kept_bytes() >= 100_000);
+        assert_eq!(pool.take(90_000).bytes.as_ptr(), address, "used again");
+        assert_ne!(
+            pool.take(10_000).bytes.as_ptr(),
+            address,
+            "not for something much smaller"
+        );
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let pool = BufferPool::new(300_000);
+        let buffers: Vec<_> = (0..8).map(|_| pool.take(100_000)).collect();
+        drop(buffers);
+        assert!((200_000..=300_000).contains(&pool.kept_bytes()));
     }
 }

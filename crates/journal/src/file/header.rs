@@ -210,3 +210,75 @@ impl Reader<'_> {
         self.take().map(u64::from_le_bytes)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_header() -> impl Strategy<Value = FileHeader> {
+        let end = any::<[u64; 4]>().prop_map(|[number, incarnation, position, last]| FileEnd {
+            number,
+            incarnation,
+            position,
+            last_lsn: Lsn(last),
+        });
+        let recovered = (
+            any::<u64>(),
+            any::<u32>(),
+            prop::collection::vec(end, 0..300),
+        )
+            .prop_map(|(first, before, ends)| Start::Recovered {
+                first_lsn: Lsn(first),
+                before,
+                ends,
+            });
+        let start = prop_oneof![Just(Start::Continues), recovered];
+        (any::<u128>(), any::<[u64; 3]>(), start).prop_map(
+            |(journal_id, [number, incarnation, durable], start)| FileHeader {
+                journal_id,
+                number,
+                incarnation,
+                durable: Lsn(durable),
+                start,
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_is_read_as_it_was_written(header in any_header()) {
+            let bytes = header.write();
+            prop_assert_eq!(bytes.len() as u64, header.first_position());
+            let mut read = FileHeader::read(&bytes[..BLOCK_BYTES]);
+            if let ReadHeader::Longer(length) = read {
+                prop_assert!(length > BLOCK_BYTES);
+                read = FileHeader::read(&bytes[..length]);
+            }
+            prop_assert_eq!(read, ReadHeader::Valid(header));
+        }
+
+        #[test]
+        fn a_changed_bit_is_damage(header in any_header(), part in 0.0..1.0f64, bit in 0..8) {
+            let mut bytes = header.write();
+            let length = u32::from_le_bytes(bytes[16..20].try_into().unwrap()) as usize;
+            bytes[(part * length as f64) as usize] ^= 1u8 << bit;
+            let read = FileHeader::read(&bytes);
+            prop_assert!(matches!(read, ReadHeader::Damaged | ReadHeader::Longer(_)), "{:?}", read);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(mut bytes in prop::collection::vec(any::<u8>(), 0..300), version in 0..3u32) {
+            prop_assert_eq!(FileHeader::read(&bytes), ReadHeader::Damaged);
+            if bytes.len() > 16 {
+                bytes[..8].copy_from_slice(MAGIC);
+                bytes[8..12].copy_from_slice(&version.to_le_bytes());
+                let crc = crc32c::crc32c(&bytes[..12]);
+                bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+                let read = FileHeader::read(&bytes);
+                prop_assert_eq!(matches!(read, ReadHeader::Newer(_)), version != VERSION);
+            }
+        }
+    }
+}

@@ -24,7 +24,7 @@ use stock::{OpenFile, Stock};
 const MIN_FILE_BYTES: u64 = 8 * BLOCK_BYTES as u64;
 /// The largest: lengths in it are 32 bits.
 const MAX_FILE_BYTES: u64 = 2 << 30;
-/// The next file is given its header when this part of the active one is used, so that it is ready in time.
+/// The next files are given their headers when this part of the active one is used, so that they are ready in time.
 const PREPARE_AT_PERCENT: u64 = 50;
 
 /// Settings of a journal in files.
@@ -60,7 +60,8 @@ pub struct FileMedium {
     max_payload_bytes: usize,
     journal_id: u128,
     active: OpenFile,
-    next: Option<OpenFile>,
+    /// Ready to follow it, in order.
+    next: VecDeque<OpenFile>,
     older: VecDeque<Older>,
     stock: Stock,
     submitted: Vec<SealedGroup>,
@@ -181,9 +182,11 @@ impl FileMedium {
     }
 
     fn rotate(&mut self, last_lsn: Lsn) -> Result<(), JournalError> {
-        let next = match self.next.take() {
-            Some(next) => next,
-            None => self.stock.prepare(self.journal_id, self.durable_lsn)?,
+        if self.next.is_empty() {
+            self.next = self.stock.prepare(self.journal_id, self.durable_lsn)?;
+        }
+        let Some(next) = self.next.pop_front() else {
+            unreachable!("at least one file is prepared, or an error says why")
         };
         let full = std::mem::replace(&mut self.active, next);
         self.older.push_back(Older {
@@ -195,8 +198,8 @@ impl FileMedium {
 
     /// One bounded step of the work on files to come. Returns whether there was one to do.
     fn work_ahead(&mut self) -> Result<bool, JournalError> {
-        if self.next.is_none() && self.stock.available() > 0 {
-            self.next = Some(self.stock.prepare(self.journal_id, self.durable_lsn)?);
+        if self.next.is_empty() && self.stock.available() > 0 {
+            self.next = self.stock.prepare(self.journal_id, self.durable_lsn)?;
         } else if self.lacks_files() {
             self.stock.make_some()?;
         } else {
@@ -206,14 +209,15 @@ impl FileMedium {
     }
 
     fn lacks_files(&self) -> bool {
-        self.stock.lacks(usize::from(self.next.is_none())) && !self.stock.stalled
+        self.stock.lacks(usize::from(self.next.is_empty())) && !self.stock.stalled
     }
 
     /// The part of the work ahead that cannot wait for a quiet moment: done before a commit, not after it, so that
     /// answers do not wait for it, and in proportion to what was written.
     fn keep_pace(&mut self) -> Result<(), JournalError> {
         let used_percent = self.active.position * 100 / self.active.len_bytes;
-        if self.next.is_none() && self.stock.available() > 0 && used_percent >= PREPARE_AT_PERCENT {
+        if self.next.is_empty() && self.stock.available() > 0 && used_percent >= PREPARE_AT_PERCENT
+        {
             self.work_ahead()?;
         }
         // Twice as fast as the active file fills up: the next one is there by the middle of it.
@@ -262,7 +266,7 @@ impl Medium for FileMedium {
     }
 
     fn has_background_work(&self) -> bool {
-        let can_prepare = self.next.is_none() && self.stock.available() > 0;
+        let can_prepare = self.next.is_empty() && self.stock.available() > 0;
         self.poison.is_none() && (can_prepare || self.lacks_files())
     }
 
@@ -319,10 +323,11 @@ impl Medium for FileMedium {
 
     fn space(&self) -> Result<Space, JournalError> {
         let file_bytes = self.max_payload_bytes as u64 + (GROUP_HEADER_BYTES + BLOCK_BYTES) as u64;
-        let next = self
+        let next: u64 = self
             .next
-            .as_ref()
-            .map_or(0, |next| next.len_bytes - next.position);
+            .iter()
+            .map(|next| next.len_bytes - next.position)
+            .sum();
         let spares = self.stock.available() as u64 * (file_bytes - BLOCK_BYTES as u64);
         Ok(Space {
             writable_bytes: self.active.len_bytes - self.active.position + next + spares,

@@ -113,7 +113,7 @@ pub(super) fn open(
         max_payload_bytes: max_payload_bytes(options.file_bytes),
         journal_id,
         active,
-        next: None,
+        next: VecDeque::new(),
         older,
         stock,
         submitted: Vec::new(),

@@ -13,6 +13,7 @@
 use super::header::{FileHeader, Start};
 use crate::error::At;
 use crate::{Disk, DiskFile, JournalError, Lsn, OpenMode};
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -244,35 +245,44 @@ impl Stock {
         }
     }
 
-    /// The next file of a running journal, ready for groups: its header and its name are durable.
+    /// The next files of a running journal, ready for groups: their headers and names are durable. All spares that may be
+    /// used, at least one: syncing the directory can take long when others write to the same file system, so it is
+    /// done once for all of them.
     pub(super) fn prepare(
         &mut self,
         journal_id: u128,
         durable: Lsn,
-    ) -> Result<OpenFile, JournalError> {
-        let (spare, file, len_bytes) = self.take_spare(false, 0)?;
-        let number = self.take_number();
-        let header = FileHeader {
-            journal_id,
-            number,
-            incarnation: self.incarnation(number),
-            durable,
-            start: Start::Continues,
-        };
-        file.write_all_at(&header.write(), 0)
-            .at("writing", &spare)?;
-        file.sync_data().at("syncing", &spare)?;
-        let path = journal_path(&self.dir, number);
-        crate::durable_rename(&*self.disk, &spare, &path)?;
-        self.names_unsynced = false;
-        Ok(OpenFile {
-            number,
-            path,
-            file,
-            incarnation: header.incarnation,
-            len_bytes,
-            position: header.first_position(),
-        })
+    ) -> Result<VecDeque<OpenFile>, JournalError> {
+        let mut prepared = VecDeque::new();
+        for _ in 0..self.available().max(1) {
+            let (spare, file, len_bytes) = self.take_spare(false, 0)?;
+            let number = self.take_number();
+            let incarnation = self.incarnation(number);
+            let header = FileHeader {
+                journal_id,
+                number,
+                incarnation,
+                durable,
+                start: Start::Continues,
+            };
+            file.write_all_at(&header.write(), 0)
+                .at("writing", &spare)?;
+            file.sync_data().at("syncing", &spare)?;
+            let path = journal_path(&self.dir, number);
+            self.disk.rename(&spare, &path).at("renaming", &spare)?;
+            let position = header.first_position();
+            prepared.push_back(OpenFile {
+                number,
+                path,
+                file,
+                incarnation,
+                len_bytes,
+                position,
+            });
+        }
+        self.names_unsynced = true;
+        self.sync_names()?;
+        Ok(prepared)
     }
 
     /// The file that recovery builds: of at least that size, still under the name of a spare, nothing written.

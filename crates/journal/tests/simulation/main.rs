@@ -29,12 +29,12 @@ mod sound {
 
     #[test]
     fn what_was_durable_or_shown_is_there_after_any_crashes() {
-        for_seeds(1500, |seed| drop(model::run(seed)));
+        for_seeds(200, |seed| drop(model::run(seed)));
     }
 
     #[test]
     fn damage_is_found_and_named() {
-        for_seeds(1500, model::run_with_damage);
+        for_seeds(400, model::run_with_damage);
     }
 
     #[test]
@@ -62,8 +62,16 @@ mod mutated {
         for name in of_the_journal {
             mutation::set(Some(name));
             let seeds = number("MAINSTEM_SEEDS").unwrap_or(300);
-            match (0..seeds).find(|seed| catch_unwind(|| model::run(*seed)).is_err()) {
-                Some(seed) => println!("{name}: noticed by seed {seed}"),
+            let told = |seed| {
+                catch_unwind(|| model::run(seed))
+                    .err()
+                    .map(|panic| (seed, panic))
+            };
+            match (0..seeds).find_map(told) {
+                Some((seed, panic)) => {
+                    let why = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                    println!("{name}: noticed by seed {seed}: {why}");
+                }
                 None => unnoticed.push(name),
             }
         }

@@ -22,6 +22,7 @@ pub fn run(seed: u64) -> String {
     std::mem::take(&mut world.trace)
 }
 
+#[cfg_attr(feature = "mutations", allow(dead_code))]
 /// Like [`run`], then damages one durable group and expects to be told.
 pub fn run_with_damage(seed: u64) {
     let mut world = World::new(seed);
@@ -351,6 +352,7 @@ impl World {
         self.medium = Some(medium);
     }
 
+    #[cfg_attr(feature = "mutations", allow(dead_code))]
     /// Flips bits of a frame that is durable and not behind the checkpoint.
     fn damage(&mut self) {
         if self.rng.random() {
@@ -422,6 +424,7 @@ fn flatten(frame: &Frame) -> Vec<u8> {
         .collect()
 }
 
+#[cfg_attr(feature = "mutations", allow(dead_code))]
 fn find(disk: &MemoryDisk, path: &Path, wanted: &[u8]) -> Vec<u64> {
     let read = || -> io::Result<Vec<u8>> {
         let file = disk.open(path, OpenMode::Read)?;
