@@ -117,7 +117,7 @@ impl Bench {
         };
         bench.settle();
         // Twice from checkpoint to checkpoint: from then on files are recycled, not made.
-        for _ in 0..2 * CHECKPOINT_BYTES >> 20 {
+        for _ in 0..CHECKPOINT_BYTES >> 19 {
             bench.commit(1 << 20, 1, &vec![7; 1 << 20]);
         }
         bench.settle();

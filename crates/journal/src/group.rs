@@ -28,8 +28,8 @@ pub struct GroupBuilder {
     frames: u32,
     /// Where the frame that is being written began.
     open_frame: Option<usize>,
-    /// Size of the next buffer: what recent groups needed.
-    expected_bytes: usize,
+    /// Asked for by [`GroupBuilder::reserve`] before there was a buffer.
+    reserved_bytes: usize,
 }
 
 impl Default for GroupBuilder {
@@ -52,7 +52,7 @@ impl GroupBuilder {
             first_lsn: Lsn::ZERO,
             frames: 0,
             open_frame: None,
-            expected_bytes: BLOCK_BYTES,
+            reserved_bytes: 0,
         }
     }
 
@@ -60,7 +60,7 @@ impl GroupBuilder {
     pub fn reserve(&mut self, bytes: usize) {
         match &mut self.buffer {
             Some(buffer) => buffer.bytes.reserve(bytes + BLOCK_BYTES),
-            None => self.expected_bytes = self.expected_bytes.max(bytes + 2 * BLOCK_BYTES),
+            None => self.reserved_bytes = bytes + 2 * BLOCK_BYTES,
         }
     }
 
@@ -156,9 +156,10 @@ impl GroupBuilder {
             small.bytes.extend_from_slice(&buffer.bytes);
             buffer = small;
         }
+        buffer.bytes.reserve_exact(padded - end);
         buffer.bytes.resize(padded, 0);
-        // Follows growth at once and shrinks slowly.
-        self.expected_bytes = padded.max(self.expected_bytes - self.expected_bytes / 8);
+        self.pool.learn(padded);
+        self.reserved_bytes = 0;
         let payload_crc = crc32c::crc32c(&buffer.bytes[GROUP_HEADER_BYTES..end]);
         let frames = std::mem::take(&mut self.frames);
         SealedGroup {
@@ -172,7 +173,9 @@ impl GroupBuilder {
 
     fn out(&mut self) -> &mut Vec<u8> {
         let buffer = self.buffer.get_or_insert_with(|| {
-            let mut buffer = self.pool.take(self.expected_bytes);
+            let mut buffer = self
+                .pool
+                .take(self.reserved_bytes.max(self.pool.expected_bytes()));
             buffer.bytes.resize(GROUP_HEADER_BYTES, 0);
             buffer
         });

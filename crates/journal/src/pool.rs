@@ -4,6 +4,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Buffers larger than this are given back to the system.
 const MAX_BUFFER_BYTES: usize = 32 << 20;
@@ -20,6 +21,8 @@ pub struct BufferPool {
 
 struct Shelf {
     max_bytes: usize,
+    /// What recent groups needed: the size that the next builder begins with, so that it need not grow.
+    expected_bytes: AtomicUsize,
     kept: Mutex<Kept>,
 }
 
@@ -36,6 +39,7 @@ impl BufferPool {
         BufferPool {
             shelf: Arc::new(Shelf {
                 max_bytes,
+                expected_bytes: AtomicUsize::new(BLOCK_BYTES),
                 kept: Mutex::new(Kept::default()),
             }),
         }
@@ -68,6 +72,18 @@ impl BufferPool {
             bytes,
             shelf: self.shelf.clone(),
         }
+    }
+
+    /// The size that a group is likely to have.
+    pub(crate) fn expected_bytes(&self) -> usize {
+        self.shelf.expected_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a group's size: follows growth at once, and forgets it slowly.
+    pub(crate) fn learn(&self, bytes: usize) {
+        let before = self.expected_bytes();
+        let expected = bytes.max(before - before / 8);
+        self.shelf.expected_bytes.store(expected, Ordering::Relaxed);
     }
 
     /// Bytes of buffers that lie ready.
@@ -135,6 +151,32 @@ mod tests {
             pool.take(10_000).bytes.as_ptr(),
             address,
             "not for something much smaller"
+        );
+    }
+
+    #[test]
+    fn the_next_builder_begins_with_the_size_of_recent_groups() {
+        let pool = BufferPool::new(8 << 20);
+        let sealed = |bytes: usize| {
+            let mut builder = crate::GroupBuilder::with_pool(pool.clone());
+            builder.begin_frame(crate::Lsn(1));
+            builder.section(1, crate::View::Log, |out| out.extend((0..bytes).map(|_| 7)));
+            builder.end_frame();
+            builder.seal()
+        };
+        let first = sealed(1_000_000);
+        let address = first.buffer.bytes.as_ptr();
+        drop(first);
+        assert_eq!(
+            sealed(990_000).buffer.bytes.as_ptr(),
+            address,
+            "the same buffer"
+        );
+        let small = sealed(100);
+        assert_eq!(
+            small.buffer.bytes.capacity(),
+            BLOCK_BYTES,
+            "a small group keeps little"
         );
     }
 
