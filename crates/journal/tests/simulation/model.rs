@@ -418,10 +418,10 @@ impl Drop for World {
 }
 
 fn flatten(frame: &Frame) -> Vec<u8> {
-    frame
-        .sections()
-        .flat_map(|section| section.body.to_vec())
-        .collect()
+    frame.sections().fold(Vec::new(), |mut all, section| {
+        all.extend_from_slice(&section.body);
+        all
+    })
 }
 
 #[cfg_attr(feature = "mutations", allow(dead_code))]
