@@ -273,7 +273,7 @@ impl State {
         let mut next_offset = next;
         for batch in self
             .tail
-            .from_offset(next)
+            .starting_with(next)
             .take(TAIL_RUN)
             .take_while(|batch| batch.base_offset < limit)
         {
@@ -305,7 +305,7 @@ impl State {
                 .map_or(Search::Gone, |segment| Search::Segment(segment.clone()));
         }
         let mut passed = next;
-        for batch in self.tail.from_offset(next).take(TAIL_RUN) {
+        for batch in self.tail.starting_with(next).take(TAIL_RUN) {
             if batch.max_timestamp_ms >= timestamp_ms {
                 return Search::Batch(batch.bytes.clone());
             }

@@ -21,7 +21,7 @@ use crate::tail::TailBatch;
 /// What one write to disk carries at most, when small batches are put together.
 const WRITE_BYTES: usize = 1 << 20;
 /// A batch of at least this size is written from where it stands.
-const UNCOPIED_BYTES: usize = 128 << 10;
+const UNCOPIED_BYTES: usize = 32 << 10;
 /// An active segment's index is saved whenever the segment has grown by this: what a restart reads anew is bounded.
 const INDEX_SAVED_EVERY_BYTES: u64 = 16 << 20;
 /// Reading headers one after another: a large window where batches are small, else a small one.

@@ -50,7 +50,7 @@ impl Tail {
     }
 
     /// The batches from the one that holds `offset` on; none where it lies beyond the last.
-    pub(crate) fn from_offset(&self, offset: i64) -> impl Iterator<Item = &TailBatch> {
+    pub(crate) fn starting_with(&self, offset: i64) -> impl Iterator<Item = &TailBatch> {
         let index = self
             .batches
             .partition_point(|batch| batch.last_offset < offset);
