@@ -218,6 +218,12 @@ impl ClientError {
     }
 }
 
+impl From<mainstem_record::RecordError> for ClientError {
+    fn from(error: mainstem_record::RecordError) -> ClientError {
+        ClientError::protocol(error.to_string())
+    }
+}
+
 fn text(status: &Status, name: &str) -> Option<String> {
     let value = status.metadata().get(name)?.to_str().ok()?;
     Some(metadata::decode(value))

@@ -132,10 +132,7 @@ impl FetchedBatch {
         &self,
     ) -> Result<impl Iterator<Item = Result<Record, RecordError>> + use<>, ClientError> {
         let (from, end) = (self.from_offset, self.end_offset.unwrap_or(i64::MAX));
-        let records = self
-            .batch
-            .records()
-            .map_err(|error| ClientError::protocol(error.to_string()))?;
+        let records = self.batch.records()?;
         Ok(records.filter(move |record| {
             record
                 .as_ref()
@@ -333,9 +330,7 @@ impl FetchStream {
         cursor.high_watermark = cursor.high_watermark.max(high_watermark);
         for mut piece in batches {
             // The whole way is checked: what the network broke is never handed out.
-            while let Some(batch) = Batch::split_first(&mut piece)
-                .map_err(|error| ClientError::protocol(error.to_string()))?
-            {
+            while let Some(batch) = Batch::split_first(&mut piece)? {
                 let next_offset = batch.next_offset();
                 if next_offset <= cursor.next_offset || cursor.is_done() {
                     continue;
