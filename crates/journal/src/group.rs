@@ -26,6 +26,8 @@ pub struct GroupBuilder {
     buffer: Option<PooledBuffer>,
     first_lsn: Lsn,
     frames: u32,
+    /// Checksum of the frames that have ended.
+    payload_crc: u32,
     /// Where the frame that is being written began.
     open_frame: Option<usize>,
     /// Asked for by [`GroupBuilder::reserve`] before there was a buffer.
@@ -51,6 +53,7 @@ impl GroupBuilder {
             buffer: None,
             first_lsn: Lsn::ZERO,
             frames: 0,
+            payload_crc: 0,
             open_frame: None,
             reserved_bytes: 0,
         }
@@ -104,12 +107,16 @@ impl GroupBuilder {
 
     /// Ends the frame.
     pub fn end_frame(&mut self) {
+        let before = self.payload_crc;
         let start = self.open_frame.take();
         let start = start.unwrap_or_else(|| panic!("a frame ends after it began"));
         let out = self.out();
         let body = start + FRAME_HEADER_BYTES;
         let length = length_u32(out.len() - body);
         out[start..body].copy_from_slice(&length.to_le_bytes());
+        // Now, while the frame is still in the processor's cache.
+        let payload_crc = crc32c::crc32c_append(before, &out[start..]);
+        self.payload_crc = payload_crc;
         self.frames += 1;
     }
 
@@ -137,7 +144,7 @@ impl GroupBuilder {
         self.frames == 0
     }
 
-    /// Closes the group, with the checksum of its payload, and begins the next.
+    /// Closes the group and begins the next.
     pub fn seal(&mut self) -> SealedGroup {
         assert!(
             self.open_frame.is_none() && self.frames > 0,
@@ -160,7 +167,7 @@ impl GroupBuilder {
         buffer.bytes.resize(padded, 0);
         self.pool.learn(padded);
         self.reserved_bytes = 0;
-        let payload_crc = crc32c::crc32c(&buffer.bytes[GROUP_HEADER_BYTES..end]);
+        let payload_crc = std::mem::take(&mut self.payload_crc);
         let frames = std::mem::take(&mut self.frames);
         SealedGroup {
             buffer,
