@@ -1,0 +1,528 @@
+//! The topic settings, by Kafka's names: one table with type, default, meaning, and what is done about each.
+
+use std::collections::BTreeMap;
+
+use crate::{BrokerError, names};
+
+/// What values a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Milliseconds; -1 is without limit where the minimum allows it.
+    Millis {
+        /// The least value allowed.
+        min: i64,
+    },
+    /// Bytes; -1 is without limit where the minimum allows it.
+    Bytes {
+        /// The least value allowed.
+        min: i64,
+        /// The largest value allowed.
+        max: i64,
+    },
+    /// A number.
+    Count {
+        /// The least value allowed.
+        min: i64,
+    },
+    /// `true` or `false`.
+    Flag,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A number from 0 to 1.
+    Share,
+    /// Any text.
+    Text,
+}
+
+/// What is done about a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Support {
+    /// It takes effect.
+    Acted,
+    /// Accepted and shown, because tools for Kafka set it; it changes nothing here, for this reason.
+    Idle(&'static str),
+    /// Only the default is accepted, because any other value would break a promise or ask for what is not there.
+    DefaultOnly(&'static str),
+}
+
+/// One topic setting.
+#[derive(Clone, Copy, Debug)]
+pub struct ConfigKey {
+    /// Kafka's name.
+    pub name: &'static str,
+    /// What values it takes.
+    pub kind: Kind,
+    /// The value where none is given.
+    pub default: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// What is done about it.
+    pub support: Support,
+}
+
+/// A setting of one topic, as it is described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Set on the topic.
+    Topic,
+    /// Set for the whole broker.
+    Broker,
+    /// The default of the table.
+    Default,
+}
+
+/// A setting with the value that holds for a topic.
+#[derive(Clone, Debug)]
+pub struct ConfigValue {
+    /// The setting.
+    pub key: &'static ConfigKey,
+    /// Its value.
+    pub value: String,
+    /// Where the value comes from.
+    pub source: Source,
+}
+
+/// The settings that are acted on, in the form they are used in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicLimits {
+    /// Records older than this are removed, whole segments at a time; `None` keeps them.
+    pub retention_ms: Option<i64>,
+    /// A partition larger than this loses its oldest segments; `None` keeps them.
+    pub retention_bytes: Option<u64>,
+    /// The largest batch accepted.
+    pub max_message_bytes: usize,
+    /// How far a record's time may lie ahead of the server's.
+    pub timestamp_after_max_ms: i64,
+}
+
+const SYNCED: &str =
+    "every answer waits for the sync of its frame; there is nothing to flush less or more often";
+const ONE_COPY: &str = "there is one copy of a partition on a node";
+const NO_COMPACTION: &str =
+    "compaction by key is not built yet; use retention.ms and retention.bytes";
+const KEPT_BYTES: &str =
+    "a producer's batch is kept byte for byte, under the checksum its producer gave it";
+const NO_TIERS: &str = "there is no second tier of storage yet";
+const ONE_SIZE: &str =
+    "segments have one size in the whole data directory, which the server is started with";
+const OWN_TIME: &str = "records keep any time their producer gave them";
+const OWN_INDEX: &str = "the index is kept in memory and rebuilt by itself";
+
+/// Every topic setting there is, in the order of names.
+pub const TABLE: &[ConfigKey] = &[
+    key(
+        "cleanup.policy",
+        Kind::Word(&["delete", "compact", "compact,delete", "delete,compact"]),
+        "delete",
+        "What happens to old records: they are deleted, or only the last record of each key is kept.",
+        Support::DefaultOnly(NO_COMPACTION),
+    ),
+    key(
+        "compression.type",
+        Kind::Word(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+        "producer",
+        "How batches are compressed at rest; 'producer' keeps what the producer chose.",
+        Support::DefaultOnly(KEPT_BYTES),
+    ),
+    key(
+        "delete.retention.ms",
+        Kind::Millis { min: 0 },
+        "86400000",
+        "How long a compacted topic keeps tombstones.",
+        Support::Idle(NO_COMPACTION),
+    ),
+    key(
+        "file.delete.delay.ms",
+        Kind::Millis { min: 0 },
+        "60000",
+        "How long a removed segment's file stays.",
+        Support::Idle("files go with the next checkpoint"),
+    ),
+    key(
+        "flush.messages",
+        Kind::Count { min: 1 },
+        "9223372036854775807",
+        "After how many records a partition is synced.",
+        Support::DefaultOnly(SYNCED),
+    ),
+    key(
+        "flush.ms",
+        Kind::Millis { min: 0 },
+        "9223372036854775807",
+        "After how long a partition is synced.",
+        Support::DefaultOnly(SYNCED),
+    ),
+    key(
+        "follower.replication.throttled.replicas",
+        Kind::Text,
+        "",
+        "Replicas whose fetching is slowed down.",
+        Support::Idle(ONE_COPY),
+    ),
+    key(
+        "index.interval.bytes",
+        Kind::Count { min: 0 },
+        "4096",
+        "The distance of entries in the index.",
+        Support::Idle(OWN_INDEX),
+    ),
+    key(
+        "leader.replication.throttled.replicas",
+        Kind::Text,
+        "",
+        "Replicas whose sending is slowed down.",
+        Support::Idle(ONE_COPY),
+    ),
+    key(
+        "local.retention.bytes",
+        Kind::Bytes {
+            min: -2,
+            max: i64::MAX,
+        },
+        "-2",
+        "The part of retention.bytes that stays on local disk; -2 is all of it.",
+        Support::DefaultOnly(NO_TIERS),
+    ),
+    key(
+        "local.retention.ms",
+        Kind::Millis { min: -2 },
+        "-2",
+        "The part of retention.ms that stays on local disk; -2 is all of it.",
+        Support::DefaultOnly(NO_TIERS),
+    ),
+    key(
+        "max.compaction.lag.ms",
+        Kind::Millis { min: 1 },
+        "9223372036854775807",
+        "How long a record of a compacted topic may stay uncompacted.",
+        Support::Idle(NO_COMPACTION),
+    ),
+    key(
+        "max.message.bytes",
+        Kind::Bytes {
+            min: 1024,
+            max: 64 << 20,
+        },
+        "1048588",
+        "The largest batch of records accepted, as it is sent.",
+        Support::Acted,
+    ),
+    key(
+        "message.downconversion.enable",
+        Kind::Flag,
+        "true",
+        "Whether batches are rewritten for old consumers.",
+        Support::Idle("there is one batch format"),
+    ),
+    key(
+        "message.timestamp.after.max.ms",
+        Kind::Millis { min: 0 },
+        "9223372036854775807",
+        "How far a record's time may lie ahead of the server's.",
+        Support::Acted,
+    ),
+    key(
+        "message.timestamp.before.max.ms",
+        Kind::Millis { min: 0 },
+        "9223372036854775807",
+        "How far a record's time may lie behind the server's.",
+        Support::DefaultOnly(OWN_TIME),
+    ),
+    key(
+        "message.timestamp.type",
+        Kind::Word(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "Whose clock gives a record its time: the producer's or the server's.",
+        Support::DefaultOnly(KEPT_BYTES),
+    ),
+    key(
+        "min.cleanable.dirty.ratio",
+        Kind::Share,
+        "0.5",
+        "How much of a compacted topic may be uncompacted.",
+        Support::Idle(NO_COMPACTION),
+    ),
+    key(
+        "min.compaction.lag.ms",
+        Kind::Millis { min: 0 },
+        "0",
+        "How long a record of a compacted topic stays uncompacted.",
+        Support::Idle(NO_COMPACTION),
+    ),
+    key(
+        "min.insync.replicas",
+        Kind::Count { min: 1 },
+        "1",
+        "How many copies must have a batch before it is acknowledged.",
+        Support::DefaultOnly(ONE_COPY),
+    ),
+    key(
+        "preallocate",
+        Kind::Flag,
+        "false",
+        "Whether segment files are allocated at once.",
+        Support::Idle("space is kept ready for the whole data directory"),
+    ),
+    key(
+        "remote.storage.enable",
+        Kind::Flag,
+        "false",
+        "Whether old segments move to remote storage.",
+        Support::DefaultOnly(NO_TIERS),
+    ),
+    key(
+        "retention.bytes",
+        Kind::Bytes {
+            min: -1,
+            max: i64::MAX,
+        },
+        "-1",
+        "How large a partition may become before its oldest segments are removed; -1 is without limit.",
+        Support::Acted,
+    ),
+    key(
+        "retention.ms",
+        Kind::Millis { min: -1 },
+        "604800000",
+        "How old records may become before their segments are removed; -1 is without limit.",
+        Support::Acted,
+    ),
+    key(
+        "segment.bytes",
+        Kind::Bytes {
+            min: 1 << 20,
+            max: 1 << 31,
+        },
+        "134217728",
+        "How large a segment becomes; retention removes whole segments.",
+        Support::Idle(ONE_SIZE),
+    ),
+    key(
+        "segment.index.bytes",
+        Kind::Bytes {
+            min: 4,
+            max: i64::MAX,
+        },
+        "10485760",
+        "How large a segment's index becomes.",
+        Support::Idle(OWN_INDEX),
+    ),
+    key(
+        "segment.jitter.ms",
+        Kind::Millis { min: 0 },
+        "0",
+        "How much segment.ms varies.",
+        Support::Idle("segments are closed by size"),
+    ),
+    key(
+        "segment.ms",
+        Kind::Millis { min: 1 },
+        "604800000",
+        "How old a segment becomes before it is closed.",
+        Support::Idle("segments are closed by size"),
+    ),
+    key(
+        "unclean.leader.election.enable",
+        Kind::Flag,
+        "false",
+        "Whether a copy that misses acknowledged records may lead.",
+        Support::DefaultOnly("it would lose acknowledged records"),
+    ),
+];
+
+const fn key(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+    support: Support,
+) -> ConfigKey {
+    ConfigKey {
+        name,
+        kind,
+        default,
+        doc,
+        support,
+    }
+}
+
+/// The setting of that name.
+pub fn find(name: &str) -> Result<&'static ConfigKey, BrokerError> {
+    TABLE
+        .iter()
+        .find(|key| key.name == name)
+        .ok_or_else(|| BrokerError::UnknownConfig {
+            name: name.chars().take(100).collect(),
+            near: names::near(name, TABLE.iter().map(|key| key.name)),
+        })
+}
+
+impl ConfigKey {
+    /// Checks a value that somebody wants to set.
+    pub fn check(&self, value: &str) -> Result<(), BrokerError> {
+        self.check_kind(value)
+            .map_err(|why| BrokerError::InvalidConfig {
+                name: self.name.into(),
+                value: value.chars().take(100).collect(),
+                why,
+            })?;
+        match self.support {
+            Support::DefaultOnly(reason) if value != self.default => {
+                Err(BrokerError::RefusedConfig {
+                    name: self.name.into(),
+                    value: value.into(),
+                    reason,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_kind(&self, value: &str) -> Result<(), String> {
+        let number = |min: i64, max: i64, unit: &str| match value.parse::<i64>() {
+            Ok(number) if (min..=max).contains(&number) => Ok(()),
+            _ if max == i64::MAX => Err(format!("it takes {unit}, at least {min}")),
+            _ => Err(format!("it takes {unit}, from {min} to {max}")),
+        };
+        match self.kind {
+            Kind::Millis { min } => number(min, i64::MAX, "a number of milliseconds"),
+            Kind::Bytes { min, max } => number(min, max, "a number of bytes"),
+            Kind::Count { min } => number(min, i64::MAX, "a whole number"),
+            Kind::Flag if matches!(value, "true" | "false") => Ok(()),
+            Kind::Flag => Err("it takes 'true' or 'false'".into()),
+            Kind::Word(words) if words.contains(&value) => Ok(()),
+            Kind::Word(words) => Err(format!("it takes one of {}", words.join(", "))),
+            Kind::Share => match value.parse::<f64>() {
+                Ok(share) if (0.0..=1.0).contains(&share) => Ok(()),
+                _ => Err("it takes a number from 0 to 1".into()),
+            },
+            Kind::Text if value.len() <= 4096 => Ok(()),
+            Kind::Text => Err("it is longer than 4096 bytes".into()),
+        }
+    }
+}
+
+/// Checks the settings that somebody wants a topic to have.
+pub fn check_all(configs: &BTreeMap<String, String>) -> Result<(), BrokerError> {
+    configs
+        .iter()
+        .try_for_each(|(name, value)| find(name)?.check(value))
+}
+
+/// Every setting with the value that holds: the topic's, else the broker's, else the table's.
+pub fn effective(
+    topic: &BTreeMap<String, String>,
+    broker: &BTreeMap<String, String>,
+) -> Vec<ConfigValue> {
+    TABLE
+        .iter()
+        .map(|key| {
+            let (value, source) = match (topic.get(key.name), broker.get(key.name)) {
+                (Some(value), _) => (value.as_str(), Source::Topic),
+                (None, Some(value)) => (value.as_str(), Source::Broker),
+                (None, None) => (key.default, Source::Default),
+            };
+            ConfigValue {
+                key,
+                value: value.to_owned(),
+                source,
+            }
+        })
+        .collect()
+}
+
+impl TopicLimits {
+    /// The limits that hold for a topic with these settings. Values were checked when they were set; one that a later
+    /// release no longer understands falls back to its default.
+    pub fn of(topic: &BTreeMap<String, String>, broker: &BTreeMap<String, String>) -> TopicLimits {
+        let number = |name: &str| -> i64 {
+            let default = || {
+                find(name)
+                    .ok()
+                    .and_then(|key| key.default.parse().ok())
+                    .unwrap_or(-1)
+            };
+            let set = topic.get(name).or_else(|| broker.get(name));
+            set.and_then(|value| value.parse().ok())
+                .unwrap_or_else(default)
+        };
+        TopicLimits {
+            retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
+            retention_bytes: u64::try_from(number("retention.bytes")).ok(),
+            max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
+            timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn code(name: &str, value: &str) -> &'static str {
+        find(name)
+            .and_then(|key| key.check(value))
+            .map_or_else(|error| error.code(), |()| "ok")
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_its_defaults_are_values() {
+        assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
+        for key in TABLE {
+            key.check(key.default).unwrap();
+            assert!(key.doc.ends_with('.'), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn values_are_judged_by_the_table() {
+        for (name, value, expected) in [
+            ("retention.ms", "1000", "ok"),
+            ("retention.ms", "-1", "ok"),
+            ("retention.ms", "-2", "invalid_config"),
+            ("retention.ms", "1 day", "invalid_config"),
+            ("max.message.bytes", "10", "invalid_config"),
+            ("cleanup.policy", "delete", "ok"),
+            ("cleanup.policy", "compact", "refused_config"),
+            ("cleanup.policy", "shred", "invalid_config"),
+            ("min.insync.replicas", "2", "refused_config"),
+            ("unclean.leader.election.enable", "true", "refused_config"),
+            ("unclean.leader.election.enable", "yes", "invalid_config"),
+            ("flush.messages", "1", "refused_config"),
+            ("min.cleanable.dirty.ratio", "0.25", "ok"),
+            ("min.cleanable.dirty.ratio", "7", "invalid_config"),
+            ("segment.ms", "1", "ok"),
+            ("retension.ms", "1", "unknown_config"),
+        ] {
+            assert_eq!(code(name, value), expected, "{name}={value}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_setting_is_answered_with_near_ones() {
+        let error = find("retension.ms").unwrap_err();
+        assert_eq!(error.hint().unwrap(), "did you mean 'retention.ms'?");
+    }
+
+    #[test]
+    fn limits_come_from_the_topic_then_the_broker_then_the_table() {
+        let topic = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
+        let broker = BTreeMap::from([
+            ("retention.ms".to_owned(), "5".to_owned()),
+            ("max.message.bytes".to_owned(), "2048".to_owned()),
+        ]);
+        let limits = TopicLimits::of(&topic, &broker);
+        assert_eq!(limits.retention_ms, None);
+        assert_eq!(limits.retention_bytes, None);
+        assert_eq!(limits.max_message_bytes, 2048);
+        let sources: Vec<Source> = effective(&topic, &broker)
+            .into_iter()
+            .filter(|value| {
+                ["retention.ms", "max.message.bytes", "segment.bytes"].contains(&value.key.name)
+            })
+            .map(|value| value.source)
+            .collect();
+        assert_eq!(sources, [Source::Broker, Source::Topic, Source::Default]);
+    }
+}

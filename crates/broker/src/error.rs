@@ -1,0 +1,369 @@
+//! Everything the broker refuses or fails at, with a code that scripts can rely on.
+
+use mainstem_engine::{AppendError, EngineError};
+use mainstem_log::LogError;
+use mainstem_record::RecordError;
+use mainstem_store::StoreError;
+
+use crate::names::one_of;
+
+/// An error of the broker. The message says what was wrong and where; [`BrokerError::hint`] says what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// No such topic in the caller's tenant.
+    #[error("there is no topic '{topic}'")]
+    TopicNotFound {
+        /// The name asked for.
+        topic: String,
+        /// Existing names like it.
+        near: Vec<String>,
+    },
+    /// The name is taken.
+    #[error("topic '{topic}' exists already")]
+    TopicExists {
+        /// The name.
+        topic: String,
+    },
+    /// Not a topic name.
+    #[error("'{topic}' is no topic name: {why}")]
+    InvalidTopicName {
+        /// The name, shortened.
+        topic: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// Not a tenant name.
+    #[error("'{tenant}' is no tenant name: {why}")]
+    InvalidTenant {
+        /// The name, shortened.
+        tenant: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// A number of partitions that cannot be.
+    #[error("topic '{topic}' cannot have {partitions} partitions: {why}")]
+    InvalidPartitions {
+        /// The topic.
+        topic: String,
+        /// The number asked for.
+        partitions: u32,
+        /// Why not.
+        why: String,
+    },
+    /// The topic has fewer partitions.
+    #[error("topic '{topic}' has no partition {partition}: it has {partitions}, numbered from 0")]
+    PartitionNotFound {
+        /// The topic.
+        topic: String,
+        /// The partition asked for.
+        partition: u32,
+        /// How many there are.
+        partitions: u32,
+    },
+    /// The offset is outside of what is retained.
+    #[error(
+        "offset {offset} of {topic}/{partition} does not exist: the partition holds {start} up to {end} (exclusive)"
+    )]
+    OffsetOutOfRange {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The offset asked for.
+        offset: i64,
+        /// The first offset that exists.
+        start: i64,
+        /// The offset the next record gets.
+        end: i64,
+    },
+    /// No such setting.
+    #[error("there is no topic setting '{name}'")]
+    UnknownConfig {
+        /// The name asked for.
+        name: String,
+        /// Existing names like it.
+        near: Vec<String>,
+    },
+    /// Not a value of that setting.
+    #[error("'{value}' is no value of {name}: {why}")]
+    InvalidConfig {
+        /// The setting.
+        name: String,
+        /// The value given.
+        value: String,
+        /// What it should be.
+        why: String,
+    },
+    /// A value that would break a promise, or ask for what is not there.
+    #[error("{name}={value} is refused: {reason}")]
+    RefusedConfig {
+        /// The setting.
+        name: String,
+        /// The value given.
+        value: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A batch or record above the topic's limit.
+    #[error("{what} of {bytes} bytes is above {topic}'s max.message.bytes of {limit_bytes}")]
+    RecordTooLarge {
+        /// The topic.
+        topic: String,
+        /// What is too large.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+        /// The topic's limit.
+        limit_bytes: usize,
+    },
+    /// A batch or record that is not well-formed, or that producers may not send.
+    #[error("the batch is refused: {why}")]
+    InvalidBatch {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A batch is missing between the producer's last one and this one.
+    #[error(
+        "producer {producer_id}: sequence {got} does not follow on {topic}/{partition}: {expected} was expected"
+    )]
+    OutOfOrderSequence {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The producer.
+        producer_id: i64,
+        /// The sequence that would follow.
+        expected: i32,
+        /// The batch's first sequence.
+        got: i32,
+    },
+    /// A retry of a batch that is older than what is remembered.
+    #[error(
+        "producer {producer_id}: sequence {got} on {topic}/{partition} was appended before, and its offsets are forgotten"
+    )]
+    DuplicateSequence {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The producer.
+        producer_id: i64,
+        /// The batch's first sequence.
+        got: i32,
+    },
+    /// A newer producer has taken over the id.
+    #[error("producer {producer_id}: epoch {got} was replaced by epoch {current}")]
+    ProducerFenced {
+        /// The producer.
+        producer_id: i64,
+        /// The epoch of the batch.
+        got: i16,
+        /// The epoch that holds now.
+        current: i16,
+    },
+    /// Others changed the same thing at the same time, again and again.
+    #[error("{what} is being changed by others at the same time")]
+    Contended {
+        /// What.
+        what: String,
+    },
+    /// The disk is nearly full.
+    #[error("the disk is nearly full: {free_bytes} bytes free, {needed_bytes} needed")]
+    DiskFull {
+        /// What is free.
+        free_bytes: u64,
+        /// What must be free for writes.
+        needed_bytes: u64,
+    },
+    /// More in one request than a frame can hold.
+    #[error("the request of {bytes} bytes is above the limit of {limit_bytes} bytes")]
+    RequestTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// A write or sync has failed; reads go on.
+    #[error(
+        "writes have stopped after a failure ({why}); the outcome of what was under way is unknown"
+    )]
+    WritesStopped {
+        /// The first failure.
+        why: String,
+    },
+    /// The engine is closing.
+    #[error("the server is shutting down")]
+    Closed,
+    /// What the catalogue holds cannot be read.
+    #[error("the catalogue entry of {what} cannot be read: {why}")]
+    DamagedCatalog {
+        /// Whose entry.
+        what: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Any other failure of the engine.
+    #[error("{0}")]
+    Engine(EngineError),
+}
+
+impl BrokerError {
+    /// The stable name of this error: what scripts and clients compare.
+    pub fn code(&self) -> &'static str {
+        match self {
+            BrokerError::TopicNotFound { .. } => "topic_not_found",
+            BrokerError::TopicExists { .. } => "topic_exists",
+            BrokerError::InvalidTopicName { .. } => "invalid_topic_name",
+            BrokerError::InvalidTenant { .. } => "invalid_tenant",
+            BrokerError::InvalidPartitions { .. } => "invalid_partitions",
+            BrokerError::PartitionNotFound { .. } => "partition_not_found",
+            BrokerError::OffsetOutOfRange { .. } => "offset_out_of_range",
+            BrokerError::UnknownConfig { .. } => "unknown_config",
+            BrokerError::InvalidConfig { .. } => "invalid_config",
+            BrokerError::RefusedConfig { .. } => "refused_config",
+            BrokerError::RecordTooLarge { .. } => "record_too_large",
+            BrokerError::InvalidBatch { .. } => "invalid_batch",
+            BrokerError::OutOfOrderSequence { .. } => "out_of_order_sequence",
+            BrokerError::DuplicateSequence { .. } => "duplicate_sequence",
+            BrokerError::ProducerFenced { .. } => "producer_fenced",
+            BrokerError::Contended { .. } => "contended",
+            BrokerError::DiskFull { .. } => "disk_full",
+            BrokerError::RequestTooLarge { .. } => "request_too_large",
+            BrokerError::WritesStopped { .. } => "writes_stopped",
+            BrokerError::Closed => "closed",
+            BrokerError::DamagedCatalog { .. } => "damaged_catalog",
+            BrokerError::Engine(_) => "internal",
+        }
+    }
+
+    /// What to do about it, where there is something to do.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            BrokerError::TopicNotFound { topic, near } if near.is_empty() => {
+                format!("create it first: mainstem topic create {topic}")
+            }
+            BrokerError::TopicNotFound { near, .. } | BrokerError::UnknownConfig { near, .. } if !near.is_empty() => {
+                format!("did you mean {}?", one_of(near))
+            }
+            BrokerError::UnknownConfig { .. } => "'mainstem topic describe' lists every setting".into(),
+            BrokerError::TopicExists { .. } => "choose another name, or delete the topic first".into(),
+            BrokerError::PartitionNotFound { .. } => "'mainstem topic describe' shows the partitions".into(),
+            BrokerError::OffsetOutOfRange { start, end, .. } => {
+                format!("read from {start} (earliest) up to {end} (latest)")
+            }
+            BrokerError::RecordTooLarge { topic, .. } => {
+                format!("send less at once, or raise the limit: mainstem topic alter {topic} --set max.message.bytes=…")
+            }
+            BrokerError::OutOfOrderSequence { .. } => {
+                "batches of one producer go out in order; after an answer of unknown outcome, retry that batch first".into()
+            }
+            BrokerError::DuplicateSequence { .. } => "the batch is stored; do not send it again".into(),
+            BrokerError::ProducerFenced { .. } => "take a new producer id; another producer uses this one".into(),
+            BrokerError::Contended { .. } => "try again".into(),
+            BrokerError::DiskFull { .. } => {
+                "free space, shorten retention or delete topics; writes go on by themselves when there is space".into()
+            }
+            BrokerError::RequestTooLarge { .. } => "send smaller requests".into(),
+            BrokerError::WritesStopped { .. } => "reads go on; check the disk, then restart to recover".into(),
+            BrokerError::Closed => "connect again".into(),
+            BrokerError::DamagedCatalog { .. } => "restore the data directory from a backup".into(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+
+    /// Whether the same request may succeed if it is sent again as it is.
+    pub fn is_retriable(&self) -> bool {
+        matches!(
+            self,
+            BrokerError::Contended { .. }
+                | BrokerError::DiskFull { .. }
+                | BrokerError::WritesStopped { .. }
+                | BrokerError::Closed
+        )
+    }
+
+    /// What the engine said about one append of a batch to a partition, in the words of its topic.
+    pub(crate) fn append(error: AppendError, topic: &str, partition: u32) -> BrokerError {
+        let topic = topic.to_owned();
+        match error {
+            // The topic was there a moment ago: it was deleted in between.
+            AppendError::UnknownPartition(_) => BrokerError::TopicNotFound {
+                topic,
+                near: Vec::new(),
+            },
+            AppendError::OutOfOrderSequence {
+                producer_id,
+                expected,
+                got,
+            } => BrokerError::OutOfOrderSequence {
+                topic,
+                partition,
+                producer_id,
+                expected,
+                got,
+            },
+            AppendError::DuplicateSequence { producer_id, got } => BrokerError::DuplicateSequence {
+                topic,
+                partition,
+                producer_id,
+                got,
+            },
+            AppendError::InvalidProducerEpoch {
+                producer_id,
+                current,
+                got,
+            } => BrokerError::ProducerFenced {
+                producer_id,
+                got,
+                current,
+            },
+            other => BrokerError::InvalidBatch {
+                why: other.to_string(),
+            },
+        }
+    }
+}
+
+impl From<EngineError> for BrokerError {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::DiskFull {
+                free_bytes,
+                needed_bytes,
+            } => BrokerError::DiskFull {
+                free_bytes,
+                needed_bytes,
+            },
+            EngineError::TooLarge { bytes, limit_bytes } => {
+                BrokerError::RequestTooLarge { bytes, limit_bytes }
+            }
+            EngineError::Poisoned { why } => BrokerError::WritesStopped {
+                why: why.to_string(),
+            },
+            EngineError::Closed => BrokerError::Closed,
+            other => BrokerError::Engine(other),
+        }
+    }
+}
+
+impl From<StoreError> for BrokerError {
+    fn from(error: StoreError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<LogError> for BrokerError {
+    fn from(error: LogError) -> Self {
+        EngineError::from(error).into()
+    }
+}
+
+impl From<RecordError> for BrokerError {
+    fn from(error: RecordError) -> Self {
+        BrokerError::InvalidBatch {
+            why: error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Fetching: whole batches from an offset on, as far as they are durable. A fetch never waits; whoever wants to wait
+//! takes a [`Waiter`] and has it race against their own timer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstem_log::{LogError, PartitionId, Waiter};
+
+use crate::access::Access;
+use crate::broker::Broker;
+use crate::produce::no_partition;
+use crate::topic::Topic;
+use crate::topics::not_found;
+use crate::{BrokerError, Caller};
+
+/// The most that one fetch returns, whatever it asks for (beyond one whole batch).
+const MAX_FETCH_BYTES: usize = 64 << 20;
+
+/// What to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchRequest {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: u32,
+    /// The first offset wanted; it may lie in the middle of a batch, which is then returned whole.
+    pub offset: i64,
+    /// About how much to return; at least one whole batch is.
+    pub max_bytes: usize,
+}
+
+/// What was read.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Batches in order, each piece one or more of them, whole. Empty at the end of the partition.
+    pub batches: Vec<Bytes>,
+    /// The first offset that cannot be read yet.
+    pub high_watermark: i64,
+    /// The first offset of an open transaction, or the high watermark.
+    pub last_stable: i64,
+    /// The first offset that exists.
+    pub log_start: i64,
+}
+
+/// An offset to be looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OffsetSpec {
+    /// The first that exists.
+    Earliest,
+    /// The one that the next record gets.
+    Latest,
+    /// The first whose time is at or after this; the latest where there is none.
+    Timestamp(i64),
+}
+
+/// What a partition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionBounds {
+    /// The partition's number.
+    pub partition: u32,
+    /// The first offset that exists.
+    pub log_start: i64,
+    /// The first offset that cannot be read yet.
+    pub high_watermark: i64,
+    /// The first offset of an open transaction, or the high watermark.
+    pub last_stable: i64,
+    /// Bytes of its records, in memory and on disk.
+    pub size_bytes: u64,
+}
+
+impl Broker {
+    /// Reads from an offset on. Never waits: at the end it returns nothing.
+    pub fn fetch(&self, caller: &Caller, request: &FetchRequest) -> Result<Fetched, BrokerError> {
+        let (topic, partition) = self.partition_for(caller, &request.topic, request.partition)?;
+        let named = |error| named(error, &topic, partition);
+        let log = self.inner.engine.log();
+        let max_bytes = request.max_bytes.min(MAX_FETCH_BYTES);
+        let read = log
+            .read(partition, request.offset, max_bytes, None)
+            .map_err(named)?;
+        let last_stable = log
+            .bounds(partition)
+            .map_err(named)?
+            .last_stable
+            .min(read.high_watermark);
+        Ok(Fetched {
+            batches: read.batches,
+            high_watermark: read.high_watermark,
+            last_stable,
+            log_start: read.start,
+        })
+    }
+
+    /// Waits until the partition holds a record at `offset`, or goes away. The caller brings the timer.
+    pub fn wait_for_data(
+        &self,
+        caller: &Caller,
+        topic: &str,
+        partition: u32,
+        offset: i64,
+    ) -> Result<Waiter, BrokerError> {
+        let (_, partition) = self.partition_for(caller, topic, partition)?;
+        Ok(self.inner.engine.log().on_data(partition, offset))
+    }
+
+    /// Looks an offset up.
+    pub fn resolve_offset(
+        &self,
+        caller: &Caller,
+        topic: &str,
+        partition: u32,
+        spec: OffsetSpec,
+    ) -> Result<i64, BrokerError> {
+        let (topic, partition) = self.partition_for(caller, topic, partition)?;
+        let named = |error| named(error, &topic, partition);
+        let log = self.inner.engine.log();
+        let bounds = log.bounds(partition).map_err(named)?;
+        Ok(match spec {
+            OffsetSpec::Earliest => bounds.start,
+            OffsetSpec::Latest => bounds.high_watermark,
+            OffsetSpec::Timestamp(timestamp_ms) => {
+                let found = log
+                    .offset_for_timestamp(partition, timestamp_ms)
+                    .map_err(named)?;
+                found.map_or(bounds.high_watermark, |(offset, _)| offset)
+            }
+        })
+    }
+
+    /// What a partition holds.
+    pub fn partition_bounds(
+        &self,
+        caller: &Caller,
+        topic: &str,
+        partition: u32,
+    ) -> Result<PartitionBounds, BrokerError> {
+        let (topic, partition) = self.partition_for(caller, topic, partition)?;
+        self.bounds_of(&topic, partition)
+    }
+
+    pub(crate) fn bounds_of(
+        &self,
+        topic: &Topic,
+        partition: PartitionId,
+    ) -> Result<PartitionBounds, BrokerError> {
+        let named = |error| named(error, topic, partition);
+        let log = self.inner.engine.log();
+        let bounds = log.bounds(partition).map_err(named)?;
+        Ok(PartitionBounds {
+            partition: partition.index,
+            log_start: bounds.start,
+            high_watermark: bounds.high_watermark,
+            last_stable: bounds.last_stable,
+            size_bytes: log.size_bytes(partition).map_err(named)?,
+        })
+    }
+
+    fn partition_for(
+        &self,
+        caller: &Caller,
+        topic: &str,
+        index: u32,
+    ) -> Result<(Arc<Topic>, PartitionId), BrokerError> {
+        let topic = self.topic_for(caller, Access::Read { topic }, topic)?;
+        let partition = topic
+            .partition_id(index)
+            .ok_or_else(|| no_partition(&topic, index))?;
+        Ok((topic, partition))
+    }
+}
+
+/// What the log said, in the words of the topic.
+fn named(error: LogError, topic: &Topic, partition: PartitionId) -> BrokerError {
+    match error {
+        LogError::OffsetOutOfRange {
+            offset, start, end, ..
+        } => BrokerError::OffsetOutOfRange {
+            topic: topic.name.to_string(),
+            partition: partition.index,
+            offset,
+            start,
+            end,
+        },
+        // The topic was there a moment ago: it was deleted in between.
+        LogError::UnknownPartition { .. } => not_found(&topic.name),
+        other => other.into(),
+    }
+}

@@ -1,0 +1,43 @@
+//! Messaging on the engine: topics, producing, fetching, producer identities, retention.
+//!
+//! **Promises.** What [`Broker::produce`] has acknowledged is durable, stands once, in order, at the offsets it said;
+//! all batches of one call share one frame and so one sync. A retry by an idempotent producer is answered with the
+//! first attempt's offsets. Creating, changing and deleting a topic are one frame each: a topic with all its partitions,
+//! or no trace of it; and nothing sees a topic before that frame is durable. Names live in a tenant. Every call carries
+//! its [`Caller`], and every call passes one access check.
+//!
+//! **Refuses.** To create a topic by accident; settings it does not know, or that would break a promise (each by name,
+//! with the reason); batches above `max.message.bytes`. Every refusal is a [`BrokerError`] with a stable
+//! [`BrokerError::code`] and, where something can be done, a [`BrokerError::hint`].
+//!
+//! It is a state machine: no thread, no clock, no runtime. Time and randomness are handed in, waiting is a plain
+//! future that the engine's workers resolve.
+//!
+//! **Where to start.** [`Broker`], then `catalog.rs` for how topics are kept, `produce.rs` and `fetch.rs` for the two
+//! paths that records take, `configs.rs` for the table of settings, `keys.rs` for where it all lies in the store.
+
+mod access;
+mod broker;
+mod catalog;
+pub mod configs;
+mod error;
+mod fetch;
+pub mod keys;
+mod names;
+mod partitioner;
+mod produce;
+mod producers;
+mod retention;
+mod topic;
+mod topics;
+
+pub use access::Caller;
+pub use broker::{Broker, BrokerSettings, Random};
+pub use configs::TopicLimits;
+pub use error::BrokerError;
+pub use fetch::{FetchRequest, Fetched, OffsetSpec, PartitionBounds};
+pub use mainstem_log::Waiter;
+pub use produce::{NewRecord, ProduceBatch, Produced};
+pub use producers::ProducerIdentity;
+pub use retention::RetentionRound;
+pub use topic::{NewTopic, Topic, TopicChange, TopicDescription};

@@ -1,0 +1,139 @@
+//! Which names are names, and which names are near another.
+
+use crate::BrokerError;
+
+const MAX_NAME_BYTES: usize = 249;
+
+/// Kafka's rule for topic names.
+pub(crate) fn check_topic(name: &str) -> Result<(), BrokerError> {
+    check(name).map_err(|why| BrokerError::InvalidTopicName {
+        topic: shorten(name),
+        why,
+    })
+}
+
+/// The same rule for tenants.
+pub(crate) fn check_tenant(name: &str) -> Result<(), BrokerError> {
+    check(name).map_err(|why| BrokerError::InvalidTenant {
+        tenant: shorten(name),
+        why,
+    })
+}
+
+fn check(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() {
+        return Err("it is empty");
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err("it is longer than 249 characters");
+    }
+    if name == "." || name == ".." {
+        return Err("'.' and '..' are no names");
+    }
+    if !name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+    {
+        return Err("only letters, digits, '.', '_' and '-' are allowed");
+    }
+    Ok(())
+}
+
+/// A name from outside, short enough for an error message.
+fn shorten(name: &str) -> String {
+    if name.chars().count() <= 60 {
+        name.to_owned()
+    } else {
+        format!("{}…", name.chars().take(60).collect::<String>())
+    }
+}
+
+/// Up to three of `names` that somebody who wrote `wanted` may have meant, nearest first.
+pub(crate) fn near<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    if wanted.len() > MAX_NAME_BYTES {
+        return Vec::new();
+    }
+    let mut found: Vec<(usize, &str)> = names
+        .filter_map(|name| {
+            let distance = distance(&wanted.to_lowercase(), &name.to_lowercase());
+            let contains = wanted.len() >= 4 && name.contains(wanted);
+            (distance <= 1 + wanted.len() / 5 || contains).then_some((distance, name))
+        })
+        .collect();
+    found.sort();
+    found
+        .into_iter()
+        .take(3)
+        .map(|(_, name)| name.to_owned())
+        .collect()
+}
+
+/// Levenshtein's distance in bytes.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.bytes().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (slot, b) in row.iter_mut().skip(1).zip(to.bytes()) {
+            let cost = (diagonal + usize::from(a != b))
+                .min(left + 1)
+                .min(*slot + 1);
+            diagonal = std::mem::replace(slot, cost);
+            left = cost;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// `a`, `b` or `c`, for a message.
+pub(crate) fn one_of(names: &[String]) -> String {
+    names
+        .iter()
+        .map(|name| format!("'{name}'"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_kafkas_rules() {
+        for good in ["a", "flights.dlq", "A_b-9", &"x".repeat(249)] {
+            check_topic(good).unwrap();
+        }
+        for bad in ["", ".", "..", "a b", "ü", "a/b", &"x".repeat(250)] {
+            let error = check_topic(bad).unwrap_err();
+            assert_eq!(error.code(), "invalid_topic_name", "{bad}");
+        }
+    }
+
+    #[test]
+    fn distances() {
+        for (from, to, expected) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("", "ab", 2),
+            ("kitten", "sitting", 3),
+            ("flaw", "lawn", 2),
+        ] {
+            assert_eq!(distance(from, to), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn near_names_come_nearest_first() {
+        let names = ["retention.ms", "retention.bytes", "segment.ms", "flights"];
+        assert_eq!(near("retension.ms", names.into_iter()), ["retention.ms"]);
+        assert_eq!(
+            near("retention", names.into_iter()),
+            ["retention.ms", "retention.bytes"]
+        );
+        assert!(near("zzz", names.into_iter()).is_empty());
+    }
+}

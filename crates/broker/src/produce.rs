@@ -1,0 +1,385 @@
+//! Producing: batches that a client has built, or records that are built into batches here. One call is one
+//! submission, one frame, one sync, however many partitions it goes to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstem_engine::{Append, Appended, EngineError, Submission};
+use mainstem_record::{Batch, BatchBuilder, Compression, RecordError, TimestampType};
+
+use crate::access::Access;
+use crate::broker::Broker;
+use crate::topic::Topic;
+use crate::{BrokerError, Caller};
+
+/// One batch for one partition.
+#[derive(Clone, Debug)]
+pub struct ProduceBatch {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: u32,
+    /// The batch, checked when it was parsed.
+    pub batch: Batch,
+}
+
+/// Where a batch went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Produced {
+    /// The offset of its first record.
+    pub base_offset: i64,
+    /// The offset of its last record.
+    pub last_offset: i64,
+    /// Whether it had been appended before: a retry.
+    pub duplicate: bool,
+    /// The partition's first offset.
+    pub log_start: i64,
+}
+
+/// A record to be built into a batch.
+#[derive(Clone, Debug, Default)]
+pub struct NewRecord {
+    /// The partition; without one the key decides, and without a key the topic takes turns.
+    pub partition: Option<u32>,
+    /// The key.
+    pub key: Option<Bytes>,
+    /// The value; without one the record is a tombstone.
+    pub value: Option<Bytes>,
+    /// Headers, in order; names may repeat.
+    pub headers: Vec<(String, Option<Bytes>)>,
+    /// The record's time; without one it is the time of the call.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl Broker {
+    /// Appends batches, all with one sync. Each has its own outcome; the call as a whole fails only where nothing of it
+    /// was done, or nobody can tell.
+    pub async fn produce(
+        &self,
+        caller: &Caller,
+        batches: Vec<ProduceBatch>,
+        now_ms: i64,
+    ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
+        let mut appends = Vec::with_capacity(batches.len());
+        let mut outcomes = Vec::with_capacity(batches.len());
+        let mut targets = Vec::with_capacity(batches.len());
+        let mut last: Option<Arc<Topic>> = None;
+        for ProduceBatch {
+            topic: name,
+            partition,
+            batch,
+        } in batches
+        {
+            let topic = match last.take().filter(|topic| topic.name == name) {
+                Some(topic) => Ok(topic),
+                None => self.topic_for(caller, Access::Write { topic: &name }, &name),
+            };
+            let checked = topic.and_then(|topic| {
+                let id = topic
+                    .partition_id(partition)
+                    .ok_or_else(|| no_partition(&topic, partition))?;
+                check_batch(&topic, &batch, now_ms)?;
+                Ok((topic, id))
+            });
+            outcomes.push(match checked {
+                Ok((topic, id)) => {
+                    targets.push((outcomes.len(), name, partition));
+                    appends.push(Append {
+                        partition: id,
+                        batch,
+                    });
+                    last = Some(topic);
+                    // Replaced below: every append has its outcome.
+                    Err(BrokerError::Closed)
+                }
+                Err(error) => Err(error),
+            });
+        }
+        if appends.is_empty() {
+            return Ok(outcomes);
+        }
+        let answers = self
+            .append(Submission {
+                appends,
+                ..Submission::default()
+            })
+            .await?;
+        for ((index, topic, partition), answer) in targets.into_iter().zip(answers) {
+            if let Some(outcome) = outcomes.get_mut(index) {
+                *outcome = match answer {
+                    Ok(appended) => Ok(produced(appended)),
+                    Err(error) => Err(BrokerError::append(error, &topic, partition)),
+                };
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Appends records, all or none of them, and returns the partition and offset of each.
+    pub async fn produce_records(
+        &self,
+        caller: &Caller,
+        topic: &str,
+        records: Vec<NewRecord>,
+        now_ms: i64,
+    ) -> Result<Vec<(u32, i64)>, BrokerError> {
+        if records.is_empty() {
+            return Ok(Vec::new());
+        }
+        let topic = self.topic_for(caller, Access::Write { topic }, topic)?;
+        let placed = place(&topic, records, now_ms)?;
+        let appends = placed
+            .batches
+            .into_iter()
+            .map(|(partition, batch)| {
+                let id = topic
+                    .partition_id(partition)
+                    .ok_or_else(|| no_partition(&topic, partition))?;
+                Ok(Append {
+                    partition: id,
+                    batch,
+                })
+            })
+            .collect::<Result<Vec<_>, BrokerError>>()?;
+        let submission = Submission {
+            appends,
+            all_or_nothing: true,
+            ..Submission::default()
+        };
+        let answers = match self.append(submission).await {
+            Ok(answers) => answers,
+            Err(BrokerError::Engine(EngineError::Append { error, .. })) => {
+                return Err(BrokerError::append(error, &topic.name, 0));
+            }
+            Err(error) => return Err(error),
+        };
+        let bases = answers
+            .into_iter()
+            .map(|answer| answer.map(|appended| appended.base_offset))
+            .collect::<Result<Vec<i64>, _>>()
+            .map_err(|error| BrokerError::append(error, &topic.name, 0))?;
+        let offset = |place: &Place| {
+            Some((
+                place.partition,
+                bases.get(place.batch)? + i64::from(place.delta),
+            ))
+        };
+        placed
+            .places
+            .iter()
+            .map(offset)
+            .collect::<Option<Vec<_>>>()
+            .ok_or(BrokerError::Closed)
+    }
+
+    async fn append(
+        &self,
+        submission: Submission,
+    ) -> Result<Vec<Result<Appended, mainstem_engine::AppendError>>, BrokerError> {
+        let engine = &self.inner.engine;
+        let permit = self.reserve(&submission).await?;
+        Ok(engine.submit(submission, permit).await?.appends)
+    }
+}
+
+fn produced(appended: Appended) -> Produced {
+    let Appended {
+        base_offset,
+        last_offset,
+        duplicate,
+        log_start,
+    } = appended;
+    Produced {
+        base_offset,
+        last_offset,
+        duplicate,
+        log_start,
+    }
+}
+
+pub(crate) fn no_partition(topic: &Topic, partition: u32) -> BrokerError {
+    BrokerError::PartitionNotFound {
+        topic: topic.name.to_string(),
+        partition,
+        partitions: topic.partitions,
+    }
+}
+
+/// What a topic accepts, beyond what makes a batch well-formed.
+fn check_batch(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerError> {
+    let refuse = |why: &str| Err(BrokerError::InvalidBatch { why: why.into() });
+    let header = batch.header();
+    let bytes = batch.bytes().len();
+    if bytes > topic.limits.max_message_bytes {
+        return Err(too_large(topic, "a batch", bytes));
+    }
+    if header.is_control() {
+        return refuse("control batches are written by the server alone");
+    }
+    if header.is_transactional() {
+        return refuse("transactions are not supported yet; produce without a transactional id");
+    }
+    if header.timestamp_type() != TimestampType::CreateTime {
+        return refuse("its times claim to be the server's; send it with CreateTime");
+    }
+    if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
+        return refuse("it has a producer id, but no epoch or sequence");
+    }
+    if header.max_timestamp_ms.saturating_sub(now_ms) > topic.limits.timestamp_after_max_ms {
+        return refuse(
+            "its time lies further ahead than message.timestamp.after.max.ms allows; check the producer's clock",
+        );
+    }
+    Ok(())
+}
+
+fn too_large(topic: &Topic, what: &'static str, bytes: usize) -> BrokerError {
+    let limit_bytes = topic.limits.max_message_bytes;
+    BrokerError::RecordTooLarge {
+        topic: topic.name.to_string(),
+        what,
+        bytes,
+        limit_bytes,
+    }
+}
+
+/// Records in batches, with the place of each.
+struct Placed {
+    /// Batches with their partitions, in the order they are appended.
+    batches: Vec<(u32, Batch)>,
+    /// One a record.
+    places: Vec<Place>,
+}
+
+struct Place {
+    partition: u32,
+    /// Index in `batches`.
+    batch: usize,
+    /// Position in the batch.
+    delta: i32,
+}
+
+/// The batch that a partition is filling.
+struct Filling {
+    builder: BatchBuilder,
+    /// Its index among all batches, in the order they were begun.
+    index: usize,
+}
+
+fn place(topic: &Topic, records: Vec<NewRecord>, now_ms: i64) -> Result<Placed, BrokerError> {
+    let mut finished: Vec<Option<(u32, Batch)>> = Vec::new();
+    let mut filling: BTreeMap<u32, Filling> = BTreeMap::new();
+    let mut places = Vec::with_capacity(records.len());
+    let mut took_turns = false;
+    for record in &records {
+        let partition = match (record.partition, &record.key) {
+            (Some(partition), _) if partition >= topic.partitions => {
+                return Err(no_partition(topic, partition));
+            }
+            (Some(partition), _) => partition,
+            (None, Some(key)) => topic.partition_for_key(key),
+            (None, None) => {
+                took_turns = true;
+                topic.sticky.partition(
+                    record.value.as_ref().map_or(0, Bytes::len),
+                    topic.partitions,
+                )
+            }
+        };
+        let slot = match filling.entry(partition) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => {
+                entry.insert(begin(topic, &mut finished))
+            }
+        };
+        if !add(topic, &mut slot.builder, record, now_ms)? {
+            let full = std::mem::replace(slot, begin(topic, &mut finished));
+            finish(&mut finished, partition, full)?;
+            if !add(topic, &mut slot.builder, record, now_ms)? {
+                return Err(too_large(
+                    topic,
+                    "a record",
+                    topic.limits.max_message_bytes + 1,
+                ));
+            }
+        }
+        places.push(Place {
+            partition,
+            batch: slot.index,
+            delta: slot.builder.record_count() - 1,
+        });
+    }
+    for (partition, last) in filling {
+        finish(&mut finished, partition, last)?;
+    }
+    if took_turns {
+        topic.sticky.move_on();
+    }
+    // Every batch begun was finished.
+    Ok(Placed {
+        batches: finished.into_iter().flatten().collect(),
+        places,
+    })
+}
+
+fn begin(topic: &Topic, finished: &mut Vec<Option<(u32, Batch)>>) -> Filling {
+    finished.push(None);
+    let builder = BatchBuilder::new(Compression::None, topic.limits.max_message_bytes);
+    Filling {
+        builder,
+        index: finished.len() - 1,
+    }
+}
+
+fn finish(
+    finished: &mut [Option<(u32, Batch)>],
+    partition: u32,
+    full: Filling,
+) -> Result<(), BrokerError> {
+    let batch = full.builder.build()?;
+    if let Some(slot) = finished.get_mut(full.index) {
+        *slot = Some((partition, batch));
+    }
+    Ok(())
+}
+
+/// Adds a record; `false` when the batch is full.
+fn add(
+    topic: &Topic,
+    builder: &mut BatchBuilder,
+    record: &NewRecord,
+    now_ms: i64,
+) -> Result<bool, BrokerError> {
+    let headers: Vec<(&str, Option<&[u8]>)> = record
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_deref()))
+        .collect();
+    let timestamp_ms = record.timestamp_ms.unwrap_or(now_ms);
+    match builder.append(
+        timestamp_ms,
+        record.key.as_deref(),
+        record.value.as_deref(),
+        &headers,
+    ) {
+        Ok(()) => Ok(true),
+        Err(RecordError::Full { .. }) if !builder.is_empty() => Ok(false),
+        Err(RecordError::Full { .. } | RecordError::RecordTooLarge { .. }) => {
+            let headers_bytes = record
+                .headers
+                .iter()
+                .map(|(name, value)| name.len() + value.as_ref().map_or(0, Bytes::len));
+            let parts = [&record.key, &record.value]
+                .into_iter()
+                .flatten()
+                .map(Bytes::len);
+            Err(too_large(
+                topic,
+                "a record",
+                parts.chain(headers_bytes).sum(),
+            ))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

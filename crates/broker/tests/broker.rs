@@ -1,0 +1,704 @@
+//! What the broker promises, one thing at a time.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use common::{TestBroker, batch, record, records_of, sequenced, values};
+use mainstem_broker::configs::Source;
+use mainstem_broker::{
+    Broker, BrokerError, Caller, FetchRequest, NewRecord, NewTopic, OffsetSpec, ProduceBatch,
+    ProducerIdentity, TopicChange,
+};
+use mainstem_engine::testing::{Crash, poll_once, small_options};
+use mainstem_record::partition_for_key;
+
+fn create(test: &mut TestBroker, topic: NewTopic) {
+    test.run(|broker, caller| async move { broker.create_topic(&caller, topic, 7).await })
+        .unwrap();
+}
+
+fn code<T>(outcome: Result<T, BrokerError>) -> &'static str {
+    outcome.map_or_else(|error| error.code(), |_| "ok")
+}
+
+#[test]
+fn a_topic_is_created_described_listed_and_survives() {
+    let mut test = TestBroker::open(1);
+    let new = NewTopic::named("flights")
+        .partitions(3)
+        .config("retention.ms", "5000");
+    let created = test
+        .run(|broker, caller| async move { broker.create_topic(&caller, new, 7).await })
+        .unwrap();
+    assert_eq!(
+        (
+            created.partitions,
+            created.created_ms,
+            created.limits.retention_ms
+        ),
+        (3, 7, Some(5_000))
+    );
+    create(&mut test, NewTopic::named("alerts"));
+    for crash in [Crash::Process, Crash::Power] {
+        test = test.crash(crash);
+        let names: Vec<String> = test
+            .broker
+            .list_topics(&test.caller)
+            .unwrap()
+            .iter()
+            .map(|topic| topic.name.to_string())
+            .collect();
+        assert_eq!(names, ["alerts", "flights"]);
+        let described = test.broker.describe_topic(&test.caller, "flights").unwrap();
+        assert_eq!(described.topic.id, created.id);
+        assert_eq!(described.topic.shards, created.shards);
+        assert_eq!(described.bounds.len(), 3);
+        let retention = described
+            .configs
+            .iter()
+            .find(|config| config.key.name == "retention.ms")
+            .unwrap();
+        assert_eq!(
+            (retention.value.as_str(), retention.source),
+            ("5000", Source::Topic)
+        );
+    }
+}
+
+#[test]
+fn the_same_partition_number_has_the_same_shard_in_every_topic() {
+    let mut test = TestBroker::open(2);
+    create(&mut test, NewTopic::named("a").partitions(8));
+    create(&mut test, NewTopic::named("b").partitions(8));
+    let shards = |name: &str| {
+        test.broker
+            .topic(&test.caller, name)
+            .unwrap()
+            .shards
+            .clone()
+    };
+    assert_eq!(shards("a"), shards("b"));
+    assert_ne!(shards("a")[0], shards("a")[1], "and partitions are spread");
+}
+
+#[test]
+fn nothing_is_created_by_accident_or_twice() {
+    let mut test = TestBroker::open(3);
+    create(&mut test, NewTopic::named("flights"));
+    let again = test.run(|broker, caller| async move {
+        broker
+            .create_topic(&caller, NewTopic::named("flights"), 8)
+            .await
+    });
+    assert_eq!(code(again), "topic_exists");
+    let error = test.produce_one("flihgts", 0, batch(&["x"])).unwrap_err();
+    assert_eq!(
+        (error.code(), error.hint().as_deref()),
+        ("topic_not_found", Some("did you mean 'flights'?"))
+    );
+    let error = test.produce_one("zebra", 0, batch(&["x"])).unwrap_err();
+    assert_eq!(
+        error.hint().as_deref(),
+        Some("create it first: mainstem topic create zebra")
+    );
+    assert_eq!(test.broker.list_topics(&test.caller).unwrap().len(), 1);
+}
+
+#[test]
+fn requests_that_cannot_be_are_refused_by_name() {
+    let mut test = TestBroker::open(4);
+    for (new, expected) in [
+        (NewTopic::named("a b"), "invalid_topic_name"),
+        (NewTopic::named("a").partitions(0), "invalid_partitions"),
+        (
+            NewTopic::named("a").partitions(10_001),
+            "invalid_partitions",
+        ),
+        (
+            NewTopic::named("a").config("retention.mss", "1"),
+            "unknown_config",
+        ),
+        (
+            NewTopic::named("a").config("retention.ms", "soon"),
+            "invalid_config",
+        ),
+        (
+            NewTopic::named("a").config("cleanup.policy", "compact"),
+            "refused_config",
+        ),
+    ] {
+        let outcome =
+            test.run(|broker, caller| async move { broker.create_topic(&caller, new, 0).await });
+        assert_eq!(code(outcome), expected);
+    }
+    create(&mut test, NewTopic::named("t").partitions(2));
+    let error = test.produce_one("t", 2, batch(&["x"])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "topic 't' has no partition 2: it has 2, numbered from 0"
+    );
+    let error = test.broker.fetch(
+        &test.caller,
+        &FetchRequest {
+            topic: "t".into(),
+            partition: 0,
+            offset: 5,
+            max_bytes: 1,
+        },
+    );
+    let error = error.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "offset 5 of t/0 does not exist: the partition holds 0 up to 0 (exclusive)"
+    );
+    assert_eq!(error.code(), "offset_out_of_range");
+    let tenant = Caller {
+        tenant: "no/such".into(),
+        principal: "x".into(),
+    };
+    assert_eq!(code(test.broker.list_topics(&tenant)), "invalid_tenant");
+}
+
+#[test]
+fn tenants_do_not_see_each_other() {
+    let mut test = TestBroker::open(5);
+    create(&mut test, NewTopic::named("t"));
+    let other = Caller::new("other", "bob").unwrap();
+    assert!(test.broker.list_topics(&other).unwrap().is_empty());
+    assert_eq!(code(test.broker.topic(&other, "t")), "topic_not_found");
+    let (broker, caller) = (test.broker.clone(), other.clone());
+    test.node
+        .driver
+        .block_on(broker.create_topic(&caller, NewTopic::named("t"), 0))
+        .unwrap();
+    test.produce_one("t", 0, batch(&["mine"])).unwrap();
+    assert_eq!(
+        test.broker
+            .partition_bounds(&other, "t", 0)
+            .unwrap()
+            .high_watermark,
+        0
+    );
+}
+
+#[test]
+fn settings_partitions_and_schema_change_together_or_not_at_all() {
+    let mut test = TestBroker::open(6);
+    create(
+        &mut test,
+        NewTopic::named("t")
+            .partitions(2)
+            .config("retention.ms", "5"),
+    );
+    test.produce_one("t", 1, batch(&["a"])).unwrap();
+    let set = |name: &str, value: Option<&str>| TopicChange {
+        set: [(name.to_owned(), value.map(str::to_owned))].into(),
+        ..TopicChange::default()
+    };
+    let mut alter = |change: TopicChange| {
+        test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", change, 0).await })
+    };
+    let altered = alter(TopicChange {
+        partitions: Some(4),
+        ..set("max.message.bytes", Some("2048"))
+    })
+    .unwrap();
+    assert_eq!(
+        (altered.partitions, altered.limits.max_message_bytes),
+        (4, 2048)
+    );
+    assert_eq!(
+        alter(set("retention.ms", None))
+            .unwrap()
+            .limits
+            .retention_ms,
+        Some(604_800_000)
+    );
+    let refused = alter(TopicChange {
+        partitions: Some(3),
+        ..set("retention.ms", Some("9"))
+    });
+    assert_eq!(code(refused), "invalid_partitions");
+    assert_eq!(
+        code(alter(set("retention.mm", Some("9")))),
+        "unknown_config"
+    );
+    test.produce_one("t", 3, batch(&["b"])).unwrap();
+    test = test.crash(Crash::Power);
+    let topic = test.broker.topic(&test.caller, "t").unwrap();
+    assert_eq!(
+        (topic.partitions, topic.limits.retention_ms),
+        (4, Some(604_800_000))
+    );
+    assert_eq!(values(&test.read_all("t", 1)), ["a"]);
+    assert_eq!(values(&test.read_all("t", 3)), ["b"]);
+    let big = "x".repeat(3_000);
+    let error = test.produce_one("t", 0, batch(&[&big])).unwrap_err();
+    assert_eq!(error.code(), "record_too_large");
+    assert!(
+        error
+            .hint()
+            .unwrap()
+            .contains("mainstem topic alter t --set max.message.bytes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_deleted_topic_is_gone_and_its_name_free() {
+    let mut test = TestBroker::open(7);
+    create(&mut test, NewTopic::named("t").partitions(2));
+    test.produce_one("t", 0, batch(&["old"])).unwrap();
+    let before = test.broker.topic(&test.caller, "t").unwrap();
+    test.run(|broker, caller| async move { broker.delete_topic(&caller, "t").await })
+        .unwrap();
+    assert_eq!(
+        code(test.broker.topic(&test.caller, "t")),
+        "topic_not_found"
+    );
+    let again = test.run(|broker, caller| async move { broker.delete_topic(&caller, "t").await });
+    assert_eq!(code(again), "topic_not_found");
+    create(&mut test, NewTopic::named("t"));
+    assert_ne!(test.broker.topic(&test.caller, "t").unwrap().id, before.id);
+    assert_eq!(
+        test.produce_one("t", 0, batch(&["new"]))
+            .unwrap()
+            .base_offset,
+        0
+    );
+    test = test.crash(Crash::Process);
+    assert_eq!(values(&test.read_all("t", 0)), ["new"]);
+}
+
+#[test]
+fn one_call_goes_to_many_partitions_with_one_frame_and_its_own_outcome_for_each() {
+    let mut test = TestBroker::open(8);
+    create(&mut test, NewTopic::named("t").partitions(50));
+    let before = test.node.engine.status().admitted_lsn;
+    let mut batches: Vec<ProduceBatch> = (0..50)
+        .map(|partition| ProduceBatch {
+            topic: "t".into(),
+            partition,
+            batch: batch(&["a", "b"]),
+        })
+        .collect();
+    batches.insert(
+        10,
+        ProduceBatch {
+            topic: "none".into(),
+            partition: 0,
+            batch: batch(&["x"]),
+        },
+    );
+    batches.insert(
+        20,
+        ProduceBatch {
+            topic: "t".into(),
+            partition: 99,
+            batch: batch(&["x"]),
+        },
+    );
+    let outcomes = test
+        .run(|broker, caller| async move { broker.produce(&caller, batches, 0).await })
+        .unwrap();
+    assert_eq!(outcomes.len(), 52);
+    for (index, outcome) in outcomes.into_iter().enumerate() {
+        match index {
+            10 => assert_eq!(code(outcome), "topic_not_found"),
+            20 => assert_eq!(code(outcome), "partition_not_found"),
+            _ => {
+                let produced = outcome.unwrap();
+                assert_eq!(
+                    (
+                        produced.base_offset,
+                        produced.last_offset,
+                        produced.duplicate
+                    ),
+                    (0, 1, false)
+                );
+            }
+        }
+    }
+    assert_eq!(
+        test.node.engine.status().admitted_lsn.0,
+        before.0 + 1,
+        "one frame"
+    );
+}
+
+#[test]
+fn a_retry_is_answered_with_the_first_offsets() {
+    let mut test = TestBroker::open(9);
+    create(&mut test, NewTopic::named("t"));
+    let producer = test
+        .run(|broker, caller| async move { broker.init_producer(&caller).await })
+        .unwrap();
+    let other = test
+        .run(|broker, caller| async move { broker.init_producer(&caller).await })
+        .unwrap();
+    assert_ne!(producer.id, other.id);
+    let first = test
+        .produce_one("t", 0, sequenced(producer, 0, &["a", "b"]))
+        .unwrap();
+    test.produce_one("t", 0, sequenced(other, 0, &["x"]))
+        .unwrap();
+    let retry = test
+        .produce_one("t", 0, sequenced(producer, 0, &["a", "b"]))
+        .unwrap();
+    assert!(retry.duplicate);
+    assert_eq!(
+        (retry.base_offset, retry.last_offset),
+        (first.base_offset, first.last_offset)
+    );
+    let gap = test
+        .produce_one("t", 0, sequenced(producer, 5, &["c"]))
+        .unwrap_err();
+    assert_eq!(gap.code(), "out_of_order_sequence");
+    for crash in [Crash::Process, Crash::Power] {
+        test = test.crash(crash);
+        let retry = test
+            .produce_one("t", 0, sequenced(producer, 0, &["a", "b"]))
+            .unwrap();
+        assert_eq!(
+            (retry.duplicate, retry.base_offset),
+            (true, first.base_offset)
+        );
+    }
+    assert_eq!(values(&test.read_all("t", 0)), ["a", "b", "x"]);
+}
+
+#[test]
+fn producer_ids_are_never_given_twice() {
+    let mut test = TestBroker::open(10);
+    let mut seen = std::collections::BTreeSet::new();
+    for crash in [Crash::Process, Crash::Power, Crash::Process] {
+        for _ in 0..3 {
+            let producer = test
+                .run(|broker, caller| async move { broker.init_producer(&caller).await })
+                .unwrap();
+            assert!(seen.insert(producer.id));
+        }
+        test = test.crash(crash);
+    }
+    let before = test.node.engine.status().admitted_lsn.0;
+    for _ in 0..100 {
+        test.run(|broker, caller| async move { broker.init_producer(&caller).await })
+            .unwrap();
+    }
+    assert!(
+        test.node.engine.status().admitted_lsn.0 - before <= 1,
+        "ids come in blocks"
+    );
+}
+
+#[test]
+fn batches_that_producers_may_not_send_are_refused() {
+    let mut test = TestBroker::open(11);
+    create(
+        &mut test,
+        NewTopic::named("t").config("message.timestamp.after.max.ms", "100"),
+    );
+    assert_eq!(
+        code(test.produce_one("t", 0, batch(&["from the future"]))),
+        "invalid_batch"
+    );
+    create(&mut test, NewTopic::named("u"));
+    let nameless = sequenced(ProducerIdentity { id: 4, epoch: -1 }, 0, &["x"]);
+    assert_eq!(code(test.produce_one("u", 0, nameless)), "invalid_batch");
+}
+
+#[test]
+fn records_go_where_their_keys_say_and_their_offsets_are_told() {
+    let mut test = TestBroker::open(12);
+    create(
+        &mut test,
+        NewTopic::named("t")
+            .partitions(4)
+            .config("max.message.bytes", "1024"),
+    );
+    let records: Vec<NewRecord> = (0..200)
+        .map(|n| {
+            let key = format!("key-{}", n % 17);
+            NewRecord {
+                headers: vec![("h".into(), Some(Bytes::from_static(b"v")))],
+                timestamp_ms: (n % 2 == 0).then_some(n),
+                ..record(Some(&key), &format!("value-{n}"))
+            }
+        })
+        .collect();
+    let sent = records.clone();
+    let places = test
+        .run(|broker, caller| async move { broker.produce_records(&caller, "t", sent, 77).await })
+        .unwrap();
+    assert_eq!(places.len(), 200);
+    for (n, ((partition, offset), sent)) in places.iter().zip(&records).enumerate() {
+        assert_eq!(*partition, partition_for_key(sent.key.as_ref().unwrap(), 4));
+        let found = &test.read_all("t", *partition)[*offset as usize];
+        assert_eq!((&found.key, &found.value), (&sent.key, &sent.value));
+        assert_eq!(found.timestamp_ms, if n % 2 == 0 { n as i64 } else { 77 });
+        assert_eq!(found.headers.len(), 1);
+    }
+    let total: usize = (0..4)
+        .map(|partition| test.read_all("t", partition).len())
+        .sum();
+    assert_eq!(total, 200);
+}
+
+#[test]
+fn records_without_a_key_are_spread_and_a_bad_one_refuses_all() {
+    let mut test = TestBroker::open(13);
+    create(&mut test, NewTopic::named("t").partitions(3));
+    let mut counts = [0; 3];
+    for n in 0..9 {
+        let sent = vec![record(None, &format!("{n}")), record(None, "more")];
+        let places = test
+            .run(
+                |broker, caller| async move { broker.produce_records(&caller, "t", sent, 0).await },
+            )
+            .unwrap();
+        assert_eq!(places[0].0, places[1].0, "one call, one batch");
+        counts[places[0].0 as usize] += 2;
+    }
+    assert_eq!(counts, [6, 6, 6]);
+    for (bad, expected) in [
+        (
+            NewRecord {
+                partition: Some(3),
+                ..NewRecord::default()
+            },
+            "partition_not_found",
+        ),
+        (record(None, &"x".repeat(2 << 20)), "record_too_large"),
+    ] {
+        let sent = vec![record(None, "good"), bad];
+        let outcome = test.run(|broker, caller| async move {
+            broker.produce_records(&caller, "t", sent, 0).await
+        });
+        assert_eq!(code(outcome), expected);
+    }
+    let total: usize = (0..3)
+        .map(|partition| test.read_all("t", partition).len())
+        .sum();
+    assert_eq!(total, 18, "nothing of the refused calls is there");
+    let none = test.run(|broker, caller| async move {
+        broker.produce_records(&caller, "t", Vec::new(), 0).await
+    });
+    assert!(none.unwrap().is_empty());
+}
+
+#[test]
+fn a_fetch_may_begin_in_the_middle_and_never_waits() {
+    let mut test = TestBroker::open(14);
+    create(&mut test, NewTopic::named("t"));
+    test.produce_one("t", 0, batch(&["a", "b", "c"])).unwrap();
+    test.produce_one("t", 0, batch(&["d"])).unwrap();
+    let fetch = |test: &TestBroker, offset, max_bytes| {
+        test.broker.fetch(
+            &test.caller,
+            &FetchRequest {
+                topic: "t".into(),
+                partition: 0,
+                offset,
+                max_bytes,
+            },
+        )
+    };
+    let middle = fetch(&test, 1, 1).unwrap();
+    assert_eq!(
+        values(&records_of(&middle.batches)),
+        ["a", "b", "c"],
+        "the batch that holds the offset, whole"
+    );
+    assert_eq!(
+        (middle.high_watermark, middle.last_stable, middle.log_start),
+        (4, 4, 0)
+    );
+    assert_eq!(
+        values(&records_of(&fetch(&test, 0, 1 << 20).unwrap().batches)),
+        ["a", "b", "c", "d"]
+    );
+    assert!(fetch(&test, 4, 1 << 20).unwrap().batches.is_empty());
+    assert_eq!(code(fetch(&test, 5, 1)), "offset_out_of_range");
+    assert_eq!(code(fetch(&test, -1, 1)), "offset_out_of_range");
+}
+
+#[test]
+fn who_waits_for_data_is_woken_by_it_or_by_the_topics_end() {
+    let mut test = TestBroker::open(15);
+    create(&mut test, NewTopic::named("t"));
+    test.produce_one("t", 0, batch(&["a"])).unwrap();
+    let wait = |test: &TestBroker, offset| {
+        test.broker
+            .wait_for_data(&test.caller, "t", 0, offset)
+            .unwrap()
+    };
+    let mut there = pin!(wait(&test, 0));
+    assert!(poll_once(there.as_mut()).is_ready());
+    let mut next = pin!(wait(&test, 1));
+    assert!(poll_once(next.as_mut()).is_pending());
+    test.produce_one("t", 0, batch(&["b"])).unwrap();
+    assert!(poll_once(next.as_mut()).is_ready());
+    let mut never = pin!(wait(&test, 2));
+    assert!(poll_once(never.as_mut()).is_pending());
+    test.run(|broker, caller| async move { broker.delete_topic(&caller, "t").await })
+        .unwrap();
+    assert!(poll_once(never.as_mut()).is_ready());
+}
+
+#[test]
+fn offsets_are_looked_up_by_place_and_time() {
+    let mut test = TestBroker::open(16);
+    create(&mut test, NewTopic::named("t"));
+    for time in [100, 200, 300] {
+        let sent = vec![NewRecord {
+            timestamp_ms: Some(time),
+            ..record(None, "x")
+        }];
+        test.run(
+            |broker, caller| async move { broker.produce_records(&caller, "t", sent, 0).await },
+        )
+        .unwrap();
+    }
+    let resolve = |spec| {
+        test.broker
+            .resolve_offset(&test.caller, "t", 0, spec)
+            .unwrap()
+    };
+    assert_eq!(resolve(OffsetSpec::Earliest), 0);
+    assert_eq!(resolve(OffsetSpec::Latest), 3);
+    for (time, expected) in [(0, 0), (100, 0), (101, 1), (300, 2), (301, 3)] {
+        assert_eq!(resolve(OffsetSpec::Timestamp(time)), expected, "at {time}");
+    }
+}
+
+#[test]
+fn a_caller_that_stops_waiting_leaves_no_half_known_topic() {
+    let mut test = TestBroker::open(17);
+    let broker = test.broker.clone();
+    let caller = test.caller.clone();
+    {
+        let mut creation = pin!(broker.create_topic(&caller, NewTopic::named("t"), 0));
+        while poll_once(creation.as_mut()).is_pending() {
+            if test.node.engine.status().admitted_lsn.0 > 0 {
+                break;
+            }
+            test.node.driver.step();
+        }
+    }
+    assert_eq!(
+        code(test.broker.topic(&test.caller, "t")),
+        "topic_not_found",
+        "not durable, so not there"
+    );
+    test.node.driver.settle();
+    let topic = test.broker.topic(&test.caller, "t").unwrap();
+    {
+        let mut deletion = pin!(broker.delete_topic(&caller, "t"));
+        assert!(poll_once(deletion.as_mut()).is_pending());
+    }
+    test.node.driver.settle();
+    assert_eq!(
+        code(test.broker.topic(&test.caller, "t")),
+        "topic_not_found"
+    );
+    assert!(test.broker.list_topics(&test.caller).unwrap().is_empty());
+    drop(topic);
+}
+
+#[test]
+fn of_many_who_create_the_same_name_one_does() {
+    let mut test = TestBroker::open(18);
+    let broker: Broker = test.broker.clone();
+    let caller = test.caller.clone();
+    let mut creations: Vec<_> = (0..5)
+        .map(|_| Box::pin(broker.create_topic(&caller, NewTopic::named("t"), 0)))
+        .collect();
+    let mut created = 0;
+    let mut refused = 0;
+    for _ in 0..100_000 {
+        creations.retain_mut(|creation| match poll_once(creation.as_mut()) {
+            Poll::Pending => true,
+            Poll::Ready(Ok(_)) => {
+                created += 1;
+                false
+            }
+            Poll::Ready(Err(error)) => {
+                assert_eq!(error.code(), "topic_exists");
+                refused += 1;
+                false
+            }
+        });
+        if creations.is_empty() {
+            break;
+        }
+        test.node.driver.step();
+    }
+    assert_eq!((created, refused), (1, 4));
+}
+
+#[test]
+fn retention_removes_what_is_too_much_and_who_reads_it_is_told_where_to_go_on() {
+    let mut options = small_options();
+    options.log.segment_bytes = 4 << 10;
+    let mut test = TestBroker::open_with(19, options);
+    create(
+        &mut test,
+        NewTopic::named("t").config("retention.bytes", "8192"),
+    );
+    create(
+        &mut test,
+        NewTopic::named("kept").config("retention.ms", "-1"),
+    );
+    for n in 0..60 {
+        let value = format!("{n}-{}", "x".repeat(1_000));
+        test.produce_one("t", 0, batch(&[&value])).unwrap();
+        test.produce_one("kept", 0, batch(&[&value])).unwrap();
+        if n % 10 == 9 {
+            test.node.driver.settle();
+            test.node.driver.tick();
+        }
+    }
+    test = test.restart();
+    let round = test
+        .run(|broker, _| async move { broker.retention_round(i64::MAX / 2).await })
+        .unwrap();
+    assert_eq!((round.topics, round.moved), (2, 1));
+    let bounds = test.broker.partition_bounds(&test.caller, "t", 0).unwrap();
+    assert!(bounds.log_start > 0 && bounds.high_watermark == 60);
+    assert_eq!(test.read_all("kept", 0).len(), 60);
+    let error = test
+        .broker
+        .fetch(
+            &test.caller,
+            &FetchRequest {
+                topic: "t".into(),
+                partition: 0,
+                offset: 0,
+                max_bytes: 1,
+            },
+        )
+        .unwrap_err();
+    assert_eq!(
+        error.hint().unwrap(),
+        format!(
+            "read from {} (earliest) up to 60 (latest)",
+            bounds.log_start
+        )
+    );
+    let again = test
+        .run(|broker, _| async move { broker.retention_round(0).await })
+        .unwrap();
+    assert_eq!(again.moved, 0);
+    test = test.crash(Crash::Power);
+    assert_eq!(
+        test.broker
+            .partition_bounds(&test.caller, "t", 0)
+            .unwrap()
+            .log_start,
+        bounds.log_start
+    );
+}

@@ -1,0 +1,516 @@
+//! Producers that retry, readers, topics that come and go, on a node that crashes in any way at any moment; afterwards
+//! everything that was acknowledged or seen is there, once and in order. A seed decides every interleaving.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod common;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use common::{TestBroker, read_from, sequenced};
+use mainstem_broker::{Broker, Caller, FetchRequest, NewTopic, ProduceBatch, ProducerIdentity};
+use mainstem_engine::testing::{Crash, Driver};
+use mainstem_log::TopicId;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+const TOPICS: [&str; 2] = ["first", "second"];
+const PARTITIONS: u32 = 3;
+const PRODUCERS: usize = 4;
+const CHURNED: [&str; 2] = ["come", "go"];
+
+type Partition = (&'static str, u32);
+
+/// What producers and readers know, beyond any crash: what real clients would.
+#[derive(Default)]
+struct World {
+    producers: Vec<Producer>,
+    /// What somebody was told or has read of each partition: offset to value.
+    seen: BTreeMap<Partition, BTreeMap<i64, String>>,
+    churned: BTreeMap<&'static str, Churned>,
+    duplicates: u64,
+    acknowledged: u64,
+    /// The run comes to its end.
+    stopped: bool,
+    /// The power goes in this moment: somebody has just seen what would be lost if it were told too early.
+    power_goes: bool,
+}
+
+#[derive(Default)]
+struct Producer {
+    identity: Option<ProducerIdentity>,
+    next_sequence: BTreeMap<Partition, i32>,
+    /// Sent and not yet acknowledged: sent again, unchanged, until it is.
+    pending: Vec<(Partition, i32, Vec<String>)>,
+    sent: u64,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+enum Churned {
+    #[default]
+    Gone,
+    There(TopicId),
+    /// A crash came before the answer.
+    Unknown(Option<TopicId>),
+}
+
+type SharedWorld = Rc<RefCell<World>>;
+
+fn see(world: &mut World, partition: Partition, offset: i64, value: String) {
+    let known = world
+        .seen
+        .entry(partition)
+        .or_default()
+        .entry(offset)
+        .or_insert_with(|| value.clone());
+    assert_eq!(
+        *known, value,
+        "{partition:?} at {offset} named another record before"
+    );
+}
+
+/// Lets others move.
+async fn pause(turns: u32) {
+    for _ in 0..turns {
+        let mut first = true;
+        std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if std::mem::take(&mut first) {
+                Poll::Pending
+            } else {
+                Poll::Ready(())
+            }
+        })
+        .await;
+    }
+}
+
+async fn produce(broker: Broker, caller: Caller, world: SharedWorld, me: usize, seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    if world.borrow().producers[me].identity.is_none() {
+        let identity = broker.init_producer(&caller).await.unwrap();
+        let taken = world
+            .borrow()
+            .producers
+            .iter()
+            .filter_map(|producer| producer.identity)
+            .any(|one| one.id == identity.id);
+        assert!(!taken, "a producer id was given twice");
+        world.borrow_mut().producers[me].identity = Some(identity);
+    }
+    loop {
+        let batches = {
+            let mut world = world.borrow_mut();
+            let stopped = world.stopped;
+            let producer = &mut world.producers[me];
+            if producer.pending.is_empty() {
+                if stopped {
+                    return;
+                }
+                let mut partitions = BTreeSet::new();
+                for _ in 0..rng.random_range(1..4) {
+                    partitions.insert((
+                        TOPICS[rng.random_range(0..2)],
+                        rng.random_range(0..PARTITIONS),
+                    ));
+                }
+                for partition in partitions {
+                    let values: Vec<String> = (0..rng.random_range(1..5))
+                        .map(|_| {
+                            producer.sent += 1;
+                            format!(
+                                "{me}:{}:{}",
+                                producer.sent,
+                                "x".repeat(rng.random_range(0..300))
+                            )
+                        })
+                        .collect();
+                    let sequence = producer.next_sequence.entry(partition).or_default();
+                    producer.pending.push((partition, *sequence, values));
+                    *sequence += producer.pending.last().unwrap().2.len() as i32;
+                }
+            }
+            let identity = producer.identity.unwrap();
+            let build = |((topic, partition), sequence, values): &(Partition, i32, Vec<String>)| {
+                let values: Vec<&str> = values.iter().map(String::as_str).collect();
+                ProduceBatch {
+                    topic: (*topic).into(),
+                    partition: *partition,
+                    batch: sequenced(identity, *sequence, &values),
+                }
+            };
+            producer.pending.iter().map(build).collect::<Vec<_>>()
+        };
+        let mut call = Box::pin(broker.produce(&caller, batches, 0));
+        // Now and then the producer loses patience and sends again while the first attempt is still under way.
+        let patience = if rng.random_bool(0.1) {
+            rng.random_range(0..20)
+        } else {
+            u32::MAX
+        };
+        let mut turns = 0;
+        let outcome = std::future::poll_fn(|context| match call.as_mut().poll(context) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending if turns >= patience => Poll::Ready(None),
+            Poll::Pending => {
+                turns += 1;
+                if patience < u32::MAX {
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+        })
+        .await;
+        drop(call);
+        let Some(outcome) = outcome else { continue };
+        let outcomes = outcome.unwrap();
+        let mut world = world.borrow_mut();
+        let pending = std::mem::take(&mut world.producers[me].pending);
+        assert_eq!(pending.len(), outcomes.len());
+        for ((partition, _, values), outcome) in pending.into_iter().zip(outcomes) {
+            let produced = outcome.unwrap();
+            assert_eq!(
+                produced.last_offset - produced.base_offset + 1,
+                values.len() as i64
+            );
+            world.duplicates += u64::from(produced.duplicate);
+            world.power_goes |= produced.duplicate && rng.random_bool(0.05);
+            world.acknowledged += values.len() as u64;
+            for (offset, value) in (produced.base_offset..).zip(values) {
+                see(&mut world, partition, offset, value);
+            }
+        }
+    }
+}
+
+async fn read(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut offsets = BTreeMap::new();
+    while !world.borrow().stopped {
+        let partition = (
+            TOPICS[rng.random_range(0..2)],
+            rng.random_range(0..PARTITIONS),
+        );
+        let offset: &mut i64 = offsets.entry(partition).or_insert(0);
+        let request = FetchRequest {
+            topic: partition.0.into(),
+            partition: partition.1,
+            offset: *offset,
+            max_bytes: rng.random_range(0..2_000),
+        };
+        let fetched = broker.fetch(&caller, &request).unwrap();
+        for record in common::records_of(&fetched.batches) {
+            assert!(record.offset < fetched.high_watermark);
+            if record.offset >= *offset {
+                assert_eq!(record.offset, *offset);
+                *offset += 1;
+                see(
+                    &mut world.borrow_mut(),
+                    partition,
+                    record.offset,
+                    String::from_utf8(record.value.unwrap().to_vec()).unwrap(),
+                );
+            }
+        }
+        if fetched.batches.is_empty() && rng.random_bool(0.5) && !world.borrow().stopped {
+            // Producers stay busy until the end, but one partition may see nothing more: others keep this reader going.
+            let waiter = broker
+                .wait_for_data(&caller, partition.0, partition.1, *offset)
+                .unwrap();
+            let mut waiter = Box::pin(waiter);
+            let mut turns = 0;
+            std::future::poll_fn(|context| {
+                turns += 1;
+                context.waker().wake_by_ref();
+                if turns > 50 {
+                    Poll::Ready(())
+                } else {
+                    waiter.as_mut().poll(context)
+                }
+            })
+            .await;
+        }
+        pause(rng.random_range(0..4)).await;
+    }
+}
+
+async fn churn(broker: Broker, caller: Caller, world: SharedWorld, name: &'static str, seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    // What the crash left undecided is looked up; what was acknowledged must be as it was.
+    let found = broker.topic(&caller, name).ok().map(|topic| topic.id);
+    let known = world
+        .borrow()
+        .churned
+        .get(name)
+        .copied()
+        .unwrap_or_default();
+    match known {
+        Churned::Gone => assert_eq!(found, None, "{name} was deleted"),
+        Churned::There(id) => assert_eq!(found, Some(id), "{name} was created"),
+        Churned::Unknown(Some(id)) => assert!(
+            found.is_none() || found == Some(id),
+            "only the same or none"
+        ),
+        Churned::Unknown(None) => {}
+    }
+    let mut now = found;
+    while !world.borrow().stopped {
+        let knows = |churned| world.borrow_mut().churned.insert(name, churned);
+        match now {
+            None => {
+                knows(Churned::Unknown(None));
+                let new = NewTopic::named(name).partitions(rng.random_range(1..6));
+                let topic = broker.create_topic(&caller, new, 0).await.unwrap();
+                assert_eq!(broker.topic(&caller, name).unwrap().id, topic.id);
+                for partition in 0..topic.partitions {
+                    assert_eq!(
+                        broker
+                            .partition_bounds(&caller, name, partition)
+                            .unwrap()
+                            .high_watermark,
+                        0,
+                        "it starts empty"
+                    );
+                }
+                knows(Churned::There(topic.id));
+                now = Some(topic.id);
+            }
+            Some(id) if rng.random_bool(0.5) => {
+                knows(Churned::Unknown(Some(id)));
+                broker.delete_topic(&caller, name).await.unwrap();
+                assert_eq!(
+                    broker.topic(&caller, name).unwrap_err().code(),
+                    "topic_not_found"
+                );
+                knows(Churned::Gone);
+                now = None;
+            }
+            Some(_) => {
+                let sent = vec![common::record(None, name), common::record(Some("k"), name)];
+                let places = broker
+                    .produce_records(&caller, name, sent, 0)
+                    .await
+                    .unwrap();
+                for (partition, offset) in places {
+                    let found = read_from(&broker, &caller, name, partition, offset, 500);
+                    assert_eq!(found[0].value.as_deref(), Some(name.as_bytes()));
+                }
+            }
+        }
+        pause(rng.random_range(0..30)).await;
+    }
+}
+
+/// One task and whether it wants to be polled.
+struct Task {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    woken: Arc<Woken>,
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Moves tasks and engine by turns. Ends when the turns are over, or all tasks are done. A task is polled only when it
+/// was woken, so a wake that is forgotten is found: nothing moves any more.
+fn schedule(
+    tasks: &mut Vec<Task>,
+    driver: &mut Driver,
+    rng: &mut SmallRng,
+    world: &SharedWorld,
+    turns: u32,
+) {
+    let mut idle = 0;
+    for _ in 0..turns {
+        if tasks.is_empty() || world.borrow().power_goes {
+            return;
+        }
+        let worked = if rng.random_bool(0.5) {
+            driver.step()
+        } else {
+            let index = rng.random_range(0..tasks.len());
+            let task = &mut tasks[index];
+            if task.woken.0.swap(false, Ordering::AcqRel) {
+                let waker = Waker::from(task.woken.clone());
+                if task
+                    .future
+                    .as_mut()
+                    .poll(&mut Context::from_waker(&waker))
+                    .is_ready()
+                {
+                    tasks.swap_remove(index);
+                }
+                true
+            } else {
+                false
+            }
+        };
+        if rng.random_ratio(1, 200) {
+            driver.tick();
+        }
+        idle = if worked { 0 } else { idle + 1 };
+        assert!(
+            idle < 5_000,
+            "nothing moves, and {} tasks wait",
+            tasks.len()
+        );
+    }
+}
+
+fn tasks(test: &TestBroker, world: &SharedWorld, rng: &mut SmallRng) -> Vec<Task> {
+    let mut futures: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
+    let with = || (test.broker.clone(), test.caller.clone(), world.clone());
+    for me in 0..PRODUCERS {
+        let (broker, caller, world) = with();
+        futures.push(Box::pin(produce(broker, caller, world, me, rng.random())));
+    }
+    for _ in 0..2 {
+        let (broker, caller, world) = with();
+        futures.push(Box::pin(read(broker, caller, world, rng.random())));
+    }
+    for name in CHURNED {
+        let (broker, caller, world) = with();
+        futures.push(Box::pin(churn(broker, caller, world, name, rng.random())));
+    }
+    futures
+        .into_iter()
+        .map(|future| Task {
+            future,
+            woken: Arc::new(Woken(AtomicBool::new(true))),
+        })
+        .collect()
+}
+
+/// Runs a seed and returns everything that was seen.
+fn run(
+    seed: u64,
+    lives: u32,
+    turns: u32,
+) -> (BTreeMap<Partition, BTreeMap<i64, String>>, u64, u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut test = TestBroker::open(rng.random());
+    let world: SharedWorld = Rc::default();
+    world.borrow_mut().producers = (0..PRODUCERS).map(|_| Producer::default()).collect();
+    for topic in TOPICS {
+        let new = NewTopic::named(topic).partitions(PARTITIONS);
+        test.run(|broker, caller| async move { broker.create_topic(&caller, new, 0).await })
+            .unwrap();
+    }
+    for life in 1..=lives {
+        let mut tasks = tasks(&test, &world, &mut rng);
+        // Some lives are so short that what recovery has just shown is all there is to lose.
+        let turns = if rng.random_bool(0.2) {
+            0
+        } else {
+            rng.random_range(turns / 4..turns)
+        };
+        schedule(&mut tasks, &mut test.node.driver, &mut rng, &world, turns);
+        if life == lives {
+            world.borrow_mut().stopped = true;
+            while !tasks.is_empty() {
+                world.borrow_mut().power_goes = false;
+                schedule(
+                    &mut tasks,
+                    &mut test.node.driver,
+                    &mut rng,
+                    &world,
+                    u32::MAX,
+                );
+            }
+        }
+        drop(tasks);
+        let power_goes = std::mem::take(&mut world.borrow_mut().power_goes);
+        test = match rng.random_range(0..5) {
+            _ if power_goes => test.crash(Crash::Power),
+            0 => test.restart(),
+            1 | 2 => test.crash(Crash::Process),
+            _ => test.crash(Crash::Power),
+        };
+        check(&test, &mut world.borrow_mut());
+    }
+    let world = world.borrow();
+    (world.seen.clone(), world.acknowledged, world.duplicates)
+}
+
+/// The log against what clients know. What is read here is seen too, and must stay from now on.
+fn check(test: &TestBroker, world: &mut World) {
+    for topic in TOPICS {
+        for partition in 0..PARTITIONS {
+            let records = test.read_all(topic, partition);
+            let values = common::values(&records);
+            let unique: BTreeSet<&String> = values.iter().collect();
+            assert_eq!(
+                unique.len(),
+                values.len(),
+                "{topic}/{partition} holds a record twice"
+            );
+            for (offset, value) in world.seen.get(&(topic, partition)).into_iter().flatten() {
+                let found = values.get(*offset as usize);
+                assert_eq!(
+                    found,
+                    Some(value),
+                    "{topic}/{partition} at {offset}: acknowledged or read before"
+                );
+            }
+            for (offset, value) in (0..).zip(&values) {
+                see(world, (topic, partition), offset, value.clone());
+            }
+            let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+            for value in &values {
+                let mut parts = value.split(':');
+                let producer = parts.next().unwrap();
+                let number: u64 = parts.next().unwrap().parse().unwrap();
+                let before = last.insert(producer, number).unwrap_or(0);
+                assert!(
+                    before < number,
+                    "{topic}/{partition}: {producer} sent {number} after {before}"
+                );
+            }
+        }
+    }
+}
+
+fn seeds() -> Vec<u64> {
+    match std::env::var("SEED") {
+        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
+        Err(_) => {
+            let count: u64 = std::env::var("SEEDS")
+                .ok()
+                .and_then(|count| count.parse().ok())
+                .unwrap_or(30);
+            (1..=count).collect()
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_or_seen_survives_everything_once_and_in_order() {
+    let mut acknowledged = 0;
+    let mut duplicates = 0;
+    for seed in seeds() {
+        eprintln!("SEED={seed}");
+        let (_, more, again) = run(seed, 6, 6_000);
+        acknowledged += more;
+        duplicates += again;
+    }
+    eprintln!("{acknowledged} records acknowledged, {duplicates} batches answered as duplicates");
+    assert!(
+        acknowledged > 0 && duplicates > 0,
+        "the test must meet what it is about"
+    );
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    assert_eq!(run(4711, 4, 4_000), run(4711, 4, 4_000));
+}
