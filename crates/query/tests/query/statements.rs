@@ -1,0 +1,131 @@
+//! What may be said, and what is answered to the rest.
+
+use crate::bench::Bench;
+use mainstem_query::QueryOptions;
+
+#[test]
+fn the_catalogue_can_be_asked() {
+    let mut bench = Bench::new();
+    bench.topic("flights", 3, Some("carrier:text"));
+    bench.topic("my-topic", 1, None);
+    bench.handler("flights", 1, 3);
+    let tables = bench.ask("SHOW TABLES");
+    let has = |schema: &str, name: &str| {
+        tables
+            .rows
+            .iter()
+            .any(|row| row[1] == schema && row[2] == name)
+    };
+    assert!(
+        has("public", "flights")
+            && has("public", "my-topic")
+            && has("state", "flights")
+            && has("system", "topics"),
+        "{tables:?}"
+    );
+    let columns = bench.ask("SHOW COLUMNS FROM flights");
+    assert!(
+        columns
+            .rows
+            .iter()
+            .any(|row| row.contains(&"carrier".to_owned())),
+        "{columns:?}"
+    );
+    let described = bench.ask("DESCRIBE state.flights");
+    assert_eq!(described.rows[0][0], "_partition");
+    assert_eq!(bench.value(r#"SELECT count(*) FROM "my-topic""#), "0");
+}
+
+#[test]
+fn the_systems_tables_tell_of_topics_and_partitions() {
+    let mut bench = Bench::new();
+    bench.topic("flights", 3, Some("carrier:text"));
+    bench.numbers("flights", 1, 2, 5);
+    let answer =
+        bench.ask("SELECT name, partitions, records, bytes > 0, schema FROM system.topics");
+    assert_eq!(answer.rows[0][..4], ["flights", "3", "10", "true"]);
+    assert!(answer.rows[0][4].contains("carrier"), "{answer:?}");
+    let answer = bench.ask(
+        "SELECT partition, start_offset, end_offset FROM system.partitions ORDER BY partition",
+    );
+    assert_eq!(
+        answer.rows,
+        [["0", "0", "0"], ["1", "0", "10"], ["2", "0", "0"]]
+    );
+}
+
+#[test]
+fn every_error_has_a_code_and_says_what_to_do() {
+    let mut bench = Bench::new();
+    bench.topic("flights", 1, Some("carrier:text, dep_delay:int"));
+    bench.topic("Flights.Raw", 1, None);
+    bench.numbers("flights", 0, 1, 5);
+    for (sql, code, hint) in [
+        ("SELECT * FORM flights", "sql_syntax", "FROM"),
+        (
+            "SELECT * FROM flihgts",
+            "sql_unknown_table",
+            "did you mean flights?",
+        ),
+        (
+            "SELECT * FROM nothing_like_it",
+            "sql_unknown_table",
+            "SHOW TABLES",
+        ),
+        ("SELECT * FROM flights.raw", "sql_unknown_table", "schema"),
+        (
+            "SELECT * FROM system.topic",
+            "sql_unknown_table",
+            "system.topics",
+        ),
+        (
+            "SELECT carier FROM flights",
+            "sql_unknown_column",
+            "did you mean carrier?",
+        ),
+        (
+            "SELECT carrier, count(*) FROM flights",
+            "sql_invalid",
+            "DESCRIBE",
+        ),
+        ("SELECT nonsense(1)", "sql_invalid", "DESCRIBE"),
+        (
+            "INSERT INTO flights VALUES (1)",
+            "sql_refused",
+            "mainstem produce",
+        ),
+        ("SELECT * INTO copy FROM flights", "sql_refused", "mainstem"),
+        ("CREATE TABLE a AS SELECT 1", "sql_refused", "topic create"),
+        (
+            "SELECT CAST('x' AS INT) FROM flights",
+            "sql_failed",
+            "TRY_CAST",
+        ),
+    ] {
+        let error = bench.try_ask(sql).unwrap_err();
+        assert_eq!(error.code(), code, "{sql}: {error:?}");
+        assert!(
+            error.hint().contains(hint),
+            "{sql}: {} / {}",
+            error,
+            error.hint()
+        );
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+#[test]
+fn a_query_beyond_its_memory_fails_alone() {
+    let mut bench = Bench::with(QueryOptions {
+        memory_bytes: 12 << 20,
+        threads: 2,
+    });
+    bench.topic("numbers", 1, None);
+    bench.numbers("numbers", 0, 100, 1_000);
+    let error = bench
+        .try_ask("SELECT name, count(*) FROM numbers GROUP BY name ORDER BY name")
+        .unwrap_err();
+    assert_eq!(error.code(), "sql_out_of_memory", "{error}");
+    assert!(error.hint().contains("memory.limit"));
+    assert_eq!(bench.value("SELECT sum(n) FROM numbers"), "4999950000");
+}
