@@ -93,6 +93,27 @@ fn names_that_were_not_synced_may_be_undone() {
 }
 
 #[test]
+fn a_name_that_comes_back_has_its_bytes() {
+    let mut came_back = false;
+    for seed in 0..100 {
+        let (disk, _) = with_file();
+        let new = disk.open(Path::new("/d/b"), OpenMode::Create).unwrap();
+        new.write_all_at(b"b", 0).unwrap();
+        new.sync_data().unwrap();
+        drop(new);
+        disk.remove_file(Path::new("/d/b")).unwrap();
+        disk.crash_process();
+        disk.crash_power(seed);
+        // The removal was lost, and the creation was not.
+        if disk.exists(Path::new("/d/b")) {
+            came_back = true;
+            assert_eq!(contents(&disk, "/d/b"), Some(b"b".to_vec()));
+        }
+    }
+    assert!(came_back);
+}
+
+#[test]
 fn after_a_failed_sync_a_later_one_proves_nothing() {
     let mut lost = false;
     for seed in 0..50 {

@@ -265,12 +265,17 @@ impl State {
         }
     }
 
-    /// Removes the files that no name and no handle leads to any more.
+    /// Removes the files that no name and no handle leads to any more, and that no loss of power can bring back.
     fn sweep(&mut self) {
+        let unsynced = self.unsynced.iter().filter_map(|change| match change {
+            Change::Create(_, inode) => Some(inode),
+            Change::Rename(..) | Change::Remove(_) => None,
+        });
         let named: BTreeSet<u64> = self
             .names
             .values()
             .chain(self.durable_names.values())
+            .chain(unsynced)
             .copied()
             .collect();
         self.files
