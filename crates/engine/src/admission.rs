@@ -1,0 +1,400 @@
+//! Admission: the one place where checks are made, offsets and LSNs are given, and frames come to
+//! be. One worker, so that journal order is offset order and no partition needs a lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use mainstem_journal::{Lsn, View, mutation};
+use mainstem_log::{LogOp, PartitionId};
+use mainstem_store::{Family, StoreOp};
+
+use crate::EngineError;
+use crate::budget::Permit;
+use crate::error::AppendError;
+use crate::overlay::{Overlay, Unchanged};
+use crate::producers::{Producers, Verdict};
+use crate::shards::Shards;
+use crate::shared::{Answer, OpenGroup, Pending, Shared};
+use crate::submission::{Append, Appended, Check, Committed, Submission};
+use crate::worker::{Progress, Steps};
+
+/// The leader epoch written into batches: one node leads everything.
+const LEADER_EPOCH: i32 = 0;
+
+/// What admission knows of a partition: ahead of every view.
+pub(crate) struct AdmittedPartition {
+    pub(crate) shard: u16,
+    pub(crate) start: i64,
+    pub(crate) next_offset: i64,
+}
+
+struct FenceState {
+    epoch: u64,
+    /// A submission of this epoch was refused: nothing after it may pass.
+    broken: bool,
+}
+
+pub(crate) struct Admission {
+    shared: Arc<Shared>,
+    next_lsn: Lsn,
+    partitions: HashMap<PartitionId, AdmittedPartition>,
+    producers: Producers,
+    overlay: Overlay,
+    shards: Arc<Shards>,
+    fences: HashMap<Bytes, FenceState>,
+    taken: VecDeque<Pending>,
+}
+
+impl Admission {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        next_lsn: Lsn,
+        partitions: HashMap<PartitionId, AdmittedPartition>,
+        producers: Producers,
+        shards: Arc<Shards>,
+        overlay_floor: Lsn,
+    ) -> Admission {
+        Admission {
+            shared,
+            next_lsn,
+            partitions,
+            producers,
+            overlay: Overlay::new(overlay_floor),
+            shards,
+            fences: HashMap::new(),
+            taken: VecDeque::new(),
+        }
+    }
+
+    /// Decides one submission: a frame in the open group, or a refusal. Either way the answer waits
+    /// in the group, because it has seen the effects of every frame before it. The permit comes
+    /// back to be dropped outside the group's lock: that wakes others.
+    fn admit(&mut self, pending: Pending, open: &mut OpenGroup) -> Permit {
+        let Pending {
+            submission,
+            mut permit,
+            promise,
+        } = pending;
+        let needs_store = !submission.store_ops.is_empty();
+        let fence = submission.checks.iter().find_map(|check| match check {
+            Check::Fence { owner, .. } => Some(owner.clone()),
+            _ => None,
+        });
+        let outcome = self.decide(submission, open);
+        match (&outcome, fence) {
+            (Ok(_), _) if needs_store => open.store_bytes += permit.take_store_bytes(),
+            (Err(error), Some(owner)) if !matches!(error, EngineError::Fenced { .. }) => {
+                if let Some(fence) = self.fences.get_mut(&owner) {
+                    fence.broken = true;
+                }
+            }
+            _ => {}
+        }
+        let needs_store = needs_store && outcome.is_ok();
+        let duplicates = matches!(&outcome, Ok(committed) if committed.appends.iter().flatten().any(|one| one.duplicate));
+        let answer = Answer {
+            promise,
+            outcome,
+            needs_store,
+        };
+        if duplicates && mutation::active(mutation::DUPLICATE_BEFORE_DURABLE) {
+            answer.give();
+            return permit;
+        }
+        open.answers.push(answer);
+        permit
+    }
+
+    fn decide(
+        &mut self,
+        submission: Submission,
+        open: &mut OpenGroup,
+    ) -> Result<Committed, EngineError> {
+        for (index, check) in submission.checks.iter().enumerate() {
+            self.check(index, check)?;
+        }
+        let whole = submission.all_or_nothing
+            || !submission.store_ops.is_empty()
+            || !submission.log_ops.is_empty();
+        if whole {
+            for (index, append) in submission.appends.iter().enumerate() {
+                self.refuse_early(index, append)?;
+            }
+        }
+        let lsn = self.next_lsn;
+        open.builder.begin_frame(lsn);
+        let mut appended_bytes = 0u64;
+        let mut appends = Vec::with_capacity(submission.appends.len());
+        for append in &submission.appends {
+            let outcome = self.append(append, open);
+            if matches!(&outcome, Ok(appended) if !appended.duplicate) {
+                appended_bytes += append.batch.bytes().len() as u64;
+            }
+            appends.push(outcome);
+        }
+        for (shard, op) in &submission.log_ops {
+            open.builder
+                .section(*shard, View::Log, |out| op.encode(out));
+            self.remember_log_op(*shard, op);
+        }
+        self.store_sections(&submission.store_ops, lsn, open);
+        let empty =
+            appended_bytes == 0 && submission.log_ops.is_empty() && submission.store_ops.is_empty();
+        if empty {
+            open.builder.rollback_frame();
+            return Ok(Committed {
+                lsn: Lsn(lsn.0.saturating_sub(1)),
+                appends,
+            });
+        }
+        open.builder.end_frame();
+        open.append_bytes += appended_bytes;
+        self.shared.budget.admitted(appended_bytes);
+        self.shared
+            .positions
+            .admitted
+            .store(lsn.0, Ordering::Release);
+        self.next_lsn = Lsn(lsn.0 + 1);
+        Ok(Committed { lsn, appends })
+    }
+
+    fn check(&mut self, index: usize, check: &Check) -> Result<(), EngineError> {
+        match check {
+            Check::Unchanged { family, key, as_of } => {
+                match self.overlay.unchanged(*family, key, *as_of) {
+                    Unchanged::Yes => Ok(()),
+                    Unchanged::No => Err(EngineError::Conflict { check: index }),
+                    Unchanged::Unknown => Err(EngineError::Stale { check: index }),
+                }
+            }
+            Check::Fence { owner, epoch } => {
+                let fence = self.fences.entry(owner.clone()).or_insert(FenceState {
+                    epoch: *epoch,
+                    broken: false,
+                });
+                if *epoch > fence.epoch {
+                    *fence = FenceState {
+                        epoch: *epoch,
+                        broken: false,
+                    };
+                }
+                if *epoch < fence.epoch || fence.broken {
+                    return Err(EngineError::Fenced {
+                        epoch: *epoch,
+                        current: fence.epoch,
+                    });
+                }
+                Ok(())
+            }
+            Check::NextOffset { partition, offset } => {
+                let found = self.partitions.get(partition);
+                let error = match found {
+                    None => AppendError::UnknownPartition(*partition),
+                    Some(found) if found.next_offset == *offset => return Ok(()),
+                    Some(found) => AppendError::NextOffset {
+                        expected: *offset,
+                        actual: found.next_offset,
+                    },
+                };
+                Err(EngineError::Append { index, error })
+            }
+        }
+    }
+
+    /// What would refuse this append, before anything of an all-or-nothing submission is done.
+    fn refuse_early(&self, index: usize, append: &Append) -> Result<(), EngineError> {
+        if append.batch.header().producer_id >= 0 {
+            return Err(EngineError::Invalid(
+                "an all-or-nothing submission carries no producer sequences",
+            ));
+        }
+        if !self.partitions.contains_key(&append.partition) {
+            let error = AppendError::UnknownPartition(append.partition);
+            return Err(EngineError::Append { index, error });
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, append: &Append, open: &mut OpenGroup) -> Result<Appended, AppendError> {
+        let partition = append.partition;
+        let known = self
+            .partitions
+            .get_mut(&partition)
+            .ok_or(AppendError::UnknownPartition(partition))?;
+        let header = append.batch.header();
+        match self.producers.judge(partition, header) {
+            Verdict::Refuse(error) => return Err(error),
+            Verdict::Duplicate {
+                base_offset,
+                last_offset,
+            } => {
+                return Ok(Appended {
+                    base_offset,
+                    last_offset,
+                    duplicate: true,
+                    log_start: known.start,
+                });
+            }
+            Verdict::Accept => {}
+        }
+        let base_offset = known.next_offset;
+        let mut header = *header;
+        header.base_offset = base_offset;
+        let last_offset = header.last_offset();
+        known.next_offset = last_offset + 1;
+        let log_start = known.start;
+        open.builder.section(known.shard, View::Log, |out| {
+            mainstem_log::encode_append(
+                out,
+                partition,
+                append.batch.bytes(),
+                base_offset,
+                LEADER_EPOCH,
+            );
+        });
+        self.producers.observe(partition, &header);
+        Ok(Appended {
+            base_offset,
+            last_offset,
+            duplicate: false,
+            log_start,
+        })
+    }
+
+    fn remember_log_op(&mut self, shard: u16, op: &LogOp) {
+        match op {
+            LogOp::CreatePartition { partition } => {
+                self.shards.insert(*partition, shard);
+                self.partitions
+                    .entry(*partition)
+                    .or_insert(AdmittedPartition {
+                        shard,
+                        start: 0,
+                        next_offset: 0,
+                    });
+            }
+            LogOp::RemovePartition { partition } => {
+                self.partitions.remove(partition);
+                self.producers.remove_partition(*partition);
+            }
+            LogOp::SetStart { partition, offset } => {
+                if let Some(known) = self.partitions.get_mut(partition) {
+                    known.start = known.start.max(*offset).min(known.next_offset);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// One section for each run of operations in the same shard.
+    fn store_sections(&mut self, ops: &[StoreOp], lsn: Lsn, open: &mut OpenGroup) {
+        for run in ops.chunk_by(|a, b| a.shard() == b.shard()) {
+            let Some(first) = run.first() else { continue };
+            open.builder.section(first.shard(), View::Store, |out| {
+                run.iter().for_each(|op| op.encode(out))
+            });
+        }
+        for op in ops
+            .iter()
+            .filter(|op| matches!(op.family, Family::Catalog | Family::Offsets))
+        {
+            self.overlay.written(op.family, &op.key, lsn);
+        }
+    }
+
+    /// Ends once the engine is closing and nothing came in the last moment.
+    fn end(&self) -> Progress {
+        if !self.shared.closing() {
+            return Progress::Idle;
+        }
+        let queue = self.shared.queue.lock();
+        if !queue.is_empty() {
+            return Progress::Worked;
+        }
+        self.shared
+            .life
+            .admission_ended
+            .store(true, Ordering::Release);
+        drop(queue);
+        self.shared.signals.journal.notify();
+        Progress::Stopped
+    }
+
+    /// What no journal could hold is refused before it is admitted.
+    fn shortage(&self, pending: &Pending) -> Option<EngineError> {
+        let bytes = pending.submission.size_bytes();
+        let limit_bytes = self.shared.options.max_frame_bytes;
+        if bytes > limit_bytes {
+            return Some(EngineError::TooLarge { bytes, limit_bytes });
+        }
+        let free_bytes = self.shared.positions.free_bytes.load(Ordering::Acquire);
+        let needed_bytes = self.shared.options.min_free_bytes;
+        // Deleting must stay possible on a full disk: it is the remedy.
+        (free_bytes < needed_bytes && !pending.submission.appends.is_empty()).then_some(
+            EngineError::DiskFull {
+                free_bytes,
+                needed_bytes,
+            },
+        )
+    }
+}
+
+impl Steps for Admission {
+    fn step(&mut self) -> Progress {
+        if let Some(error) = self.shared.poison() {
+            self.shared.fail_everything(&error);
+            self.taken
+                .drain(..)
+                .for_each(|pending| pending.promise.resolve(Err(error.clone())));
+        }
+        if self.taken.is_empty() {
+            std::mem::swap(&mut self.taken, &mut *self.shared.queue.lock());
+        }
+        if self.taken.is_empty() {
+            return self.end();
+        }
+        let shared = self.shared.clone();
+        let mut spent = Vec::new();
+        let mut open = shared.open_group.lock();
+        let mut budget = shared.options.admission_bytes_per_lock;
+        while open.builder.payload_bytes() < shared.options.group_bytes && budget > 0 {
+            let Some(pending) = self.taken.pop_front() else {
+                break;
+            };
+            budget = budget.saturating_sub(pending.submission.size_bytes());
+            match self.shortage(&pending) {
+                Some(error) => {
+                    let fence = pending
+                        .submission
+                        .checks
+                        .iter()
+                        .find_map(|check| match check {
+                            Check::Fence { owner, .. } => Some(owner),
+                            _ => None,
+                        });
+                    if let Some(fence) = fence.and_then(|owner| self.fences.get_mut(owner)) {
+                        fence.broken = true;
+                    }
+                    open.answers.push(Answer {
+                        promise: pending.promise,
+                        outcome: Err(error),
+                        needs_store: false,
+                    });
+                }
+                None => spent.push(self.admit(pending, &mut open)),
+            }
+        }
+        let full = open.builder.payload_bytes() >= shared.options.group_bytes;
+        drop(open);
+        drop(spent);
+        shared.signals.journal.notify();
+        // A full group waits for the journal, which rings when it has taken it.
+        if full && !self.taken.is_empty() {
+            Progress::Idle
+        } else {
+            Progress::Worked
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The background worker: moves the log's tail into segments, makes room in memory, and writes
+//! checkpoints, after which journal files are recycled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mainstem_journal::Lsn;
+use mainstem_log::{PartitionId, PartitionState};
+use mainstem_store::{Family, StoreOp};
+
+use crate::EngineError;
+use crate::keys::{self, CheckpointMark};
+use crate::producers::Producers;
+use crate::shards::Shards;
+use crate::shared::{ApplyItem, Shared};
+use crate::ticket::{Ticket, ticket};
+use crate::worker::{Progress, Steps};
+
+/// How often an idle background worker looks around.
+const IDLE_MS: u64 = 1_000;
+
+pub(crate) struct Background {
+    pub(crate) shared: Arc<Shared>,
+    /// The checkpoint's copy: it moves with what is flushed, so that it is exact as of that position.
+    pub(crate) producers: Producers,
+    pub(crate) shards: Arc<Shards>,
+    pub(crate) recycle_to: Arc<AtomicU64>,
+    phase: Phase,
+    journal_bytes_at_checkpoint: u64,
+    idle_ticks: u64,
+}
+
+enum Phase {
+    Rest,
+    /// The checkpoint's records are with the store's worker, which stands at or past `lsn` when it
+    /// has written them.
+    Writing {
+        lsn: Lsn,
+        written: Ticket<()>,
+    },
+}
+
+impl Background {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        producers: Producers,
+        shards: Arc<Shards>,
+        recycle_to: Arc<AtomicU64>,
+    ) -> Background {
+        Background {
+            shared,
+            producers,
+            shards,
+            recycle_to,
+            phase: Phase::Rest,
+            journal_bytes_at_checkpoint: 0,
+            idle_ticks: 0,
+        }
+    }
+
+    fn try_step(&mut self) -> Result<Progress, EngineError> {
+        self.look_up_free_space();
+        match std::mem::replace(&mut self.phase, Phase::Rest) {
+            Phase::Writing { lsn, written } if !written.is_ready() => {
+                self.phase = Phase::Writing { lsn, written };
+                // The tail must not grow without bound while the store is slow.
+                self.make_room()
+            }
+            Phase::Writing { lsn, written } => {
+                written.wait()?;
+                self.finish_checkpoint(lsn)?;
+                Ok(Progress::Worked)
+            }
+            Phase::Rest if self.checkpoint_due() => {
+                self.begin_checkpoint()?;
+                Ok(Progress::Worked)
+            }
+            Phase::Rest if self.ending() => Ok(Progress::Stopped),
+            Phase::Rest => self.make_room(),
+        }
+    }
+
+    fn ending(&self) -> bool {
+        self.shared.life.journal_ended.load(Ordering::Acquire)
+    }
+
+    fn applied(&self) -> Lsn {
+        Lsn(self.shared.positions.log_applied.load(Ordering::Acquire))
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        if self.applied().0 <= self.shared.positions.checkpoint.load(Ordering::Acquire) {
+            return false;
+        }
+        let written = self.shared.positions.journal_bytes.load(Ordering::Acquire)
+            - self.journal_bytes_at_checkpoint;
+        self.ending()
+            || written >= self.shared.options.checkpoint_bytes
+            || self.idle_ticks * IDLE_MS >= self.shared.options.checkpoint_idle_ms
+    }
+
+    fn flush(&mut self, upto: Lsn) -> Result<(), EngineError> {
+        let producers = &mut self.producers;
+        self.shared.log.flush(upto, &mut |partition, header| {
+            producers.observe(partition, header)
+        })?;
+        Ok(())
+    }
+
+    fn make_room(&mut self) -> Result<Progress, EngineError> {
+        let shared = self.shared.clone();
+        let pressed = shared.budget.under_pressure();
+        let unflushed = shared.log.unflushed_bytes();
+        let flushes = unflushed >= shared.options.flush_bytes || (pressed && unflushed > 0);
+        if flushes {
+            self.flush(self.applied())?;
+        }
+        // What is flushed stays as a cache for readers near the end, unless writers need the room.
+        let keep = if pressed {
+            shared.budget.limit_bytes() / 4
+        } else {
+            shared.budget.limit_bytes() / 2
+        };
+        let evicts = shared.log.tail_bytes() > keep;
+        if evicts {
+            shared.log.evict(keep);
+        }
+        shared.budget.tail_is(shared.log.tail_bytes());
+        Ok(if flushes {
+            Progress::Worked
+        } else {
+            Progress::IdleFor { wait_ms: IDLE_MS }
+        })
+    }
+
+    /// Everything up to the log's position goes to segments and is synced; then the records of what
+    /// changed are sent through the store's queue, behind every store operation up to there.
+    fn begin_checkpoint(&mut self) -> Result<(), EngineError> {
+        let lsn = self.applied();
+        self.journal_bytes_at_checkpoint =
+            self.shared.positions.journal_bytes.load(Ordering::Acquire);
+        self.idle_ticks = 0;
+        self.flush(lsn)?;
+        self.shared.log.sync()?;
+        let mut ops = Vec::new();
+        for record in self.shared.log.records() {
+            ops.push(self.partition_op(record.partition, &record));
+        }
+        for (partition, producer_id, state) in self.producers.take_changes() {
+            let key = keys::producer_key(partition, producer_id);
+            ops.push(StoreOp {
+                family: Family::Catalog,
+                key,
+                value: state.map(|state| keys::encode_producer(&state)),
+            });
+        }
+        let mark = CheckpointMark {
+            journal_id: self.shared.journal_id,
+            lsn,
+        };
+        ops.push(StoreOp::put(
+            Family::Catalog,
+            keys::checkpoint_key(),
+            keys::encode_checkpoint(mark),
+        ));
+        let (promise, written) = ticket();
+        self.shared
+            .apply_queue
+            .lock()
+            .push_back(ApplyItem::Checkpoint { ops, promise });
+        self.shared.signals.store.notify();
+        self.phase = Phase::Writing { lsn, written };
+        Ok(())
+    }
+
+    fn partition_op(
+        &mut self,
+        partition: PartitionId,
+        record: &mainstem_log::PartitionRecord,
+    ) -> StoreOp {
+        let key = keys::partition_key(partition);
+        if matches!(record.state, PartitionState::Removed) {
+            self.producers.remove_partition(partition);
+            self.shards.remove(partition);
+            return StoreOp::delete(Family::Catalog, key);
+        }
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        StoreOp::put(
+            Family::Catalog,
+            key,
+            keys::encode_partition(self.shards.get(partition), &bytes),
+        )
+    }
+
+    /// The records are written: once they are on disk, nothing before `lsn` is needed any more.
+    fn finish_checkpoint(&mut self, lsn: Lsn) -> Result<(), EngineError> {
+        self.shared.store.flush()?;
+        self.shared
+            .positions
+            .checkpoint
+            .store(lsn.0, Ordering::Release);
+        self.shared.log.remove_files(lsn)?;
+        self.recycle_to.store(lsn.0, Ordering::Release);
+        self.shared.signals.journal.notify();
+        Ok(())
+    }
+
+    fn look_up_free_space(&self) {
+        if let Ok(free_bytes) = self.shared.disk.free_bytes(&self.shared.dir) {
+            self.shared
+                .positions
+                .free_bytes
+                .store(free_bytes, Ordering::Release);
+        }
+    }
+
+    fn end(&self) -> Progress {
+        self.shared
+            .life
+            .background_ended
+            .store(true, Ordering::Release);
+        self.shared.signals.store.notify();
+        Progress::Stopped
+    }
+}
+
+impl Steps for Background {
+    fn step(&mut self) -> Progress {
+        if self.shared.poison().is_some() {
+            return if self.ending() {
+                self.end()
+            } else {
+                Progress::Idle
+            };
+        }
+        match self.try_step() {
+            Ok(Progress::Stopped) => self.end(),
+            Ok(progress) => progress,
+            Err(error) => {
+                self.shared.set_poison(&error);
+                Progress::Worked
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.idle_ticks += 1;
+    }
+}

@@ -1,0 +1,246 @@
+//! The journal's worker: takes the open group, makes it durable, applies it to the log, answers.
+//!
+//! Applying to the log is memory only, so it is done here; what touches the store goes on to the
+//! store's worker in the same order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use std::collections::VecDeque;
+
+use mainstem_journal::{Group, Lsn, Medium, View};
+use mainstem_log::LogOp;
+
+use crate::EngineError;
+use crate::shared::{Answer, ApplyItem, OpenGroup, Shared};
+use crate::snapshot::Snapshot;
+use crate::ticket::Promise;
+use crate::worker::{Progress, Steps};
+
+pub(crate) struct Commit<M: Medium> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) medium: M,
+    /// How far the background worker lets journal files be recycled.
+    pub(crate) recycle_to: Arc<AtomicU64>,
+    recycled_to: u64,
+    marked: bool,
+    in_flight: VecDeque<InFlight>,
+}
+
+/// What waits for a group that the medium has.
+struct InFlight {
+    answers: Vec<Answer>,
+    barriers: Vec<Promise<Snapshot>>,
+    append_bytes: u64,
+    store_bytes: u64,
+}
+
+impl<M: Medium> Commit<M> {
+    pub(crate) fn new(shared: Arc<Shared>, medium: M, recycle_to: Arc<AtomicU64>) -> Commit<M> {
+        Commit {
+            shared,
+            medium,
+            recycle_to,
+            recycled_to: 0,
+            marked: true,
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    fn try_step(&mut self) -> Result<Progress, EngineError> {
+        let recycle_to = self.recycle_to.load(Ordering::Acquire);
+        if recycle_to > self.recycled_to {
+            self.medium.recycle(Lsn(recycle_to))?;
+            self.recycled_to = recycle_to;
+        }
+        let open = self.shared.take_open_group();
+        if open.is_empty() {
+            return self.quiet();
+        }
+        // Room for more: admission may be waiting for it.
+        self.shared.signals.admission.notify();
+        let OpenGroup {
+            mut builder,
+            answers,
+            append_bytes,
+            store_bytes,
+            barriers,
+        } = open;
+        if builder.is_empty() {
+            self.finish(answers, barriers);
+            return Ok(Progress::Worked);
+        }
+        self.shared
+            .positions
+            .journal_bytes
+            .fetch_add(builder.payload_bytes() as u64, Ordering::AcqRel);
+        self.shared.positions.groups.fetch_add(1, Ordering::AcqRel);
+        self.in_flight.push_back(InFlight {
+            answers,
+            barriers,
+            append_bytes,
+            store_bytes,
+        });
+        self.medium.submit(builder.seal())?;
+        self.marked = false;
+        while !self.in_flight.is_empty() {
+            for group in self.medium.drive()? {
+                self.apply(group)?;
+            }
+        }
+        Ok(Progress::Worked)
+    }
+
+    /// A group is durable: the log shows it, then answers are given.
+    fn apply(&mut self, group: Group) -> Result<(), EngineError> {
+        let waiting = self
+            .in_flight
+            .pop_front()
+            .ok_or(EngineError::Invalid("the medium returned a group twice"))?;
+        let last_lsn = group.last_lsn();
+        self.shared
+            .positions
+            .durable
+            .store(last_lsn.0, Ordering::Release);
+        let touches_store = apply_to_log(&self.shared, &group)?;
+        self.shared.log.finish_group(last_lsn);
+        self.shared
+            .budget
+            .applied(waiting.append_bytes, self.shared.log.tail_bytes());
+        let InFlight {
+            answers,
+            barriers,
+            store_bytes,
+            ..
+        } = waiting;
+        let (store_answers, answers): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|answer| answer.needs_store);
+        if touches_store {
+            self.shared.apply_queue.lock().push_back(ApplyItem::Group {
+                group,
+                store_bytes,
+                answers: store_answers,
+            });
+            self.shared.signals.store.notify();
+        }
+        // Only now: a checkpoint that reads this position finds the store's part in the queue before its own.
+        self.shared
+            .positions
+            .log_applied
+            .store(last_lsn.0, Ordering::Release);
+        self.finish(answers, barriers);
+        Ok(())
+    }
+
+    fn finish(&mut self, answers: Vec<Answer>, barriers: Vec<Promise<Snapshot>>) {
+        for answer in answers {
+            answer.give();
+        }
+        for promise in barriers {
+            let log = self.shared.log.snapshot();
+            self.shared
+                .apply_queue
+                .lock()
+                .push_back(ApplyItem::Barrier { log, promise });
+            self.shared.signals.store.notify();
+        }
+        if self.shared.log.unflushed_bytes() >= self.shared.options.flush_bytes {
+            self.shared.signals.background.notify();
+        }
+    }
+
+    fn quiet(&mut self) -> Result<Progress, EngineError> {
+        if self.medium.has_background_work() {
+            self.medium.drive()?;
+            return Ok(Progress::Worked);
+        }
+        if self.shared.life.admission_ended.load(Ordering::Acquire) {
+            self.medium.mark_idle()?;
+            return Ok(self.end());
+        }
+        Ok(if self.marked {
+            Progress::Idle
+        } else {
+            Progress::IdleFor {
+                wait_ms: self.shared.options.idle_mark_ms,
+            }
+        })
+    }
+
+    /// Ends, unless a snapshot was asked for in the last moment.
+    fn end(&self) -> Progress {
+        let open = self.shared.open_group.lock();
+        if !open.is_empty() {
+            return Progress::Worked;
+        }
+        self.shared
+            .life
+            .journal_ended
+            .store(true, Ordering::Release);
+        drop(open);
+        self.shared.signals.background.notify();
+        Progress::Stopped
+    }
+
+    fn fail(&mut self, error: &EngineError) {
+        for waiting in self.in_flight.drain(..) {
+            waiting
+                .answers
+                .into_iter()
+                .for_each(|answer| answer.fail(error));
+            waiting
+                .barriers
+                .into_iter()
+                .for_each(|promise| promise.resolve(Err(error.clone())));
+        }
+    }
+}
+
+impl<M: Medium> Steps for Commit<M> {
+    fn step(&mut self) -> Progress {
+        if let Some(error) = self.shared.poison() {
+            self.fail(&error);
+            self.shared.fail_everything(&error);
+            let ended = self.shared.life.admission_ended.load(Ordering::Acquire);
+            return if ended { self.end() } else { Progress::Idle };
+        }
+        self.try_step().unwrap_or_else(|error| {
+            let error = self.shared.set_poison(&error);
+            self.fail(&error);
+            Progress::Worked
+        })
+    }
+
+    /// After a few idle milliseconds an empty group records the last one, so that damage in it can
+    /// be told from a torn write.
+    fn tick(&mut self) {
+        if self.marked || self.shared.poison().is_some() {
+            return;
+        }
+        match self.medium.mark_idle() {
+            Ok(()) => self.marked = true,
+            Err(error) => {
+                self.shared.set_poison(&error.into());
+            }
+        }
+    }
+}
+
+/// Applies a group's log operations; says whether there are store operations too. The same for a
+/// group just committed and for one replayed.
+pub(crate) fn apply_to_log(shared: &Shared, group: &Group) -> Result<bool, EngineError> {
+    let mut touches_store = false;
+    for frame in group.frames() {
+        for section in frame.sections() {
+            match section.view {
+                View::Store => touches_store = true,
+                View::Log => {
+                    for op in LogOp::decode_all(&section.body) {
+                        shared.log.apply(frame.lsn, op?)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(touches_store)
+}

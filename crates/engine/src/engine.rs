@@ -1,0 +1,155 @@
+//! The handle that everything above the engine holds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use mainstem_journal::Lsn;
+use mainstem_log::Log;
+use mainstem_store::{Store, StoreSnapshot};
+
+use crate::EngineError;
+use crate::budget::Permit;
+use crate::shared::{Pending, Shared};
+use crate::snapshot::Snapshot;
+use crate::submission::{Committed, Submission};
+use crate::ticket::{Ticket, ticket};
+
+/// The only door to journal, log and store. Cheap to clone; its [`crate::Worker`]s move it.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Where the engine stands.
+#[derive(Clone, Debug)]
+pub struct EngineStatus {
+    /// The journal's identity, made with the data directory.
+    pub journal_id: u128,
+    /// The newest frame given an LSN.
+    pub admitted_lsn: Lsn,
+    /// The newest frame on disk.
+    pub durable_lsn: Lsn,
+    /// The newest frame that the store shows. Frames that do not touch the store do not move it.
+    pub store_applied_lsn: Lsn,
+    /// Recovery would begin after this frame.
+    pub checkpoint_lsn: Lsn,
+    /// Groups synced since the engine was opened.
+    pub groups: u64,
+    /// Bytes written to the journal since the engine was opened.
+    pub journal_bytes: u64,
+    /// Bytes of records held in memory.
+    pub memory_used_bytes: u64,
+    /// The limit of that, at which writers wait.
+    pub memory_limit_bytes: u64,
+    /// Bytes free on the data directory's disk.
+    pub disk_free_bytes: u64,
+    /// Why writes have stopped, if they have.
+    pub poisoned: Option<String>,
+}
+
+impl Engine {
+    /// Asks for room for a submission of `bytes`, in the order of asking. This is the back-pressure:
+    /// the ticket resolves when there is room.
+    pub fn reserve(&self, bytes: usize) -> Ticket<Permit> {
+        self.reserve_with_store(bytes, 0)
+    }
+
+    /// Like [`Engine::reserve`], for a submission of which `store_bytes` go to the store: it also
+    /// waits for a store that is behind, which plain appends do not.
+    pub fn reserve_with_store(&self, bytes: usize, store_bytes: usize) -> Ticket<Permit> {
+        if let Some(error) = self.shared.poison() {
+            return Ticket::ready(Err(error));
+        }
+        self.shared.budget.reserve(bytes, store_bytes)
+    }
+
+    /// Hands a submission over. The ticket resolves once its frame is durable and every view it
+    /// touches shows it, or it is refused; a refusal too waits for everything it has seen.
+    /// Submissions are admitted in the order of the calls, so a caller may have several under way.
+    pub fn submit(&self, submission: Submission, permit: Permit) -> Ticket<Committed> {
+        if let Some(error) = self.shared.poison() {
+            return Ticket::ready(Err(error));
+        }
+        let (promise, ticket) = ticket();
+        {
+            let mut queue = self.shared.queue.lock();
+            if self.shared.closing() {
+                return Ticket::ready(Err(EngineError::Closed));
+            }
+            queue.push_back(Pending {
+                submission,
+                permit,
+                promise,
+            });
+        }
+        self.shared.signals.admission.notify();
+        ticket
+    }
+
+    /// The log as it is now, for reads. Only what is durable is ever in it.
+    pub fn log(&self) -> &Log {
+        &self.shared.log
+    }
+
+    /// The store as it is now, for reads.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// The newest frame on disk.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.shared.durable_lsn()
+    }
+
+    /// The store at one moment, with the position to name in [`crate::Check::Unchanged`].
+    pub fn read_at(&self) -> Result<(Lsn, Arc<dyn StoreSnapshot>), EngineError> {
+        let snapshot = self.shared.store.snapshot()?;
+        let as_of = snapshot
+            .applied()?
+            .map_or(Lsn(0), |applied| Lsn(applied.lsn));
+        Ok((as_of, snapshot))
+    }
+
+    /// Log and store at one and the same frame: the newest durable one.
+    pub fn snapshot(&self) -> Ticket<Snapshot> {
+        if let Some(error) = self.shared.poison() {
+            return Ticket::ready(Err(error));
+        }
+        let (promise, ticket) = ticket();
+        {
+            let mut open = self.shared.open_group.lock();
+            if self.shared.life.journal_ended.load(Ordering::Acquire) {
+                return Ticket::ready(Err(EngineError::Closed));
+            }
+            open.barriers.push(promise);
+        }
+        self.shared.signals.journal.notify();
+        ticket
+    }
+
+    /// Where the engine stands.
+    pub fn status(&self) -> EngineStatus {
+        let at = &self.shared.positions;
+        EngineStatus {
+            journal_id: self.shared.journal_id,
+            admitted_lsn: Lsn(at.admitted.load(Ordering::Acquire)),
+            durable_lsn: Lsn(at.durable.load(Ordering::Acquire)),
+            store_applied_lsn: Lsn(at.store_applied.load(Ordering::Acquire)),
+            checkpoint_lsn: Lsn(at.checkpoint.load(Ordering::Acquire)),
+            groups: at.groups.load(Ordering::Acquire),
+            journal_bytes: at.journal_bytes.load(Ordering::Acquire),
+            memory_used_bytes: self.shared.budget.used_bytes(),
+            memory_limit_bytes: self.shared.budget.limit_bytes(),
+            disk_free_bytes: at.free_bytes.load(Ordering::Acquire),
+            poisoned: self.shared.poison().map(|error| error.to_string()),
+        }
+    }
+
+    /// Asks for a clean stop: what is admitted is finished, a checkpoint is taken, then the workers
+    /// stop. Whoever drives them waits for that.
+    pub fn close(&self) {
+        self.shared.life.closing.store(true, Ordering::Release);
+        self.shared.budget.close(&EngineError::Closed);
+        self.shared.wake_all();
+    }
+}

@@ -1,0 +1,52 @@
+//! How the engine is set up.
+
+use mainstem_journal::JournalOptions;
+use mainstem_log::LogOptions;
+
+/// Sizes and limits. The defaults suit a node of 1 GiB.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Bytes of records in memory at most: queued, being committed, or in the log's tail. Writers wait beyond it.
+    pub memory_bytes: u64,
+    /// Bytes for the store that may be admitted and not yet applied. Only writers to the store wait for it.
+    pub store_backlog_bytes: u64,
+    /// The tail is written to segments once this much of it is not.
+    pub flush_bytes: u64,
+    /// A group is closed at this size.
+    pub group_bytes: usize,
+    /// One submission may be this large.
+    pub max_frame_bytes: usize,
+    /// How much admission copies before it lets the journal have the open group.
+    pub admission_bytes_per_lock: usize,
+    /// After so long without work, an empty group records the last one.
+    pub idle_mark_ms: u64,
+    /// A checkpoint is taken after this much journal.
+    pub checkpoint_bytes: u64,
+    /// And after so long without work.
+    pub checkpoint_idle_ms: u64,
+    /// With less free space than this on the disk, appends are refused.
+    pub min_free_bytes: u64,
+    /// The journal's files.
+    pub journal: JournalOptions,
+    /// The log's segments.
+    pub log: LogOptions,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        EngineOptions {
+            memory_bytes: 256 << 20,
+            store_backlog_bytes: 64 << 20,
+            flush_bytes: 32 << 20,
+            group_bytes: 4 << 20,
+            max_frame_bytes: 16 << 20,
+            admission_bytes_per_lock: 1 << 20,
+            idle_mark_ms: 5,
+            checkpoint_bytes: 256 << 20,
+            checkpoint_idle_ms: 10_000,
+            min_free_bytes: 256 << 20,
+            journal: JournalOptions::default(),
+            log: LogOptions::default(),
+        }
+    }
+}

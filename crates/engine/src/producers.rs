@@ -1,0 +1,177 @@
+//! What is remembered of idempotent producers: per partition and producer id, the epoch and the
+//! last five batches (Kafka's rules, KIP-98 and KIP-360). It is all read off batch headers, so it
+//! lives in memory, once for admission and once for the checkpoint, and is stored only with a checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use mainstem_log::PartitionId;
+use mainstem_record::BatchHeader;
+
+use crate::error::AppendError;
+
+/// How many batches a retry may reach back.
+const REMEMBERED_BATCHES: usize = 5;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProducerState {
+    pub(crate) epoch: i16,
+    pub(crate) batches: VecDeque<RememberedBatch>,
+    pub(crate) last_timestamp_ms: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RememberedBatch {
+    pub(crate) base_sequence: i32,
+    pub(crate) last_sequence: i32,
+    pub(crate) base_offset: i64,
+    pub(crate) last_offset: i64,
+}
+
+/// What becomes of a batch.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Accept,
+    Duplicate { base_offset: i64, last_offset: i64 },
+    Refuse(AppendError),
+}
+
+/// All producers of all partitions.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Producers {
+    states: BTreeMap<(PartitionId, i64), ProducerState>,
+    changed: BTreeSet<(PartitionId, i64)>,
+}
+
+/// The sequence `count` after `sequence`; sequences wrap from `i32::MAX` to 0.
+fn advance(sequence: i32, count: i32) -> i32 {
+    ((i64::from(sequence) + i64::from(count)) % (i64::from(i32::MAX) + 1)) as i32
+}
+
+impl Producers {
+    /// Judges a batch against what is remembered; changes nothing.
+    pub(crate) fn judge(&self, partition: PartitionId, header: &BatchHeader) -> Verdict {
+        let producer_id = header.producer_id;
+        if producer_id < 0 {
+            return Verdict::Accept;
+        }
+        // An unknown producer may begin anywhere: its state may have expired (KIP-360).
+        let Some(state) = self.states.get(&(partition, producer_id)) else {
+            return Verdict::Accept;
+        };
+        if header.producer_epoch < state.epoch {
+            return Verdict::Refuse(AppendError::InvalidProducerEpoch {
+                producer_id,
+                current: state.epoch,
+                got: header.producer_epoch,
+            });
+        }
+        let got = header.base_sequence;
+        if header.producer_epoch > state.epoch {
+            return match got {
+                0 => Verdict::Accept,
+                _ => Verdict::Refuse(AppendError::OutOfOrderSequence {
+                    producer_id,
+                    expected: 0,
+                    got,
+                }),
+            };
+        }
+        let last_sequence = advance(got, header.last_offset_delta);
+        let seen = |batch: &&RememberedBatch| {
+            batch.base_sequence == got && batch.last_sequence == last_sequence
+        };
+        if let Some(batch) = state.batches.iter().find(seen) {
+            return Verdict::Duplicate {
+                base_offset: batch.base_offset,
+                last_offset: batch.last_offset,
+            };
+        }
+        let expected = state
+            .batches
+            .back()
+            .map_or(0, |batch| advance(batch.last_sequence, 1));
+        if got == expected {
+            return Verdict::Accept;
+        }
+        // Half the circle behind is a retry from long ago, half ahead is a gap.
+        let behind = (i64::from(expected) - i64::from(got)).rem_euclid(i64::from(i32::MAX) + 1);
+        if behind <= i64::from(i32::MAX) / 2 {
+            Verdict::Refuse(AppendError::DuplicateSequence { producer_id, got })
+        } else {
+            Verdict::Refuse(AppendError::OutOfOrderSequence {
+                producer_id,
+                expected,
+                got,
+            })
+        }
+    }
+
+    /// Remembers a batch that was appended. Remembering it again changes nothing.
+    pub(crate) fn observe(&mut self, partition: PartitionId, header: &BatchHeader) {
+        if header.producer_id < 0 {
+            return;
+        }
+        let key = (partition, header.producer_id);
+        let state = self.states.entry(key).or_insert_with(|| ProducerState {
+            epoch: header.producer_epoch,
+            batches: VecDeque::with_capacity(REMEMBERED_BATCHES),
+            last_timestamp_ms: header.max_timestamp_ms,
+        });
+        if state
+            .batches
+            .back()
+            .is_some_and(|last| header.base_offset <= last.last_offset)
+        {
+            return;
+        }
+        if state.epoch != header.producer_epoch {
+            state.epoch = header.producer_epoch;
+            state.batches.clear();
+        }
+        if state.batches.len() == REMEMBERED_BATCHES {
+            state.batches.pop_front();
+        }
+        state.batches.push_back(RememberedBatch {
+            base_sequence: header.base_sequence,
+            last_sequence: advance(header.base_sequence, header.last_offset_delta),
+            base_offset: header.base_offset,
+            last_offset: header.last_offset(),
+        });
+        state.last_timestamp_ms = header.max_timestamp_ms;
+        self.changed.insert(key);
+    }
+
+    /// Forgets a partition that is gone.
+    pub(crate) fn remove_partition(&mut self, partition: PartitionId) {
+        let keys: Vec<_> = self
+            .states
+            .range((partition, i64::MIN)..=(partition, i64::MAX))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            self.states.remove(&key);
+            self.changed.insert(key);
+        }
+    }
+
+    pub(crate) fn insert(
+        &mut self,
+        partition: PartitionId,
+        producer_id: i64,
+        state: ProducerState,
+    ) {
+        self.states.insert((partition, producer_id), state);
+    }
+
+    /// What changed since the last call; `None` for what is forgotten.
+    pub(crate) fn take_changes(&mut self) -> Vec<(PartitionId, i64, Option<ProducerState>)> {
+        std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|key| (key.0, key.1, self.states.get(&key).cloned()))
+            .collect()
+    }
+
+    pub(crate) fn forget_changes(&mut self) {
+        self.changed.clear();
+    }
+}
