@@ -212,7 +212,7 @@ impl Store for MemoryStore {
             versions.push((batch, op.value.as_deref().map(Bytes::copy_from_slice)));
             prune(versions, &seen);
         }
-        if disk.own_flushes && disk.random() % OWN_FLUSH_EVERY == 0 {
+        if disk.own_flushes && disk.random().is_multiple_of(OWN_FLUSH_EVERY) {
             disk.flush();
         }
         Ok(())
