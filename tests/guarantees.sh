@@ -1,6 +1,6 @@
 #!/bin/sh
 # The promises of docs/guarantees.md, each with its long test.
-#   KILLS=50      kill -9 of the real binary so often, and twenty times that in process
+#   KILLS=50      kill -9 of the real binary so often, and 400 times that in process
 #   MUTATE=NAME   show instead that this deliberate fault is found; `list` names them, `all` takes one after the other
 set -eu
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ case ${MUTATE:-} in
     $cargo build --release --bin mainstem --bin guarantees
     "$target/release/guarantees" --kills "${KILLS:-50}"
     echo 'The tests can fail: each deliberate fault must be found.'
-    MUTATE=all exec "$0"
+    MUTATE=all exec tests/guarantees.sh
     ;;
 *)
     # Another feature: our own crates from the journal upwards are built once more, and kept beside the honest ones, so

@@ -8,9 +8,10 @@ use mainstem_guarantees::server::{self, MemoryPlan, Plan};
 use mainstem_guarantees::simulation::{self, Length};
 use mainstem_guarantees::{Failure, Tally};
 
-const USAGE: &str = "guarantees [--kills N] [--only simulation|poison|server|memory] [--mutation NAME|list]
+const USAGE: &str =
+    "guarantees [--kills N] [--only simulation|poison|server|memory] [--mutation NAME|list]
 
-  --kills N        kill -9 of the real binary so often, and twenty times that in process (default 50)
+  --kills N        kill -9 of the real binary so often, and 400 times that in process (default 50)
   --only NAME      one part alone; `memory` is in no other run: 4 GiB through a server of 1 GiB
   --memory         the same as --only memory
   --mutation NAME  show that this deliberate fault is found (a build with the feature `mutations`)
@@ -18,7 +19,7 @@ const USAGE: &str = "guarantees [--kills N] [--only simulation|poison|server|mem
 MAINSTEM_SEED=n runs one seed alone in process.";
 
 /// Kills in process, for one of the real binary.
-const SIMULATED: u64 = 20;
+const SIMULATED: u64 = 400;
 
 struct Arguments {
     kills: u64,

@@ -153,7 +153,7 @@ async fn play(plan: Plan, dir: &Path) -> Result<Tally, Failure> {
     }
     tally.acknowledged = acknowledged.len() as u64;
     let total = acknowledged.len() as u64;
-    wait_until_handled(&client).await?;
+    wait_until_handled(&client, total).await?;
     querier.await.map_err(joined)??;
     tally.snapshots = shared.agreed.load(Ordering::Acquire);
     let seen = reader.await.map_err(joined)??;
@@ -369,29 +369,24 @@ fn is_loss(error: &ClientError) -> bool {
     error.is_retriable() || matches!(error, ClientError::Protocol(_))
 }
 
-/// Waits until the handler has passed all there is.
-async fn wait_until_handled(client: &Client) -> Result<(), Failure> {
-    let patience = Instant::now() + Duration::from_secs(120);
+/// Waits until the handler has passed all `total` records.
+async fn wait_until_handled(client: &Client, total: u64) -> Result<(), Failure> {
+    let patience = Instant::now() + Duration::from_secs(180);
     loop {
-        if let Ok(handler) = client.handler_status(HANDLER).await {
-            let running = handler.tasks.iter().all(|task| {
-                task.inputs
-                    .iter()
-                    .all(|input| input.high_watermark > 0 || input.next_offset == 0)
-            });
-            if handler.lag_events == 0 && running && !handler.tasks.is_empty() {
-                return Ok(());
+        let state = match client.handler_status(HANDLER).await {
+            Ok(handler) => {
+                let inputs = handler.tasks.iter().flat_map(|task| &task.inputs);
+                let passed: i64 = inputs.map(|input| input.next_offset).sum();
+                if passed == total as i64 {
+                    return Ok(());
+                }
+                format!("{passed} of {total} passed; {}", handler.last_error)
             }
-            ensure!(
-                Instant::now() < patience,
-                "the handler does not catch up: {} behind, {}",
-                handler.lag_events,
-                handler.last_error
-            );
-        }
+            Err(error) => error.to_string(),
+        };
         ensure!(
             Instant::now() < patience,
-            "the handler's status cannot be asked for"
+            "the handler does not catch up: {state}"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

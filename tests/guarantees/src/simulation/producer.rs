@@ -78,7 +78,7 @@ impl Producer {
                     self.answered(answer)
                 }
                 Poll::Pending => {
-                    if rng.random_bool(0.05) {
+                    if rng.random_bool(0.1) {
                         self.call = None;
                     }
                     Ok(Vec::new())

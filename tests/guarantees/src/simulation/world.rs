@@ -117,20 +117,26 @@ impl World {
 
     fn produce(&mut self) -> Result<(), Failure> {
         let chosen = self.node.rng.random_range(0..self.producers.len());
-        self.turn(chosen)
+        // An answer that came too early shows when the power goes right behind it.
+        if self.turn(chosen)? && self.node.rng.random_bool(0.03) {
+            self.go_down(Crash::Power)?;
+        }
+        Ok(())
     }
 
-    fn turn(&mut self, chosen: usize) -> Result<(), Failure> {
+    /// Says whether something was acknowledged.
+    fn turn(&mut self, chosen: usize) -> Result<bool, Failure> {
         let broker = self.node.live().broker.clone();
         let producer = &mut self.producers[chosen];
         let acknowledged =
             producer.turn(&broker, &mut self.node.rng, self.stopping, self.node.now_ms)?;
+        let some = !acknowledged.is_empty();
         for (partition, base, records) in acknowledged {
             (chosen, partition, base, records.len()).hash(&mut self.history);
             self.ledger
                 .acknowledge(partition, base, records, &mut self.node.tally)?;
         }
-        Ok(())
+        Ok(some)
     }
 
     /// Takes a snapshot while everything goes on; says whether there was one.
@@ -153,10 +159,7 @@ impl World {
     fn crash(&mut self) -> Result<(), Failure> {
         loop {
             let crash = self.node.any_crash();
-            (crash == Crash::Power).hash(&mut self.history);
-            self.node.crash(crash)?;
-            self.halted = false;
-            self.come_back()?;
+            self.go_down(crash)?;
             if self.node.rng.random_bool(0.6) {
                 return Ok(());
             }
@@ -165,6 +168,13 @@ impl World {
                 self.node.move_runtime();
             }
         }
+    }
+
+    fn go_down(&mut self, crash: Crash) -> Result<(), Failure> {
+        (crash == Crash::Power).hash(&mut self.history);
+        self.node.crash(crash)?;
+        self.halted = false;
+        self.come_back()
     }
 
     fn restart(&mut self) -> Result<(), Failure> {
