@@ -1,0 +1,577 @@
+//! The life of a step: events are fetched, handled over the overlay, and leave as one frame; the next step begins while
+//! earlier frames are being synced. An event that fails is found here, and judged.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use mainstem_broker::Topic;
+use mainstem_engine::{Append, Committed, EngineError, Submission, Ticket};
+use mainstem_journal::mutation;
+use mainstem_log::{LogError, PartitionId, Waiter};
+use mainstem_record::Batch;
+use mainstem_store::{Family, StoreOp};
+
+use crate::control::Desired;
+use crate::executor::yield_now;
+use crate::fence::Fence;
+use crate::outputs::{OutputBatches, OutputTopics};
+use crate::state::{StepChanges, StepState};
+use crate::task::{Ended, Task};
+use crate::{
+    Event, HandlerInstance, HandlerModule, OnError, RuntimeError, StepFailure, StepLimits,
+    TaskState, keys,
+};
+
+/// Fuel of a step of many events at most, or of one event if that may use more: a step must end in a few seconds, whatever
+/// the handler does. Steps that hit it become smaller.
+const MAX_STEP_FUEL: u64 = 2_000_000_000;
+
+/// After so many good steps, smaller steps grow again.
+const STEPS_BEFORE_GROWTH: u32 = 16;
+
+/// One partition that the task reads.
+pub(crate) struct Input {
+    pub(crate) topic: Arc<str>,
+    id: PartitionId,
+    offset_key: Bytes,
+    /// The offset of the next event to commit, as of the last step made.
+    pub(crate) next: i64,
+    /// The offset to fetch next.
+    fetch: i64,
+    waiter: Option<Waiter>,
+}
+
+impl Input {
+    pub(crate) fn new(topic: Arc<str>, id: PartitionId, offset_key: Bytes, offset: i64) -> Input {
+        Input {
+            topic,
+            id,
+            offset_key,
+            next: offset,
+            fetch: offset,
+            waiter: None,
+        }
+    }
+}
+
+/// A frame on its way.
+struct InFlight {
+    ticket: Ticket<Committed>,
+    outcome: Option<Result<Committed, EngineError>>,
+    changes: StepChanges,
+    /// The offset behind it, by input.
+    positions: Vec<(usize, i64)>,
+    /// Offsets that follow in a frame of their own: only under the mutation that shows that this is found.
+    late: Vec<StoreOp>,
+    events: u64,
+    outputs: u64,
+    dead_letters: u64,
+}
+
+/// The running part of a task.
+pub(crate) struct Stepper<'a> {
+    task: &'a Task,
+    fence: Fence,
+    module: Arc<dyn HandlerModule>,
+    instance: Option<Box<dyn HandlerInstance>>,
+    label: Arc<str>,
+    inputs: Vec<Input>,
+    /// The input that is fetched from first, so that none is starved.
+    turn: usize,
+    outputs: OutputTopics,
+    dead_letters: Option<Arc<Topic>>,
+    state: StepState,
+    events: Vec<Event>,
+    /// How many of the events are behind us.
+    done: usize,
+    in_flight: VecDeque<InFlight>,
+    /// So many of the next events are known to contain one that fails.
+    suspects: Option<usize>,
+    /// How often the next event has failed alone.
+    attempts: u32,
+    max_events: usize,
+    good_steps: u32,
+}
+
+impl<'a> Stepper<'a> {
+    pub(crate) fn new(
+        task: &'a Task,
+        fence: Fence,
+        module: Arc<dyn HandlerModule>,
+        inputs: Vec<Input>,
+        outputs: OutputTopics,
+    ) -> Result<Stepper<'a>, Ended> {
+        let record = &task.record;
+        let dead_letters = record
+            .dead_letter_topic()
+            .map(|name| task.broker.topic(&task.caller, &name))
+            .transpose()
+            .map_err(RuntimeError::from)?;
+        let store = task.broker.engine().store().clone();
+        let limit = task.options.max_step_bytes;
+        Ok(Stepper {
+            fence,
+            module,
+            instance: None,
+            label: record.label(task.partition),
+            inputs,
+            turn: 0,
+            outputs,
+            dead_letters,
+            state: StepState::new(store, task.shard, record.id, task.partition, limit),
+            events: Vec::new(),
+            done: 0,
+            in_flight: VecDeque::new(),
+            suspects: None,
+            attempts: 0,
+            max_events: task.options.max_step_events,
+            good_steps: 0,
+            task,
+        })
+    }
+
+    pub(crate) async fn run(&mut self) -> Result<(), Ended> {
+        self.task.set_state(TaskState::Running);
+        loop {
+            match self.task.handle.desired() {
+                Desired::Run => {}
+                Desired::Stop => return Err(Ended::Stopped),
+                Desired::Pause => self.pause().await?,
+            }
+            self.settle_ready()?;
+            while self.in_flight.len() >= self.task.options.max_in_flight.max(1) {
+                self.settle_one().await?;
+            }
+            if self.done == self.events.len() {
+                self.fetch()?;
+            }
+            if self.done == self.events.len() {
+                self.wait_for_work().await?;
+                continue;
+            }
+            self.step().await?;
+            yield_now().await;
+        }
+    }
+
+    async fn pause(&mut self) -> Result<(), Ended> {
+        self.settle_all().await?;
+        // Its memory is given back.
+        self.instance = None;
+        self.task.while_paused().await?;
+        self.task.set_state(TaskState::Running);
+        Ok(())
+    }
+
+    /// Fills the queue of events, which is empty: input by input, until there is enough for a step.
+    fn fetch(&mut self) -> Result<(), Ended> {
+        self.events.clear();
+        self.done = 0;
+        let (max_bytes, max_events) = (
+            self.task.options.max_step_bytes,
+            self.task.options.max_step_events,
+        );
+        let count = self.inputs.len();
+        self.turn = (self.turn + 1) % count.max(1);
+        let mut bytes = 0;
+        let order: Vec<usize> = (0..count).map(|step| (self.turn + step) % count).collect();
+        for place in order {
+            if bytes < max_bytes && self.events.len() < max_events {
+                bytes += self.fetch_from(place, max_bytes - bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fetch_from(&mut self, place: usize, max_bytes: usize) -> Result<usize, Ended> {
+        let log = self.task.broker.engine().log();
+        let Some(input) = self.inputs.get_mut(place) else {
+            return Ok(0);
+        };
+        let read = match log.read(input.id, input.fetch, max_bytes, None) {
+            Err(LogError::OffsetOutOfRange { offset, start, .. }) if offset < start => {
+                let gone = format!(
+                    "{} events of topic `{}` were removed by retention before they were handled: offsets {offset} to {}",
+                    start - offset,
+                    input.topic,
+                    start - 1
+                );
+                self.task.note_error(&gone);
+                input.fetch = start;
+                log.read(input.id, start, max_bytes, None)?
+            }
+            other => other?,
+        };
+        let mut bytes = 0;
+        for mut piece in read.batches {
+            while let Some(batch) =
+                Batch::split_first_trusted(&mut piece).map_err(|error| unreadable(input, &error))?
+            {
+                if batch.next_offset() <= input.fetch {
+                    continue;
+                }
+                let from = std::mem::replace(&mut input.fetch, batch.next_offset());
+                if batch.header().is_control() {
+                    continue;
+                }
+                self.events
+                    .reserve(usize::try_from(batch.record_count()).unwrap_or(0));
+                for record in batch.records().map_err(|error| unreadable(input, &error))? {
+                    let record = record.map_err(|error| unreadable(input, &error))?;
+                    if record.offset < from {
+                        continue;
+                    }
+                    let event = Event {
+                        topic: input.topic.clone(),
+                        partition: input.id.index,
+                        offset: record.offset,
+                        timestamp_ms: record.timestamp_ms,
+                        key: record.key,
+                        value: record.value,
+                        headers: record.headers,
+                    };
+                    bytes += event.size_bytes();
+                    self.events.push(event);
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// How many of the next events the next step takes.
+    fn step_size(&self) -> usize {
+        if let Some(suspects) = self.suspects {
+            return (suspects / 2).max(1);
+        }
+        let mut bytes = 0;
+        let fits = |event: &&Event| {
+            bytes += event.size_bytes();
+            bytes <= self.task.options.max_step_bytes
+        };
+        let waiting = self.events.get(self.done..).unwrap_or_default();
+        waiting
+            .iter()
+            .take(self.max_events)
+            .take_while(fits)
+            .count()
+            .max(1)
+    }
+
+    /// Makes one step, and its frame.
+    async fn step(&mut self) -> Result<(), Ended> {
+        let size = self.step_size();
+        match self.try_step(size) {
+            Ok((appends, outputs)) => {
+                self.attempts = 0;
+                self.suspects = self
+                    .suspects
+                    .and_then(|suspects| suspects.checked_sub(size))
+                    .filter(|left| *left > 0);
+                self.grow();
+                self.commit(size, appends, outputs, 0).await
+            }
+            Err(failure) => self.failed(size, failure).await,
+        }
+    }
+
+    fn try_step(&mut self, size: usize) -> Result<(Vec<Append>, u64), StepFailure> {
+        let limits = self.limits(size);
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => self.module.instantiate(&self.label).map_err(|failure| {
+                StepFailure::Host(format!("it could not be started: {failure}"))
+            })?,
+        };
+        let events = self
+            .events
+            .get(self.done..self.done + size)
+            .unwrap_or_default();
+        let result = instance.step(events, &mut self.state, limits);
+        // An error of the store is nobody's fault but the store's, whatever the handler has made of it.
+        if let Some(failure) = self.state.take_store_failure() {
+            return Err(StepFailure::Host(failure));
+        }
+        if !matches!(&result, Err(failure) if failure.breaks_instance()) {
+            self.instance = Some(instance);
+        }
+        let time = events.last().map_or(0, |event| event.timestamp_ms);
+        let mut batches = OutputBatches::new(&self.outputs, self.task.partition, time);
+        batches.add_all(&result?.records)?;
+        batches.finish()
+    }
+
+    fn limits(&self, size: usize) -> StepLimits {
+        let each = self.task.record.fuel_per_event;
+        let fuel = each
+            .saturating_mul(size as u64)
+            .min(MAX_STEP_FUEL.max(each));
+        StepLimits {
+            fuel,
+            output_bytes: self.task.options.max_step_bytes,
+        }
+    }
+
+    /// Steps that were made smaller become larger again.
+    fn grow(&mut self) {
+        self.good_steps += 1;
+        if self.good_steps >= STEPS_BEFORE_GROWTH {
+            self.good_steps = 0;
+            self.max_events = (self.max_events * 2).min(self.task.options.max_step_events);
+        }
+    }
+
+    /// Undoes a step that failed, and decides how the events are tried again. Only an event that was run alone is judged.
+    async fn failed(&mut self, size: usize, failure: StepFailure) -> Result<(), Ended> {
+        self.state.roll_back();
+        self.task.handle.status.lock().failures += 1;
+        if !failure.blames_events() {
+            return Err(failure.into());
+        }
+        if size > 1 {
+            tracing::debug!(handler = %self.label, size, %failure, "a step failed; its events are tried in smaller steps");
+            if let StepFailure::OutOfFuel { fuel } = failure
+                && fuel < self.task.record.fuel_per_event.saturating_mul(size as u64)
+            {
+                // The step was cut short by its own limit. With so few events it cannot be, so that nobody is suspected.
+                let fitting = fuel / self.task.record.fuel_per_event.max(1);
+                self.max_events = usize::try_from(fitting).unwrap_or(usize::MAX).max(1);
+                self.good_steps = 0;
+                return Ok(());
+            }
+            self.suspects = Some(size);
+            return Ok(());
+        }
+        self.suspects = Some(1);
+        self.attempts += 1;
+        let Some(event) = self.events.get(self.done).cloned() else {
+            return Ok(());
+        };
+        let why = format!(
+            "topic `{}`, partition {}, offset {}: {failure} (attempt {} of {})",
+            event.topic,
+            event.partition,
+            event.offset,
+            self.attempts,
+            self.task.record.on_error.attempts()
+        );
+        self.task.note_error(&why);
+        if self.attempts < self.task.record.on_error.attempts() {
+            self.task.set_state(TaskState::Retrying);
+            self.task.wait_to_retry(self.attempts).await;
+            self.task.set_state(TaskState::Running);
+            return Ok(());
+        }
+        match self.task.record.on_error {
+            OnError::DeadLetter { .. } => self.dead_letter(&event, &failure).await,
+            OnError::Halt { .. } => self.halt().await,
+        }
+    }
+
+    /// Sends the event away and passes it, in one frame.
+    async fn dead_letter(&mut self, event: &Event, failure: &StepFailure) -> Result<(), Ended> {
+        let Some(topic) = self.dead_letters.clone() else {
+            return self.halt().await;
+        };
+        let mut batches =
+            OutputBatches::new(&self.outputs, self.task.partition, event.timestamp_ms);
+        batches.add_dead_letter(&topic, event, &failure.to_string(), self.attempts)?;
+        let (appends, _) = batches.finish()?;
+        self.attempts = 0;
+        self.suspects = None;
+        self.commit(1, appends, 0, 1).await
+    }
+
+    /// Stands still before the event, until somebody has done something about it.
+    async fn halt(&mut self) -> Result<(), Ended> {
+        self.settle_all().await?;
+        self.task.set_state(TaskState::Halted);
+        self.task.wait_for_command().await;
+        self.attempts = 0;
+        self.task.set_state(TaskState::Running);
+        Ok(())
+    }
+
+    /// Makes the frame of the next `size` events, and hands it over.
+    async fn commit(
+        &mut self,
+        size: usize,
+        appends: Vec<Append>,
+        outputs: u64,
+        dead_letters: u64,
+    ) -> Result<(), Ended> {
+        let (mut store_ops, changes) = self.state.commit();
+        let handled = self
+            .events
+            .get(self.done..self.done + size)
+            .unwrap_or_default();
+        let mut positions = Vec::with_capacity(self.inputs.len());
+        let mut offsets = Vec::with_capacity(self.inputs.len());
+        for (place, input) in self.inputs.iter_mut().enumerate() {
+            // A partition's events are in order: its last one says where it stands.
+            let last = handled
+                .iter()
+                .rev()
+                .find(|event| Arc::ptr_eq(&event.topic, &input.topic));
+            if let Some(event) = last {
+                input.next = event.offset + 1;
+                offsets.push(StoreOp::put(
+                    Family::Offsets,
+                    input.offset_key.clone(),
+                    keys::number(input.next as u64),
+                ));
+                positions.push((place, input.next));
+            }
+        }
+        self.done += size;
+        let late = match mutation::active(mutation::STEP_OFFSET_OUTSIDE_FRAME) {
+            true => std::mem::take(&mut offsets),
+            false => Vec::new(),
+        };
+        store_ops.append(&mut offsets);
+        let submission = Submission {
+            appends,
+            store_ops,
+            checks: vec![self.fence.check()],
+            all_or_nothing: true,
+            ..Submission::default()
+        };
+        let engine = self.task.broker.engine();
+        let permit = engine
+            .reserve_with_store(submission.size_bytes(), submission.store_bytes())
+            .await?;
+        let ticket = engine.submit(submission, permit);
+        let (events, outcome) = (size as u64, None);
+        self.in_flight.push_back(InFlight {
+            ticket,
+            outcome,
+            changes,
+            positions,
+            late,
+            events,
+            outputs,
+            dead_letters,
+        });
+        Ok(())
+    }
+
+    /// Takes note of the frames that are committed.
+    fn settle_ready(&mut self) -> Result<(), Ended> {
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|front| front.outcome.is_some() || front.ticket.is_ready())
+        {
+            let Some(mut front) = self.in_flight.pop_front() else {
+                break;
+            };
+            let outcome = match front.outcome.take() {
+                Some(outcome) => outcome,
+                // It is ready: this does not block.
+                None => front.ticket.wait(),
+            };
+            outcome?;
+            self.state.forget(front.changes);
+            self.submit_late(front.late);
+            let mut status = self.task.handle.status.lock();
+            status.events += front.events;
+            status.outputs += front.outputs;
+            status.dead_letters += front.dead_letters;
+            status.steps += 1;
+            for (place, offset) in front.positions {
+                if let Some(input) = status.inputs.get_mut(place) {
+                    input.offset = offset;
+                }
+            }
+            drop(status);
+            self.task
+                .handle
+                .rate
+                .lock()
+                .add(front.events, self.task.executor.now_ms());
+        }
+        Ok(())
+    }
+
+    /// Nothing, but for the mutation.
+    fn submit_late(&self, store_ops: Vec<StoreOp>) {
+        if store_ops.is_empty() {
+            return;
+        }
+        let engine = self.task.broker.engine();
+        let submission = Submission {
+            store_ops,
+            ..Submission::default()
+        };
+        let permit = engine.reserve_with_store(submission.size_bytes(), submission.store_bytes());
+        if permit.is_ready()
+            && let Ok(permit) = permit.wait()
+        {
+            drop(engine.submit(submission, permit));
+        }
+    }
+
+    async fn settle_one(&mut self) -> Result<(), Ended> {
+        std::future::poll_fn(|context| self.poll_front(context)).await;
+        self.settle_ready()
+    }
+
+    async fn settle_all(&mut self) -> Result<(), Ended> {
+        while !self.in_flight.is_empty() {
+            self.settle_one().await?;
+        }
+        Ok(())
+    }
+
+    fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match self.in_flight.front_mut() {
+            Some(front) if front.outcome.is_none() => {
+                match Pin::new(&mut front.ticket).poll(context) {
+                    Poll::Ready(outcome) => {
+                        front.outcome = Some(outcome);
+                        Poll::Ready(())
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Waits for records, for a frame to be committed, or for a command.
+    async fn wait_for_work(&mut self) -> Result<(), Ended> {
+        let log = self.task.broker.engine().log();
+        for input in &mut self.inputs {
+            input.waiter = Some(log.on_data(input.id, input.fetch));
+        }
+        std::future::poll_fn(|context| {
+            self.task.handle.listen(context.waker());
+            if self.task.handle.desired() != Desired::Run {
+                return Poll::Ready(());
+            }
+            if !self.in_flight.is_empty() && self.poll_front(context).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut waiters = self
+                .inputs
+                .iter_mut()
+                .filter_map(|input| input.waiter.as_mut());
+            match waiters.any(|waiter| Pin::new(waiter).poll(context).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        Ok(())
+    }
+}
+
+fn unreadable(input: &Input, error: &dyn std::fmt::Display) -> Ended {
+    Ended::Failed(format!(
+        "topic `{}`, partition {}, near offset {}: a batch cannot be read: {error}",
+        input.topic, input.id.index, input.fetch
+    ))
+}

@@ -1,0 +1,207 @@
+//! The files in `modules/`: components under the SHA-256 of their bytes, and beside them what was compiled from them.
+//!
+//! ```text
+//! modules/<sha256>.wasm                  the component; durable before a frame names it
+//! modules/<sha256>-<environment>.cwasm   compiled; the environment is a hash over wasmtime's version, its settings and
+//!                                        the CPU's features; may be missing or removed at any time
+//! ```
+//!
+//! Compiled code is trusted as the program itself is, so it begins with a SHA-256 over the rest: damage is found and the
+//! component compiled again.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mainstem_journal::{Disk, OpenMode, write_file_durably};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use wasmtime::component::Component;
+
+use super::{WasmEngine, WasmModule};
+use crate::RuntimeError;
+
+const DIGEST_BYTES: usize = 32;
+
+pub(crate) struct ModuleStore {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    engine: WasmEngine,
+    environment: String,
+    /// By version and limit of memory.
+    loaded: Mutex<BTreeMap<(String, u64), Arc<WasmModule>>>,
+    /// Held by whoever compiles, so that the tasks of one handler do not all compile it.
+    compiling: Mutex<()>,
+}
+
+impl ModuleStore {
+    pub(crate) fn open(disk: Arc<dyn Disk>, dir: PathBuf) -> Result<ModuleStore, RuntimeError> {
+        disk.create_dir_all(&dir)
+            .map_err(|source| failed(&dir, source))?;
+        let engine = WasmEngine::new()?;
+        let mut environment = Digester(Sha256::new());
+        engine
+            .engine
+            .precompile_compatibility_hash()
+            .hash(&mut environment);
+        let environment = hex(&environment.0.finalize()).chars().take(16).collect();
+        Ok(ModuleStore {
+            disk,
+            dir,
+            engine,
+            environment,
+            loaded: Mutex::default(),
+            compiling: Mutex::default(),
+        })
+    }
+
+    /// Checks a component, and puts it durably where [`ModuleStore::load`] finds it. Answers its version.
+    pub(crate) fn install(
+        &self,
+        bytes: &[u8],
+        memory_bytes: u64,
+    ) -> Result<(String, Arc<WasmModule>), RuntimeError> {
+        super::validate::check_form(bytes)?;
+        let version = hex(&Sha256::digest(bytes));
+        let module = self.compiled(&version, || Ok(bytes.to_vec()), memory_bytes)?;
+        let path = self.component_path(&version);
+        if !matches!(self.read(&path), Ok(found) if found == bytes) {
+            write_file_durably(&*self.disk, &path, bytes)
+                .map_err(|error| failed(&path, std::io::Error::other(error)))?;
+        }
+        Ok((version, module))
+    }
+
+    /// The component of a version, compiled.
+    pub(crate) fn load(
+        &self,
+        version: &str,
+        memory_bytes: u64,
+    ) -> Result<Arc<WasmModule>, RuntimeError> {
+        let path = self.component_path(version);
+        let component = || {
+            let bytes = self.read(&path).map_err(|source| failed(&path, source))?;
+            match hex(&Sha256::digest(&bytes)) {
+                found if found == version => Ok(bytes),
+                found => Err(RuntimeError::DamagedModule {
+                    path: path.display().to_string(),
+                    found,
+                }),
+            }
+        };
+        self.compiled(version, component, memory_bytes)
+    }
+
+    /// Forgets the modules that nobody uses any more.
+    pub(crate) fn trim(&self) {
+        self.loaded
+            .lock()
+            .retain(|_, module| Arc::strong_count(module) > 1);
+    }
+
+    fn compiled(
+        &self,
+        version: &str,
+        component: impl FnOnce() -> Result<Vec<u8>, RuntimeError>,
+        memory_bytes: u64,
+    ) -> Result<Arc<WasmModule>, RuntimeError> {
+        let _alone = self.compiling.lock();
+        let key = (version.to_owned(), memory_bytes);
+        if let Some(known) = self.loaded.lock().get(&key) {
+            return Ok(known.clone());
+        }
+        let module = match self.read_compiled(version) {
+            Some(component) => self.engine.link(component, memory_bytes)?,
+            None => {
+                let module = self.engine.compile(&component()?, memory_bytes)?;
+                self.write_compiled(version, &module.component);
+                module
+            }
+        };
+        let module = Arc::new(module);
+        self.loaded.lock().insert(key, module.clone());
+        Ok(module)
+    }
+
+    fn read_compiled(&self, version: &str) -> Option<Component> {
+        let path = self.compiled_path(version);
+        if !self.disk.exists(&path) {
+            return None;
+        }
+        let bytes = self.read(&path).ok()?;
+        let (digest, code) = bytes.split_at_checked(DIGEST_BYTES)?;
+        if digest != Sha256::digest(code).as_slice() {
+            tracing::warn!(path = %path.display(), "compiled code is damaged; the component is compiled again");
+            return None;
+        }
+        // SAFETY: the bytes are what `Component::serialize` made: the digest says that they are unchanged, and the name
+        // that it was for this environment. Nobody but this program writes into the data directory.
+        #[allow(unsafe_code)]
+        let component = unsafe { Component::deserialize(&self.engine.engine, code) };
+        component.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "compiled code is not usable")).ok()
+    }
+
+    /// Best effort: without the file, the next start compiles again.
+    fn write_compiled(&self, version: &str, component: &Component) {
+        let path = self.compiled_path(version);
+        let Ok(code) = component.serialize() else {
+            return;
+        };
+        let mut bytes = Sha256::digest(&code).to_vec();
+        bytes.extend_from_slice(&code);
+        if let Err(error) = write_file_durably(&*self.disk, &path, &bytes) {
+            tracing::warn!(path = %path.display(), %error, "compiled code could not be kept");
+        }
+    }
+
+    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        let file = self.disk.open(path, OpenMode::Read)?;
+        let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, filled as u64)? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                read => filled += read,
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn component_path(&self, version: &str) -> PathBuf {
+        self.dir.join(format!("{version}.wasm"))
+    }
+
+    fn compiled_path(&self, version: &str) -> PathBuf {
+        self.dir
+            .join(format!("{version}-{}.cwasm", self.environment))
+    }
+}
+
+fn failed(path: &Path, source: std::io::Error) -> RuntimeError {
+    RuntimeError::ModuleFile {
+        path: path.display().to_string(),
+        source,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 as a `Hasher`, because a name that outlives the process needs a hash that does, too.
+struct Digester(Sha256);
+
+impl Hasher for Digester {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        let digest = self.0.clone().finalize();
+        digest
+            .iter()
+            .take(8)
+            .fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+}

@@ -1,0 +1,226 @@
+//! What a component may import: its state, and a log. Nothing else is there.
+
+use wasmtime::component::{ComponentType, Lift, Linker, WasmList, WasmStr};
+use wasmtime::{Engine, ResourceLimiter, Result, StoreContextMut, format_err};
+
+use crate::StepState;
+
+/// The interfaces on offer, by their full names.
+pub(super) const STATE: &str = "mainstem:handler/state@0.1.0";
+pub(super) const LOG: &str = "mainstem:handler/log@0.1.0";
+pub(super) const TYPES: &str = "mainstem:handler/types@0.1.0";
+
+const MAX_LOG_LINES_PER_STEP: u32 = 100;
+const MAX_LOG_LINE_BYTES: usize = 4096;
+
+/// The host's side of one instance.
+pub struct Host {
+    pub(super) memory: MemoryLimit,
+    label: String,
+    /// The task's state, here while a step is under way.
+    state: StepState,
+    scratch: Vec<u8>,
+    lines: u32,
+    /// The last error that the handler has logged in this step: a panic says why before it traps.
+    last_error: Option<String>,
+}
+
+impl Host {
+    pub(super) fn new(label: &str, memory_bytes: u64) -> Host {
+        Host {
+            memory: MemoryLimit {
+                limit_bytes: memory_bytes,
+                used_bytes: 0,
+            },
+            label: label.to_owned(),
+            state: StepState::default(),
+            scratch: Vec::new(),
+            lines: 0,
+            last_error: None,
+        }
+    }
+
+    pub(super) fn begin(&mut self, state: &mut StepState) {
+        std::mem::swap(&mut self.state, state);
+        self.lines = 0;
+        self.last_error = None;
+    }
+
+    pub(super) fn end(&mut self, state: &mut StepState) -> Option<String> {
+        std::mem::swap(&mut self.state, state);
+        if self.lines > MAX_LOG_LINES_PER_STEP {
+            let dropped = self.lines - MAX_LOG_LINES_PER_STEP;
+            tracing::warn!(target: "mainstem::handler", handler = %self.label, dropped, "too many log lines in one step");
+        }
+        self.last_error.take()
+    }
+
+    fn log(&mut self, level: Level, message: &str) {
+        let end = message.floor_char_boundary(MAX_LOG_LINE_BYTES);
+        let message = message.get(..end).unwrap_or_default();
+        if level == Level::Error {
+            self.last_error = Some(message.to_owned());
+        }
+        self.lines = self.lines.saturating_add(1);
+        if self.lines > MAX_LOG_LINES_PER_STEP {
+            return;
+        }
+        let handler = self.label.as_str();
+        match level {
+            Level::Trace => tracing::trace!(target: "mainstem::handler", handler, "{message}"),
+            Level::Debug => tracing::debug!(target: "mainstem::handler", handler, "{message}"),
+            Level::Info => tracing::info!(target: "mainstem::handler", handler, "{message}"),
+            Level::Warn => tracing::warn!(target: "mainstem::handler", handler, "{message}"),
+            Level::Error => tracing::error!(target: "mainstem::handler", handler, "{message}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ComponentType, Lift)]
+#[component(enum)]
+#[repr(u8)]
+// They are made from a number, by `Lift`.
+#[allow(dead_code)]
+enum Level {
+    #[component(name = "trace")]
+    Trace,
+    #[component(name = "debug")]
+    Debug,
+    #[component(name = "info")]
+    Info,
+    #[component(name = "warn")]
+    Warn,
+    #[component(name = "error")]
+    Error,
+}
+
+/// Bounds the linear memory of an instance, over all of its memories.
+pub(super) struct MemoryLimit {
+    limit_bytes: u64,
+    used_bytes: u64,
+}
+
+impl ResourceLimiter for MemoryLimit {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool> {
+        let grown = self
+            .used_bytes
+            .saturating_add(desired.saturating_sub(current) as u64);
+        if grown > self.limit_bytes {
+            // An error instead of a refusal: the handler's last error then names the cause.
+            return Err(format_err!(
+                "the handler asks for {grown} bytes of memory; its limit is {}",
+                self.limit_bytes
+            ));
+        }
+        self.used_bytes = grown;
+        Ok(true)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> Result<bool> {
+        const MAX_TABLE_ELEMENTS: usize = 1 << 20;
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+}
+
+/// Calls the state with a table and a key that lie in the guest's memory. They are copied once, into a buffer that is
+/// kept: the state is in the same store as the memory, so both cannot be borrowed.
+fn with_key<R>(
+    cx: &mut StoreContextMut<'_, Host>,
+    table: &WasmStr,
+    key: &WasmList<u8>,
+    run: impl FnOnce(&mut StepState, &str, &[u8]) -> Result<R, String>,
+) -> Result<R> {
+    let mut scratch = std::mem::take(&mut cx.data_mut().scratch);
+    scratch.clear();
+    scratch.extend_from_slice(table.to_str(&*cx)?.as_bytes());
+    let table_bytes = scratch.len();
+    scratch.extend_from_slice(key.as_le_slice(&*cx));
+    let (table, key) = scratch.split_at_checked(table_bytes).unwrap_or_default();
+    let table = std::str::from_utf8(table)?;
+    let result = run(&mut cx.data_mut().state, table, key);
+    cx.data_mut().scratch = scratch;
+    result.map_err(|message| format_err!("{message}"))
+}
+
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+pub(super) fn linker(engine: &Engine) -> Result<Linker<Host>> {
+    let mut linker = Linker::new(engine);
+    linker.instance(TYPES)?;
+
+    let mut state = linker.instance(STATE)?;
+    state.func_wrap(
+        "get",
+        |mut cx: StoreContextMut<'_, Host>, (table, key): (WasmStr, WasmList<u8>)| {
+            let value = with_key(&mut cx, &table, &key, StepState::get)?;
+            Ok((value.map(Vec::from),))
+        },
+    )?;
+    state.func_wrap(
+        "get-many",
+        |mut cx: StoreContextMut<'_, Host>, (table, keys): (String, Vec<Vec<u8>>)| {
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            let values = cx
+                .data_mut()
+                .state
+                .get_many(&table, &keys)
+                .map_err(|message| format_err!("{message}"))?;
+            Ok((values
+                .into_iter()
+                .map(|value| value.map(Vec::from))
+                .collect::<Vec<_>>(),))
+        },
+    )?;
+    state.func_wrap(
+        "put",
+        |mut cx: StoreContextMut<'_, Host>,
+         (table, key, value): (WasmStr, WasmList<u8>, WasmList<u8>)| {
+            let value = value.as_le_slice(&cx).to_vec();
+            with_key(&mut cx, &table, &key, |state, table, key| {
+                state.put(table, key, value)
+            })
+        },
+    )?;
+    state.func_wrap(
+        "delete",
+        |mut cx: StoreContextMut<'_, Host>, (table, key): (WasmStr, WasmList<u8>)| {
+            with_key(&mut cx, &table, &key, StepState::delete)
+        },
+    )?;
+    state.func_wrap(
+        "scan",
+        |mut cx: StoreContextMut<'_, Host>,
+         (table, start, end, limit): (String, Vec<u8>, Option<Vec<u8>>, u32)| {
+            let found = cx
+                .data_mut()
+                .state
+                .scan(&table, &start, end.as_deref(), limit as usize)
+                .map_err(|message| format_err!("{message}"))?;
+            let entries: Entries = found
+                .into_iter()
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect();
+            Ok((entries,))
+        },
+    )?;
+
+    let mut log = linker.instance(LOG)?;
+    log.func_wrap(
+        "write",
+        |mut cx: StoreContextMut<'_, Host>, (level, message): (Level, String)| {
+            cx.data_mut().log(level, &message);
+            Ok(())
+        },
+    )?;
+    Ok(linker)
+}

@@ -1,0 +1,221 @@
+//! Components: both worlds keep the contract, what is no handler is refused by name, and limits hold.
+
+use bytes::Bytes;
+use mainstem_runtime::{
+    Deployment, HandlerModule, NativeHandler, OnError, RuntimeError, StepFailure, StepLimits,
+    ValidationError, WasmEngine, conformance,
+};
+
+use crate::support::{Bed, caller, guest, obey};
+
+const MEMORY_BYTES: u64 = 16 << 20;
+
+fn compile(bytes: &[u8]) -> Result<mainstem_runtime::WasmModule, ValidationError> {
+    WasmEngine::new().unwrap().compile(bytes, MEMORY_BYTES)
+}
+
+fn deploy(bed: &mut Bed, deployment: Deployment) -> Result<(), RuntimeError> {
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    bed.block_on(runtime.deploy(&caller(), deployment, now_ms))
+        .map(|_| ())
+}
+
+#[test]
+fn native_handlers_keep_the_contract() {
+    conformance::check(&NativeHandler::new(obey));
+}
+
+#[test]
+fn components_of_the_packed_world_keep_the_contract() {
+    conformance::check(&compile(&guest("kitchen")).unwrap());
+}
+
+#[test]
+fn components_of_the_typed_world_keep_the_contract() {
+    conformance::check(&compile(&guest("typed")).unwrap());
+}
+
+#[test]
+fn what_is_no_component_is_refused_in_words() {
+    let refused = |bytes: &[u8]| compile(bytes).err().unwrap();
+    assert!(matches!(refused(b""), ValidationError::NotWasm { .. }));
+    let native = refused(b"\x7fELF\x02\x01");
+    assert!(native.to_string().contains("native program"), "{native}");
+    assert_eq!(refused(b"\0asm\x01\0\0\0"), ValidationError::CoreModule);
+    assert!(matches!(
+        refused(b"\0asm\x0d\0\x01\0\xff\xff"),
+        ValidationError::Invalid { .. }
+    ));
+    let empty = refused(b"\0asm\x0d\0\x01\0");
+    assert!(empty.to_string().contains("exports nothing"), "{empty}");
+}
+
+#[test]
+fn a_component_of_another_world_is_refused_by_what_it_wants() {
+    let refused = compile(&guest("stranger")).err().unwrap();
+    let ValidationError::UnknownImport { import, .. } = &refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(import, "somebody:other/clock@1.2.3");
+    assert!(refused.to_string().contains("no handler gets"), "{refused}");
+
+    let mut bed = Bed::new(1);
+    bed.topic("in", 1);
+    let deployment = Deployment::new("stranger", guest("stranger")).input("in");
+    let error = deploy(&mut bed, deployment).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            RuntimeError::Component(ValidationError::UnknownImport { .. })
+        ),
+        "{error}"
+    );
+    assert!(
+        bed.runtime.list(&caller()).is_empty(),
+        "nothing is left of a refused deployment"
+    );
+}
+
+#[test]
+fn fuel_and_memory_are_limits() {
+    let module = compile(&guest("kitchen")).unwrap();
+    let store = std::sync::Arc::new(mainstem_store::MemoryStore::new(1));
+    let run = |what: &str, limits: StepLimits| {
+        let mut state = mainstem_runtime::StepState::new(store.clone(), 1, 2, 3, 1 << 20);
+        let mut instance = module.instantiate("limits").unwrap();
+        instance
+            .step(&[conformance::order(0, "k", what)], &mut state, limits)
+            .unwrap_err()
+    };
+    let limits = StepLimits {
+        fuel: 10_000_000,
+        output_bytes: 1 << 20,
+    };
+    assert_eq!(
+        run("loop", limits),
+        StepFailure::OutOfFuel { fuel: 10_000_000 }
+    );
+    let grown = run(
+        "grow",
+        StepLimits {
+            fuel: 10_000_000_000,
+            ..limits
+        },
+    );
+    assert!(
+        grown.to_string().contains("its limit is 16777216"),
+        "{grown}"
+    );
+    let flooded = run(
+        "flood",
+        StepLimits {
+            fuel: 10_000_000_000,
+            ..limits
+        },
+    );
+    assert!(
+        matches!(&flooded, StepFailure::Output(_) | StepFailure::Trap(_)),
+        "{flooded}"
+    );
+    assert!(flooded.breaks_instance() || matches!(flooded, StepFailure::Output(_)));
+}
+
+#[test]
+fn a_deployed_component_counts_and_is_found_again_after_a_restart() {
+    let mut bed = Bed::new(7);
+    bed.topic("in", 2);
+    let mut deployment = Deployment::new("counter", guest("kitchen"))
+        .input("in")
+        .output("out");
+    deployment.create_topics = true;
+    let status = bed.deploy(deployment.clone());
+    assert_eq!(status.version.len(), 64);
+    assert_eq!(status.dead_letter_topic.as_deref(), Some("counter.dlq"));
+    bed.produce("in", &[("a", "count"), ("b", "count"), ("a", "count")]);
+    bed.settle();
+    let mut values = bed.values("out");
+    values.sort();
+    assert_eq!(
+        values,
+        [("a", "1"), ("a", "2"), ("b", "1")].map(|(key, value)| (key.to_owned(), value.to_owned()))
+    );
+    assert_eq!(bed.status("counter").lag(), 0);
+    assert_eq!(
+        bed.deploy(deployment).generation,
+        1,
+        "deploying the same again changes nothing"
+    );
+
+    let mut bed = bed.crash(mainstem_engine::testing::Crash::Power).unwrap();
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    assert_eq!(bed.values("out").len(), 4);
+    assert_eq!(bed.status("counter").version, status.version);
+}
+
+#[test]
+fn bad_events_of_every_kind_are_dead_lettered_and_the_others_count() {
+    let mut bed = Bed::new(8);
+    bed.topic("in", 1);
+    let mut deployment = Deployment::new("kitchen", guest("kitchen"))
+        .input("in")
+        .output("out");
+    deployment.create_topics = true;
+    deployment.memory_bytes = MEMORY_BYTES;
+    deployment.fuel_per_event = 5_000_000;
+    deployment.on_error = OnError::DeadLetter { attempts: 2 };
+    bed.deploy(deployment);
+    let bad = [
+        "error",
+        "panic",
+        "loop",
+        "grow",
+        "undeclared",
+        "nowhere",
+        "flood",
+        "what?",
+    ];
+    let orders: Vec<(&str, &str)> = bad
+        .iter()
+        .flat_map(|what| [("a", "count"), ("bad", *what)])
+        .collect();
+    bed.produce("in", &orders);
+    bed.pass(60_000);
+    assert_eq!(bed.values("out").len(), bad.len(), "every good event once");
+    let dead: Vec<_> = bed.read("kitchen.dlq").into_iter().flatten().collect();
+    let values: Vec<Bytes> = dead
+        .iter()
+        .map(|record| record.value.clone().unwrap())
+        .collect();
+    assert_eq!(values, bad);
+    let why = |record: &mainstem_record::Record| {
+        let (_, value) = record
+            .headers
+            .iter()
+            .find(|(name, _)| name.as_ref() == b"mainstem-error")
+            .unwrap();
+        String::from_utf8(value.clone().unwrap().to_vec()).unwrap()
+    };
+    let expected = [
+        "no such thing",
+        "the milk is sour",
+        "out of fuel",
+        "",
+        "`nowhere` is not declared",
+        "there is no 99",
+        "",
+        "unknown order what?",
+    ];
+    for (record, expected) in dead.iter().zip(expected) {
+        assert!(
+            why(record).contains(expected),
+            "{} lacks {expected}",
+            why(record)
+        );
+    }
+    let status = bed.status("kitchen");
+    assert_eq!(
+        (status.tasks[0].dead_letters, status.lag()),
+        (bad.len() as u64, 0)
+    );
+}

@@ -1,0 +1,314 @@
+//! Deploying, pausing, upgrading, removing; and what is refused.
+
+use std::sync::Arc;
+
+use mainstem_broker::NewRecord;
+use mainstem_engine::testing::Crash;
+use mainstem_runtime::{
+    Code, Deployment, HandlerState, NativeHandler, OnError, OutputRecord, RuntimeError, StartFrom,
+    TaskState,
+};
+
+use crate::support::{Bed, caller, guest, obey};
+
+fn native(version: &str) -> Code {
+    Code::Native {
+        version: version.to_owned(),
+        module: Arc::new(NativeHandler::new(obey)),
+    }
+}
+
+fn counter() -> Deployment {
+    Deployment::new("counter", native("1"))
+        .input("in")
+        .output("out")
+}
+
+fn bed(seed: u64) -> Bed {
+    let mut bed = Bed::new(seed);
+    bed.topic("in", 2);
+    bed.topic("out", 3);
+    bed
+}
+
+fn refused(bed: &mut Bed, deployment: Deployment) -> RuntimeError {
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    bed.block_on(runtime.deploy(&caller(), deployment, now_ms))
+        .unwrap_err()
+}
+
+#[test]
+fn deployments_that_make_no_sense_are_refused_in_words() {
+    let mut bed = bed(1);
+    let error = refused(&mut bed, Deployment::new("x", native("1")));
+    assert!(error.to_string().contains("no input topic"), "{error}");
+    let error = refused(&mut bed, Deployment::new("a/b", native("1")).input("in"));
+    assert!(error.to_string().contains("letters"), "{error}");
+    let error = refused(&mut bed, counter().input("in"));
+    assert!(error.to_string().contains("named twice"), "{error}");
+    let error = refused(&mut bed, counter().input("absent"));
+    assert!(
+        matches!(&error, RuntimeError::UnknownTopic { role: "input", .. }),
+        "{error}"
+    );
+    let error = refused(&mut bed, counter().output("absent"));
+    assert!(error.to_string().contains("--create-topics"), "{error}");
+    let error = bed.runtime.status(&caller(), "nobody").unwrap_err();
+    assert!(error.to_string().contains("nobody"), "{error}");
+}
+
+#[test]
+fn missing_outputs_are_created_when_asked_for() {
+    let mut bed = bed(2);
+    let mut deployment = counter().output("more");
+    deployment.create_topics = true;
+    bed.deploy(deployment);
+    assert_eq!(
+        bed.broker.topic(&caller(), "more").unwrap().partitions,
+        2,
+        "as many as the first input has"
+    );
+    assert_eq!(
+        bed.broker
+            .topic(&caller(), "counter.dlq")
+            .unwrap()
+            .partitions,
+        2
+    );
+}
+
+#[test]
+fn a_paused_handler_stands_still_over_a_restart_and_goes_on() {
+    let mut bed = bed(3);
+    bed.deploy(counter());
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    let status = bed
+        .block_on(runtime.pause(&caller(), "counter", now_ms))
+        .unwrap();
+    assert_eq!(status.state, HandlerState::Paused);
+    bed.produce("in", &[("a", "count"), ("b", "count")]);
+    bed.pass(5_000);
+    assert_eq!(bed.values("out").len(), 1);
+    assert_eq!(bed.status("counter").lag(), 2);
+
+    let mut bed = bed.crash(Crash::Process).unwrap();
+    bed.deploy(counter());
+    bed.pass(5_000);
+    assert_eq!(bed.status("counter").state, HandlerState::Paused);
+    assert_eq!(bed.values("out").len(), 1);
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    bed.block_on(runtime.resume(&caller(), "counter", now_ms))
+        .unwrap();
+    bed.settle();
+    assert_eq!(bed.values("out").len(), 3);
+}
+
+#[test]
+fn an_upgrade_keeps_state_and_handles_no_event_twice() {
+    let mut bed = bed(4);
+    bed.deploy(counter());
+    bed.produce("in", &[("a", "count"), ("a", "count")]);
+    bed.settle();
+    let twice = NativeHandler::new(|event, state, out: &mut Vec<OutputRecord>| {
+        obey(event, state, out)?;
+        obey(event, state, out)
+    });
+    // Some of these are handled by the old version and some by the new one; which, is for the moment to decide.
+    bed.produce("in", &[("a", "count"), ("a", "count")]);
+    let mut upgrade = counter();
+    upgrade.code = Code::Native {
+        version: "2".into(),
+        module: Arc::new(twice),
+    };
+    assert_eq!(bed.deploy(upgrade).generation, 2);
+    bed.settle();
+    let counts: Vec<u64> = bed
+        .values("out")
+        .iter()
+        .map(|(_, count)| count.parse().unwrap())
+        .collect();
+    let last = *counts.last().unwrap();
+    assert_eq!(counts, (1..=last).collect::<Vec<_>>());
+    assert!((4..=6).contains(&last), "{last}");
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    assert_eq!(bed.values("out").len() as u64, last + 2);
+}
+
+#[test]
+fn a_removed_handler_leaves_no_trace_and_its_name_is_free() {
+    let mut bed = bed(5);
+    let first = bed.deploy(counter()).id;
+    let keys: Vec<String> = (0..5_000).map(|n| format!("key-{n}")).collect();
+    let records: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "count")).collect();
+    for some in records.chunks(1_000) {
+        bed.produce("in", some);
+        bed.settle();
+    }
+    assert_eq!(bed.state("counter").len(), 5_000);
+    let prefixes = bed.runtime.state_prefixes(&caller(), "counter").unwrap();
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    bed.block_on(runtime.remove(&caller(), "counter", now_ms))
+        .unwrap();
+    assert!(bed.runtime.list(&caller()).is_empty());
+    for (_, prefix) in prefixes {
+        use mainstem_store::StoreSnapshot;
+        let left = |_: &[u8], _: &[u8]| panic!("state was left");
+        bed.node
+            .store
+            .scan_prefix(mainstem_store::Family::State, &prefix, &mut { left })
+            .unwrap();
+    }
+    bed.deploy(counter());
+    bed.settle();
+    let status = bed.status("counter");
+    assert!(status.id > first);
+    assert_eq!(status.lag(), 0, "it has begun anew, at earliest");
+    assert_eq!(bed.values("out").len(), 10_000);
+}
+
+#[test]
+fn a_removal_cut_short_goes_on_after_a_restart() {
+    let mut bed = bed(6);
+    bed.deploy(counter());
+    bed.produce("in", &[("a", "count"), ("b", "count")]);
+    bed.settle();
+    let runtime = bed.runtime.clone();
+    let mut removal = Box::pin(async move { runtime.remove(&caller(), "counter", 0).await });
+    while bed.status("counter").state != HandlerState::Removing {
+        let _ = mainstem_engine::testing::poll_once(removal.as_mut());
+        bed.node.driver.step();
+    }
+    drop(removal);
+    let mut bed = bed.crash(Crash::Power).unwrap();
+    bed.pass(10_000);
+    assert!(bed.runtime.list(&caller()).is_empty());
+}
+
+#[test]
+fn a_handler_begins_where_it_is_told_to() {
+    let mut bed = bed(7);
+    bed.produce("in", &[("a", "count"), ("a", "count")]);
+    let mut deployment = counter();
+    deployment.start = StartFrom::Latest;
+    bed.deploy(deployment);
+    // Where it begins was decided by the deployment, and not by the first step.
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    assert_eq!(bed.values("out"), [("a".to_owned(), "1".to_owned())]);
+}
+
+#[test]
+fn a_halted_task_waits_for_its_handler_to_be_resumed_or_upgraded() {
+    let mut bed = bed(8);
+    let mut deployment = counter();
+    deployment.on_error = OnError::Halt { attempts: 2 };
+    bed.deploy(deployment.clone());
+    bed.produce("in", &[("a", "count"), ("a", "error"), ("a", "count")]);
+    bed.pass(10_000);
+    let status = bed.status("counter");
+    assert_eq!(status.state, HandlerState::Halted);
+    assert!(
+        status.last_error().unwrap().contains("no such thing"),
+        "{:?}",
+        status.last_error()
+    );
+    assert!(
+        status
+            .tasks
+            .iter()
+            .any(|task| task.state == TaskState::Halted)
+    );
+    assert_eq!(
+        (bed.values("out").len(), status.lag()),
+        (1, 2),
+        "what came before it is committed, nothing after"
+    );
+
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    bed.block_on(runtime.resume(&caller(), "counter", now_ms))
+        .unwrap();
+    bed.pass(10_000);
+    assert_eq!(
+        bed.status("counter").state,
+        HandlerState::Halted,
+        "nothing has changed"
+    );
+
+    let forgiving = NativeHandler::new(|event, state, out: &mut Vec<OutputRecord>| {
+        match event.value.as_deref() {
+            Some(b"error") => Ok(()),
+            _ => obey(event, state, out),
+        }
+    });
+    deployment.code = Code::Native {
+        version: "2".into(),
+        module: Arc::new(forgiving),
+    };
+    bed.deploy(deployment);
+    bed.settle();
+    assert_eq!(bed.status("counter").state, HandlerState::Running);
+    assert_eq!(
+        (bed.values("out").len(), bed.status("counter").lag()),
+        (2, 0)
+    );
+}
+
+#[test]
+fn several_inputs_meet_in_one_state_by_partition_number() {
+    let mut bed = bed(9);
+    bed.topic("more", 1);
+    bed.deploy(counter().input("more"));
+    let at = |partition| NewRecord {
+        partition: Some(partition),
+        key: Some("k".into()),
+        value: Some("count".into()),
+        ..NewRecord::default()
+    };
+    bed.produce_records("in", vec![at(0), at(1)]);
+    bed.produce_records("more", vec![at(0)]);
+    bed.settle();
+    let state = bed.state("counter");
+    assert_eq!(state[&(0, "counts".to_owned(), b"k".to_vec())], b"2");
+    assert_eq!(state[&(1, "counts".to_owned(), b"k".to_vec())], b"1");
+    assert_eq!(
+        bed.status("counter")
+            .tasks
+            .iter()
+            .map(|task| task.inputs.len())
+            .collect::<Vec<_>>(),
+        [2, 1]
+    );
+}
+
+#[test]
+fn a_missing_output_topic_stops_one_handler_and_says_so() {
+    let mut bed = bed(10);
+    bed.topic("else", 1);
+    bed.deploy(counter());
+    let broker = bed.broker.clone();
+    bed.deploy(
+        Deployment::new("third", guest("typed"))
+            .input("in")
+            .output("out")
+            .output("else"),
+    );
+    bed.settle();
+    bed.block_on(broker.delete_topic(&caller(), "else"))
+        .unwrap();
+    let mut bed = bed.crash(Crash::Process).unwrap();
+    bed.deploy(counter());
+    bed.produce("in", &[("a", "count")]);
+    bed.pass(3_000);
+    assert_eq!(bed.status("counter").lag(), 0);
+    assert!(
+        bed.status("third")
+            .tasks
+            .iter()
+            .all(|task| task.state == TaskState::Retrying),
+        "{:?}",
+        bed.task_states("third")
+    );
+}
