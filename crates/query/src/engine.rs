@@ -15,6 +15,7 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SQLOptions, SessionConfig};
+use futures::future::BoxFuture;
 use mainstem_broker::{Broker, BrokerError, Caller, Topic};
 use mainstem_engine::{Lsn, Snapshot};
 use mainstem_log::{Bounds, PartitionId};
@@ -148,6 +149,21 @@ impl QueryEngine {
 
     /// Plans a statement against a snapshot taken now, and starts it.
     pub async fn sql(&self, caller: &Caller, statement: &str) -> Result<QueryResult, QueryError> {
+        self.boxed(caller, statement).await
+    }
+
+    /// A future's body is compiled in the crate that awaits it, and this one has SQL's whole planner in it. Behind a
+    /// plain function and a box it stays in this crate, and is not compiled again by every caller.
+    #[inline(never)]
+    fn boxed<'a>(
+        &'a self,
+        caller: &'a Caller,
+        statement: &'a str,
+    ) -> BoxFuture<'a, Result<QueryResult, QueryError>> {
+        Box::pin(self.answer(caller, statement))
+    }
+
+    async fn answer(&self, caller: &Caller, statement: &str) -> Result<QueryResult, QueryError> {
         // What does not parse costs no snapshot.
         let statement = parse(statement)?;
         let context = self.context(caller).await?;
