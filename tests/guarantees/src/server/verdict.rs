@@ -70,34 +70,49 @@ pub(super) async fn check(
     }
 
     let (daily, alerts) = (read(client, "daily").await?, read(client, "alerts").await?);
-    let mut state = BTreeMap::new();
+    let (mut state, mut totals) = (BTreeMap::new(), BTreeMap::new());
     for (partition, events) in input.iter().enumerate() {
         let mut recount = Recount::default();
         events.iter().for_each(|event| recount.add(event));
         tally.handled += events.len() as u64;
-        for (topic, found, expected) in [
-            ("daily", &daily, &recount.daily),
-            ("alerts", &alerts, &recount.alerts),
-        ] {
-            let found = &found[partition];
-            ensure!(
-                found.len() == expected.len(),
-                "{topic}/{partition}: {} records, the recount says {}",
-                found.len(),
-                expected.len()
-            );
-            if let Some(offset) =
-                (0..found.len()).find(|offset| found[*offset] != expected[*offset])
-            {
-                let (found, expected) = (&found[offset], &expected[offset]);
-                return Err(Failure::new(format!(
-                    "{topic}/{partition}: offset {offset} is {found}, the recount says {expected}"
-                )));
-            }
-        }
+        let found = &alerts[partition];
+        ensure!(
+            *found == recount.alerts,
+            "alerts/{partition}: {} records differ from the recount's {}",
+            found.len(),
+            recount.alerts.len()
+        );
+        totals.extend(by_day(&recount.daily));
         state.extend(recount.state().map(|(key, value)| (key.clone(), value)));
     }
+    // Each carrier's day is on one partition, by its own key: in order there.
+    let found: Vec<Value> = daily.into_iter().flatten().collect();
+    let found = by_day(&found);
+    ensure!(
+        found.len() == totals.len(),
+        "daily has {} days, the recount {}",
+        found.len(),
+        totals.len()
+    );
+    if let Some((day, _)) = totals
+        .iter()
+        .find(|(day, expected)| found.get(*day) != Some(*expected))
+    {
+        return Err(Failure::new(format!(
+            "daily: the running totals of {day} differ from the recount"
+        )));
+    }
     check_state(client, &state).await
+}
+
+/// Running totals by carrier and day, each in order.
+fn by_day(totals: &[Value]) -> BTreeMap<String, Vec<Value>> {
+    let mut days: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for total in totals {
+        let day = format!("{} {}", total["carrier"], total["date"]);
+        days.entry(day).or_default().push(total.clone());
+    }
+    days
 }
 
 async fn check_state(client: &Client, expected: &BTreeMap<String, Value>) -> Result<(), Failure> {

@@ -1,0 +1,12 @@
+#!/bin/sh
+# Every benchmark, one after another on a quiet machine, then all rows as one table. Rows: target/bench/*.json.
+set -eu
+cd "$(dirname "$0")/.."
+cargo=cargo
+command -v mold >/dev/null 2>&1 && cargo="mold -run cargo"
+for package in record:batch schema:decode journal:commit log:log mainstem:produce runtime:handlers query:scan; do
+    crate=${package%%:*}
+    [ "$crate" = mainstem ] || crate="mainstem-$crate"
+    $cargo bench -p "$crate" --bench "${package##*:}"
+done
+exec python3 .ci/bench_table.py "${CARGO_TARGET_DIR:-target}/bench"
