@@ -1,0 +1,230 @@
+//! What a data directory holds, and who may open it.
+//!
+//! ```text
+//! D/meta.json                      format version and cluster id, written once
+//! D/LOCK                           held (flock) while a process has the directory open; holds its process id
+//! D/journal/                       the journal's files
+//! D/topics/<topic id>/<partition>/ segments
+//! D/store/                         the key-value store
+//! D/modules/                       handler components by content hash, and their compiled code
+//! ```
+
+use crate::Error;
+use mainstem_journal::{Disk, write_file_durably};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// The format this build writes, and the newest it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// `meta.json`: what a directory says about itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Meta {
+    /// Version of the directory's format.
+    pub format_version: u32,
+    /// Made once, with the directory.
+    pub cluster_id: Uuid,
+}
+
+/// A data directory that this process has for itself. Dropping it lets the next one in.
+#[derive(Debug)]
+pub(crate) struct DataDirectory {
+    pub(crate) path: PathBuf,
+    pub(crate) meta: Meta,
+    _lock: File,
+}
+
+/// What may lie in a directory before `meta.json` does, without making it somebody else's.
+const OURS_BEFORE_META: [&str; 4] = ["LOCK", "endpoints.json", "meta.json.tmp", "lost+found"];
+
+impl DataDirectory {
+    /// Takes the directory for this process, and makes it if it is new.
+    pub(crate) fn take(path: &Path, disk: &dyn Disk) -> Result<DataDirectory, Error> {
+        std::fs::create_dir_all(path).map_err(io("make the data directory", path))?;
+        refuse_foreign(path)?;
+        let lock = lock(path)?;
+        let meta = match read_meta(path)? {
+            Some(meta) => meta,
+            None => write_meta(path, disk)?,
+        };
+        Ok(DataDirectory {
+            path: path.to_path_buf(),
+            meta,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.path.join("store")
+    }
+
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.path.join("modules")
+    }
+}
+
+/// An error of the operating system, with what was being done to what.
+pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.to_path_buf();
+    move |source| Error::Io {
+        doing,
+        path,
+        source,
+    }
+}
+
+/// A folder with content but no `meta.json` belongs to somebody else: nothing is written into it.
+fn refuse_foreign(path: &Path) -> Result<(), Error> {
+    if path.join("meta.json").exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(io("list", path))? {
+        let name = entry.map_err(io("list", path))?.file_name();
+        if !OURS_BEFORE_META.iter().any(|ours| name == *ours) {
+            return Err(Error::NotADataDirectory {
+                dir: path.to_path_buf(),
+                why: format!("it holds {} but no meta.json", name.to_string_lossy()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The lock is the kernel's and ends with the process, however that ends; the id inside is only for the message.
+fn lock(path: &Path) -> Result<File, Error> {
+    let file_path = path.join("LOCK");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&file_path)
+        .map_err(io("open", &file_path))?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut held = String::new();
+            let _ = file.read_to_string(&mut held);
+            let holder = match held.trim() {
+                "" => "another process".to_string(),
+                pid => format!("process {pid}"),
+            };
+            return Err(Error::InUse {
+                dir: path.to_path_buf(),
+                holder,
+            });
+        }
+        Err(error) => return Err(io("lock", &file_path)(error.into())),
+    }
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(io("write", &file_path))?;
+    Ok(file)
+}
+
+fn read_meta(dir: &Path) -> Result<Option<Meta>, Error> {
+    let file = dir.join("meta.json");
+    let text = match std::fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io("read", &file)(error)),
+    };
+    let damaged = |error: serde_json::Error| Error::DamagedMeta {
+        file: file.clone(),
+        why: error.to_string(),
+    };
+    // The version alone first: a newer format may have changed everything else.
+    #[derive(Deserialize)]
+    struct Version {
+        format_version: u32,
+    }
+    let version: Version = serde_json::from_str(&text).map_err(damaged)?;
+    if version.format_version > FORMAT_VERSION {
+        return Err(Error::NewerVersion {
+            dir: dir.to_path_buf(),
+            found: version.format_version,
+            supported: FORMAT_VERSION,
+        });
+    }
+    serde_json::from_str(&text).map(Some).map_err(damaged)
+}
+
+fn write_meta(dir: &Path, disk: &dyn Disk) -> Result<Meta, Error> {
+    let meta = Meta {
+        format_version: FORMAT_VERSION,
+        cluster_id: Uuid::new_v4(),
+    };
+    let file = dir.join("meta.json");
+    let mut text = serde_json::to_vec_pretty(&meta).map_err(|error| Error::DamagedMeta {
+        file: file.clone(),
+        why: error.to_string(),
+    })?;
+    text.push(b'\n');
+    write_file_durably(disk, &file, &text)?;
+    Ok(meta)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use mainstem_journal::RealDisk;
+
+    fn take(path: &Path) -> Result<DataDirectory, Error> {
+        DataDirectory::take(path, &RealDisk)
+    }
+
+    #[test]
+    fn the_cluster_id_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = take(dir.path()).unwrap().meta;
+        assert_eq!(take(dir.path()).unwrap().meta, first);
+    }
+
+    #[test]
+    fn a_second_holder_is_told_the_first_ones_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = take(dir.path()).unwrap();
+        let error = take(dir.path()).unwrap_err();
+        assert_eq!(error.code(), "data_dir_in_use");
+        assert!(
+            error
+                .to_string()
+                .contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_newer_format_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"format_version": 99, "something": "new"}"#;
+        std::fs::write(dir.path().join("meta.json"), text).unwrap();
+        let error = take(dir.path()).unwrap_err();
+        assert_eq!(error.code(), "data_dir_newer_version");
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join("meta.json")).unwrap(),
+            text
+        );
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+        assert_eq!(take(dir.path()).unwrap_err().code(), "not_a_data_dir");
+        assert!(!dir.path().join("LOCK").exists());
+    }
+
+    #[test]
+    fn damaged_meta_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("meta.json"), "{").unwrap();
+        assert_eq!(take(dir.path()).unwrap_err().code(), "data_dir_damaged");
+    }
+}

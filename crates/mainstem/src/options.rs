@@ -1,0 +1,279 @@
+//! What can be set, and how the memory limit is shared out.
+
+use crate::Error;
+use mainstem_broker::{BrokerSettings, configs};
+use mainstem_engine::EngineOptions;
+use std::collections::BTreeMap;
+
+/// Settings of the platform. `Options::default()` is meant to be right for one machine.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `memory.limit`: bytes that all parts together keep to. 1 GiB by default, 256 MiB at least.
+    pub memory_limit_bytes: u64,
+    /// Broker settings under Kafka's names (`log.retention.ms`, `num.partitions`, `message.max.bytes`, …); a topic's
+    /// own settings come first.
+    pub broker: BTreeMap<String, String>,
+    /// Threads that move handler tasks; 0 takes one per core.
+    pub task_workers: usize,
+    /// Threads that run SQL; 0 takes one per core.
+    pub sql_threads: usize,
+    /// Bytes of journal after which a checkpoint is taken.
+    pub checkpoint_bytes: u64,
+    /// Free bytes on the disk below which writes are refused until there is space again.
+    pub min_free_bytes: u64,
+}
+
+/// The least that `memory.limit` may be.
+const LEAST_MEMORY_BYTES: u64 = 256 << 20;
+
+impl Default for Options {
+    fn default() -> Options {
+        let engine = EngineOptions::default();
+        Options {
+            memory_limit_bytes: 1 << 30,
+            broker: BTreeMap::new(),
+            task_workers: 0,
+            sql_threads: 0,
+            checkpoint_bytes: engine.checkpoint_bytes,
+            min_free_bytes: engine.min_free_bytes,
+        }
+    }
+}
+
+/// How `memory.limit` is shared out: the one place where it is decided.
+///
+/// | part | share | of 1 GiB |
+/// |---|---|---|
+/// | records: queued, being committed, or in the log's tail | 6/16 | 384 MiB |
+/// | store backlog: admitted for the store and not yet applied | 1/16 | 64 MiB |
+/// | store: RocksDB's write buffers and block cache | 2/16 | 128 MiB |
+/// | SQL: sorts, joins, groupings and scans | 2/16 | 128 MiB |
+/// | handlers: instances and their overlays | 2/16 | 128 MiB |
+/// | gateways: requests being parsed, answers being sent | 1/16 | 64 MiB |
+/// | the rest: code, stacks, the allocator's slack | 2/16 | 128 MiB |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySplit {
+    /// Records: queued, being committed, or in the log's tail. Writers wait beyond it.
+    pub records_bytes: u64,
+    /// Changes for the store that are admitted and not yet applied. Only those who write there wait.
+    pub store_backlog_bytes: u64,
+    /// RocksDB's write buffers and block cache together.
+    pub store_bytes: u64,
+    /// What all queries together may hold.
+    pub sql_bytes: u64,
+    /// Instances and overlays of handlers.
+    pub handlers_bytes: u64,
+    /// Requests being parsed and answers being sent.
+    pub gateways_bytes: u64,
+}
+
+impl MemorySplit {
+    /// Shares a limit out.
+    pub fn of(limit_bytes: u64) -> MemorySplit {
+        let sixteenth = limit_bytes / 16;
+        MemorySplit {
+            records_bytes: 6 * sixteenth,
+            store_backlog_bytes: sixteenth,
+            store_bytes: 2 * sixteenth,
+            sql_bytes: 2 * sixteenth,
+            handlers_bytes: 2 * sixteenth,
+            gateways_bytes: sixteenth,
+        }
+    }
+}
+
+/// Kafka's broker settings that are defaults for topics, and the topic setting each stands for.
+const TOPIC_DEFAULTS: [(&str, &str); 14] = [
+    ("compression.type", "compression.type"),
+    ("log.cleaner.delete.retention.ms", "delete.retention.ms"),
+    ("log.cleanup.policy", "cleanup.policy"),
+    ("log.flush.interval.messages", "flush.messages"),
+    ("log.flush.interval.ms", "flush.ms"),
+    ("log.index.interval.bytes", "index.interval.bytes"),
+    ("log.message.timestamp.type", "message.timestamp.type"),
+    ("log.retention.bytes", "retention.bytes"),
+    ("log.retention.ms", "retention.ms"),
+    ("log.roll.ms", "segment.ms"),
+    ("log.segment.bytes", "segment.bytes"),
+    ("message.max.bytes", "max.message.bytes"),
+    ("min.insync.replicas", "min.insync.replicas"),
+    (
+        "unclean.leader.election.enable",
+        "unclean.leader.election.enable",
+    ),
+];
+
+/// The settings of [`Options::broker`] that are no topic defaults.
+const OWN_SETTINGS: [&str; 4] = [
+    "num.partitions",
+    "log.retention.hours",
+    "log.retention.minutes",
+    "log.retention.check.interval.ms",
+];
+
+impl Options {
+    /// How this memory limit is shared out.
+    pub fn memory(&self) -> MemorySplit {
+        MemorySplit::of(self.memory_limit_bytes)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.memory_limit_bytes < LEAST_MEMORY_BYTES {
+            let why = format!(
+                "{} bytes are too few; give at least 256MiB",
+                self.memory_limit_bytes
+            );
+            return Err(Error::Setting {
+                name: "memory.limit".into(),
+                why,
+            });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn engine(&self) -> EngineOptions {
+        let memory = self.memory();
+        EngineOptions {
+            memory_bytes: memory.records_bytes,
+            store_backlog_bytes: memory.store_backlog_bytes,
+            checkpoint_bytes: self.checkpoint_bytes,
+            min_free_bytes: self.min_free_bytes,
+            ..EngineOptions::default()
+        }
+    }
+
+    /// Milliseconds between two rounds of retention.
+    pub(crate) fn retention_interval_ms(&self) -> Result<u64, Error> {
+        let name = "log.retention.check.interval.ms";
+        Ok(self.number(name)?.unwrap_or(300_000).max(1))
+    }
+
+    pub(crate) fn broker_settings(&self) -> Result<BrokerSettings, Error> {
+        let mut settings = BrokerSettings::default();
+        if let Some(count) = self.number("num.partitions")? {
+            settings.num_partitions = u32::try_from(count).unwrap_or(u32::MAX);
+        }
+        // The finer unit wins, as it does in Kafka.
+        for (name, unit_ms) in [
+            ("log.retention.hours", 3_600_000),
+            ("log.retention.minutes", 60_000),
+        ] {
+            if let Some(count) = self.number(name)? {
+                settings.topic_defaults.insert(
+                    "retention.ms".into(),
+                    count.saturating_mul(unit_ms).to_string(),
+                );
+            }
+        }
+        for (name, value) in &self.broker {
+            if let Some((_, topic_name)) = TOPIC_DEFAULTS
+                .iter()
+                .find(|(broker_name, _)| name == broker_name)
+            {
+                settings
+                    .topic_defaults
+                    .insert((*topic_name).into(), value.clone());
+            } else if !OWN_SETTINGS.contains(&name.as_str()) {
+                let known: Vec<&str> = TOPIC_DEFAULTS
+                    .iter()
+                    .map(|(name, _)| *name)
+                    .chain(OWN_SETTINGS)
+                    .collect();
+                let why = if configs::find(name).is_ok() {
+                    "it is a setting of topics: give it to `mainstem topic create --set`"
+                        .to_string()
+                } else {
+                    format!(
+                        "there is no such broker setting; there are {}",
+                        known.join(", ")
+                    )
+                };
+                return Err(Error::Setting {
+                    name: name.clone(),
+                    why,
+                });
+            }
+        }
+        Ok(settings)
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, Error> {
+        let Some(value) = self.broker.get(name) else {
+            return Ok(None);
+        };
+        let why = || Error::Setting {
+            name: name.into(),
+            why: format!("`{value}` is not a whole number"),
+        };
+        value.parse().map(Some).map_err(|_| why())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn with(settings: &[(&str, &str)]) -> Result<BrokerSettings, Error> {
+        let broker = settings
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        Options {
+            broker,
+            ..Options::default()
+        }
+        .broker_settings()
+    }
+
+    #[test]
+    fn kafkas_broker_names_are_defaults_of_topics() {
+        let settings = with(&[
+            ("num.partitions", "6"),
+            ("log.retention.hours", "2"),
+            ("message.max.bytes", "2048"),
+        ])
+        .unwrap();
+        assert_eq!(settings.num_partitions, 6);
+        assert_eq!(settings.topic_defaults["retention.ms"], "7200000");
+        assert_eq!(settings.topic_defaults["max.message.bytes"], "2048");
+        let finer = with(&[("log.retention.hours", "2"), ("log.retention.ms", "5")]).unwrap();
+        assert_eq!(finer.topic_defaults["retention.ms"], "5");
+    }
+
+    #[test]
+    fn every_topic_default_is_a_setting_of_the_broker() {
+        for (_, topic_name) in TOPIC_DEFAULTS {
+            assert!(configs::find(topic_name).is_ok(), "{topic_name}");
+        }
+    }
+
+    #[test]
+    fn unknown_settings_are_named() {
+        let error = with(&[("log.retension.ms", "1")]).unwrap_err();
+        assert!(
+            error.to_string().contains("log.retension.ms")
+                && error.to_string().contains("log.retention.ms"),
+            "{error}"
+        );
+        assert!(with(&[("num.partitions", "x")]).is_err());
+        assert!(
+            with(&[("retention.ms", "1")])
+                .unwrap_err()
+                .to_string()
+                .contains("topic create")
+        );
+    }
+
+    #[test]
+    fn the_shares_leave_an_eighth_for_the_rest() {
+        let split = MemorySplit::of(1 << 30);
+        let shared = split.records_bytes
+            + split.store_backlog_bytes
+            + split.store_bytes
+            + split.sql_bytes
+            + split.handlers_bytes
+            + split.gateways_bytes;
+        assert_eq!(shared, (1 << 30) - (128 << 20));
+    }
+}

@@ -1,0 +1,112 @@
+//! SQL on threads of its own, so that a query never delays a produce.
+//!
+//! A query is planned and run on the runtime kept for SQL; its batches reach the caller through a short channel,
+//! so that a reader who stops reading stops the query, and one who goes away ends it.
+
+use datafusion::common::DataFusionError;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+use mainstem_broker::Caller;
+use mainstem_query::{QueryEngine, QueryError, QueryResult};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc;
+
+/// Batches the query may be ahead of its reader.
+const AHEAD: usize = 2;
+
+/// How long a query may take to notice that it is to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The threads for SQL, and the engine they run.
+pub(crate) struct SqlThreads {
+    engine: QueryEngine,
+    handle: Handle,
+    runtime: Mutex<Option<Runtime>>,
+}
+
+impl SqlThreads {
+    pub(crate) fn start(engine: QueryEngine, threads: usize) -> std::io::Result<SqlThreads> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("mainstem-sql")
+            .enable_time()
+            .build()?;
+        Ok(SqlThreads {
+            engine,
+            handle: runtime.handle().clone(),
+            runtime: Mutex::new(Some(runtime)),
+        })
+    }
+
+    pub(crate) fn engine(&self) -> &QueryEngine {
+        &self.engine
+    }
+
+    pub(crate) async fn run(
+        &self,
+        caller: &Caller,
+        statement: &str,
+    ) -> Result<QueryResult, QueryError> {
+        let (engine, caller, statement) =
+            (self.engine.clone(), caller.clone(), statement.to_string());
+        let started = self
+            .handle
+            .spawn(async move { engine.sql(&caller, &statement).await });
+        let result = started.await.map_err(stopped)??;
+        let (send, receive) = mpsc::channel(AHEAD);
+        let mut rows = result.stream;
+        self.handle.spawn(async move {
+            loop {
+                // Ends when the reader is gone, even while the query is in the middle of a long step.
+                let row = tokio::select! {
+                    row = rows.next() => row,
+                    () = send.closed() => return,
+                };
+                match row {
+                    Some(row) => {
+                        if send.send(row).await.is_err() {
+                            return;
+                        }
+                    }
+                    None => return,
+                }
+            }
+        });
+        let forwarded =
+            futures::stream::unfold(receive, |mut receive: mpsc::Receiver<Row>| async move {
+                receive.recv().await.map(|row| (row, receive))
+            });
+        let stream = RecordBatchStreamAdapter::new(Arc::clone(&result.schema), forwarded);
+        Ok(QueryResult {
+            stream: Box::pin(stream),
+            ..result
+        })
+    }
+
+    /// Ends every query, and waits a little for those in the middle of a long step: what they hold keeps the store
+    /// open.
+    pub(crate) fn stop(&self) {
+        let Some(runtime) = self.runtime.lock().take() else {
+            return;
+        };
+        // On a thread of its own, since waiting is not allowed where the caller is itself moved by tokio.
+        let stopping = std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE));
+        let _ = stopping.join();
+    }
+}
+
+type Row = Result<arrow::record_batch::RecordBatch, DataFusionError>;
+
+fn stopped(error: tokio::task::JoinError) -> QueryError {
+    let message = if error.is_cancelled() {
+        "the platform is shutting down"
+    } else {
+        "the query stopped unexpectedly"
+    };
+    QueryError::Failed {
+        message: message.into(),
+    }
+}

@@ -1,0 +1,142 @@
+//! Who moves the state machines: the threads, and the end of them.
+//!
+//! | thread | moves |
+//! |---|---|
+//! | `admission`, `journal`, `store`, `background` | the engine's workers, one each |
+//! | `task-0` … | handler tasks, one task at a time |
+//! | `retention` | one round of retention now and then |
+//!
+//! The end is in order: tasks first, so that no new step begins; then the engine, which finishes what it has
+//! admitted and takes a checkpoint; then there is nothing left to do.
+
+use crate::platform::now_ms;
+use mainstem_broker::Broker;
+use mainstem_engine::{Engine, Worker};
+use mainstem_runtime::{Next, Runtime};
+use std::panic::AssertUnwindSafe;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Every thread of the platform but those of SQL.
+pub(crate) struct Threads {
+    engine: Engine,
+    runtime: Option<Runtime>,
+    engine_threads: Vec<JoinHandle<()>>,
+    task_threads: Vec<JoinHandle<()>>,
+    /// Dropped to end the timer.
+    timer: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+}
+
+/// The longest a task thread sleeps when nobody wakes it.
+const LONGEST_PARK: Duration = Duration::from_secs(1);
+
+impl Threads {
+    /// Starts the engine's threads: from here on it commits.
+    pub(crate) fn start(engine: Engine, workers: Vec<Worker>) -> std::io::Result<Threads> {
+        let mut threads = Threads {
+            engine,
+            runtime: None,
+            engine_threads: Vec::new(),
+            task_threads: Vec::new(),
+            timer: None,
+        };
+        for worker in workers {
+            let thread = spawn(worker.name().to_string(), move || worker.run())?;
+            threads.engine_threads.push(thread);
+        }
+        Ok(threads)
+    }
+
+    /// Starts the threads that move handler tasks.
+    pub(crate) fn start_tasks(&mut self, runtime: Runtime, count: usize) -> std::io::Result<()> {
+        self.runtime = Some(runtime.clone());
+        for index in 0..count {
+            let runtime = runtime.clone();
+            self.task_threads
+                .push(spawn(format!("task-{index}"), move || {
+                    move_tasks(&runtime)
+                })?);
+        }
+        Ok(())
+    }
+
+    /// Starts the timer for retention.
+    pub(crate) fn start_retention(
+        &mut self,
+        broker: Broker,
+        every: Duration,
+    ) -> std::io::Result<()> {
+        let (stop, stopped) = mpsc::channel::<()>();
+        let waiting = tokio::runtime::Builder::new_current_thread().build()?;
+        let thread = spawn("retention".into(), move || {
+            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
+                retain(&broker, &waiting);
+            }
+        })?;
+        self.timer = Some((stop, thread));
+        Ok(())
+    }
+
+    /// Ends every thread, in order, and waits for them.
+    pub(crate) fn stop(&mut self) {
+        if let Some((stop, thread)) = self.timer.take() {
+            drop(stop);
+            join(thread);
+        }
+        if let Some(runtime) = self.runtime.take() {
+            runtime.close();
+        }
+        self.task_threads.drain(..).for_each(join);
+        self.engine.close();
+        self.engine_threads.drain(..).for_each(join);
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A thread that takes the process down if it panics: a stage that is gone would leave everybody waiting, and what
+/// is acknowledged is on disk.
+fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    Builder::new().name(name.clone()).spawn(move || {
+        if std::panic::catch_unwind(AssertUnwindSafe(work)).is_err() {
+            tracing::error!(
+                thread = name,
+                "stopping the process: this thread panicked; everything acknowledged is on disk"
+            );
+            std::process::abort();
+        }
+    })
+}
+
+fn join(thread: JoinHandle<()>) {
+    // A panic inside has ended the process already.
+    let _ = thread.join();
+}
+
+fn move_tasks(runtime: &Runtime) {
+    loop {
+        match runtime.work(now_ms()) {
+            Next::Worked => {}
+            Next::IdleUntil(None) => runtime.park(LONGEST_PARK),
+            Next::IdleUntil(Some(at_ms)) => {
+                let wait = Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
+                runtime.park(wait.min(LONGEST_PARK));
+            }
+            Next::Closed => return,
+        }
+    }
+}
+
+fn retain(broker: &Broker, waiting: &tokio::runtime::Runtime) {
+    match waiting.block_on(broker.retention_round(now_ms())) {
+        Ok(round) => tracing::debug!(?round, "retention"),
+        Err(error) => {
+            tracing::warn!(%error, "a round of retention failed; the next one tries again")
+        }
+    }
+}

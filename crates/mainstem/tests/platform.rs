@@ -1,0 +1,196 @@
+//! The whole platform in one process: opened, used, closed, opened again.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use arrow::array::AsArray;
+use arrow::datatypes::Int64Type;
+use mainstem::broker::{NewRecord, NewTopic};
+use mainstem::runtime::{Code, Deployment, NativeHandler, OutputRecord};
+use mainstem::{Caller, Mainstem, Options, now_ms};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn open(dir: &Path) -> Mainstem {
+    Mainstem::open(
+        dir,
+        Options {
+            sql_threads: 1,
+            task_workers: 1,
+            ..Options::default()
+        },
+    )
+    .unwrap()
+}
+
+fn echo() -> Deployment {
+    let handler = NativeHandler::new(|event, state, out| {
+        let key = event.key.clone().unwrap_or_default();
+        let seen = state.get("seen", &key)?.map_or(0, |bytes| bytes.len());
+        state.put("seen", &key, vec![b'x'; seen + 1])?;
+        out.push(OutputRecord {
+            topic: "out".into(),
+            key: event.key.clone(),
+            value: event.value.clone(),
+            ..Default::default()
+        });
+        Ok(())
+    });
+    Deployment::new(
+        "echo",
+        Code::Native {
+            version: "1".into(),
+            module: Arc::new(handler),
+        },
+    )
+    .input("in")
+    .output("out")
+}
+
+async fn produce(mainstem: &Mainstem, count: usize) {
+    let records = (0..count)
+        .map(|n| NewRecord {
+            key: Some(format!("k{}", n % 7).into()),
+            value: Some(format!("{n}").into()),
+            ..Default::default()
+        })
+        .collect();
+    mainstem
+        .broker()
+        .produce_records(&Caller::anonymous(), "in", records, now_ms())
+        .await
+        .unwrap();
+}
+
+async fn caught_up(mainstem: &Mainstem) {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let status = mainstem
+            .runtime()
+            .status(&Caller::anonymous(), "echo")
+            .unwrap();
+        let started = status.tasks.iter().all(|task| !task.inputs.is_empty());
+        if started && status.lag() == 0 {
+            return;
+        }
+        assert!(Instant::now() < until, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn number(mainstem: &Mainstem, sql: &str) -> i64 {
+    let batches = mainstem.sql_all(&Caller::anonymous(), sql).await.unwrap();
+    batches[0].column(0).as_primitive::<Int64Type>().value(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_topics_and_state_go_on_where_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let caller = Caller::anonymous();
+    let mut produced = 0;
+    for round in 0..3 {
+        let mainstem = open(dir.path());
+        if round == 0 {
+            for topic in ["in", "out"] {
+                mainstem
+                    .broker()
+                    .create_topic(&caller, NewTopic::named(topic).partitions(3), now_ms())
+                    .await
+                    .unwrap();
+            }
+        }
+        mainstem
+            .runtime()
+            .deploy(&caller, echo(), now_ms())
+            .await
+            .unwrap();
+        produce(&mainstem, 500).await;
+        produced += 500;
+        caught_up(&mainstem).await;
+        assert_eq!(
+            number(&mainstem, "SELECT count(*) FROM \"in\"").await,
+            produced
+        );
+        assert_eq!(
+            number(&mainstem, "SELECT count(*) FROM \"out\"").await,
+            produced
+        );
+        let seen = "SELECT CAST(sum(octet_length(_value)) AS BIGINT) FROM state.echo WHERE _table = 'seen'";
+        assert_eq!(number(&mainstem, seen).await, produced);
+        assert_eq!(
+            number(&mainstem, "SELECT CAST(sum(lag) AS BIGINT) FROM system.lag").await,
+            0
+        );
+        assert_eq!(
+            number(
+                &mainstem,
+                "SELECT count(*) FROM system.handlers WHERE name = 'echo'"
+            )
+            .await,
+            1
+        );
+        let status = mainstem.status();
+        assert_eq!(
+            (status.topics, status.partitions, status.handlers),
+            (2, 6, 1)
+        );
+        if round > 0 {
+            let handler = &status.recovery.handlers[0];
+            assert_eq!(
+                (handler.committed_events, handler.lag_events),
+                (produced as u64 - 500, 0)
+            );
+        }
+        // Once asked to stop, and twice simply let go.
+        if round == 0 {
+            mainstem.shutdown().unwrap();
+            mainstem.shutdown().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_directory_is_free_once_the_last_handle_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    let second = first.clone();
+    drop(first);
+    assert_eq!(
+        Mainstem::open(dir.path(), Options::default())
+            .unwrap_err()
+            .code(),
+        "data_dir_in_use"
+    );
+    drop(second);
+    drop(open(dir.path()));
+}
+
+#[test]
+fn after_shutdown_calls_are_refused_and_not_stuck() {
+    let dir = tempfile::tempdir().unwrap();
+    let mainstem = open(dir.path());
+    mainstem.shutdown().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let caller = Caller::anonymous();
+        assert!(
+            mainstem
+                .broker()
+                .create_topic(&caller, NewTopic::named("t"), now_ms())
+                .await
+                .is_err()
+        );
+        assert!(mainstem.sql(&caller, "SELECT 1").await.is_err());
+    });
+}
+
+#[test]
+fn too_little_memory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        memory_limit_bytes: 1 << 20,
+        ..Options::default()
+    };
+    let error = Mainstem::open(dir.path().join("d"), options).unwrap_err();
+    assert_eq!(error.code(), "bad_setting");
+    assert!(!dir.path().join("d").exists());
+}
