@@ -1,0 +1,289 @@
+//! Bytes cut into rows: a row has a line, perhaps a key, and a value; a broken row has a line and a reason.
+
+use super::csv::read_csv;
+use crate::failure::Failure;
+use clap::ValueEnum;
+use mainstem_schema::TopicSchema;
+use std::collections::HashSet;
+use std::io::BufRead;
+
+/// How the input is cut into rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Each line is a value.
+    Lines,
+    /// Each line is a JSON value.
+    Jsonl,
+    /// A heading, then rows that become JSON objects.
+    Csv,
+}
+
+impl Format {
+    /// By the ending of a file's name.
+    pub fn by_name(name: &str) -> Format {
+        let ending = name
+            .rsplit('.')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        match ending.as_str() {
+            "csv" => Format::Csv,
+            "jsonl" | "ndjson" | "json" => Format::Jsonl,
+            _ => Format::Lines,
+        }
+    }
+}
+
+/// How rows are read.
+#[derive(Clone, Debug, Default)]
+pub struct RowOptions {
+    /// The format; without it, by the name of the file.
+    pub format: Option<Format>,
+    /// The field whose value is the record's key.
+    pub key: Option<String>,
+    /// Fields of a CSV with one of these texts are null, as empty ones are.
+    pub nulls: HashSet<String>,
+    /// The topic's columns, which type the fields of a CSV.
+    pub schema: Option<TopicSchema>,
+}
+
+/// A row to produce.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Its line in the input, from 1.
+    pub line: u64,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The record's value.
+    pub value: Vec<u8>,
+}
+
+/// A row that cannot be produced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// Its line in the input, from 1.
+    pub line: u64,
+    /// What is wrong with it.
+    pub why: String,
+    /// The row as it stands in the input.
+    pub text: String,
+}
+
+/// Takes rows; `false` stops reading.
+pub type Sink<'a> = &'a mut dyn FnMut(Result<Row, Broken>) -> bool;
+
+/// Reads every row. Fails where there are none to be had: an input that cannot be read, a heading without the key.
+pub fn read_rows(
+    reader: &mut dyn BufRead,
+    format: Format,
+    options: &RowOptions,
+    sink: Sink<'_>,
+) -> Result<(), Failure> {
+    match format {
+        Format::Csv => read_csv(reader, options, sink),
+        Format::Lines if options.key.is_some() => Err(Failure::usage(
+            "--key names a field, and plain lines have none",
+            "add --format jsonl or --format csv",
+        )),
+        Format::Lines => lines(reader, sink, |line, text| {
+            Ok(Row {
+                line,
+                key: None,
+                value: text.to_vec(),
+            })
+        }),
+        Format::Jsonl => lines(reader, sink, |line, text| {
+            json_row(line, text, options.key.as_deref())
+        }),
+    }
+}
+
+fn lines(
+    reader: &mut dyn BufRead,
+    sink: Sink<'_>,
+    row: impl Fn(u64, &[u8]) -> Result<Row, String>,
+) -> Result<(), Failure> {
+    let mut text = Vec::new();
+    for line in 1.. {
+        text.clear();
+        let read = reader.read_until(b'\n', &mut text);
+        if read
+            .map_err(|error| Failure::new("io", format!("cannot read line {line}: {error}"), ""))?
+            == 0
+        {
+            break;
+        }
+        let text = text.strip_suffix(b"\n").unwrap_or(&text);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.is_empty() {
+            continue;
+        }
+        let row = row(line, text).map_err(|why| Broken {
+            line,
+            why,
+            text: String::from_utf8_lossy(text).into_owned(),
+        });
+        if !sink(row) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn json_row(line: u64, text: &[u8], key: Option<&str>) -> Result<Row, String> {
+    // Without a key only the form is checked: the value goes out byte for byte either way.
+    let Some(field) = key else {
+        serde_json::from_slice::<serde::de::IgnoredAny>(text)
+            .map_err(|error| format!("not JSON: {error}"))?;
+        return Ok(Row {
+            line,
+            key: None,
+            value: text.to_vec(),
+        });
+    };
+    let value: serde_json::Value =
+        serde_json::from_slice(text).map_err(|error| format!("not JSON: {error}"))?;
+    let object = value
+        .as_object()
+        .ok_or("not a JSON object, so it has no field for the key")?;
+    let key = match object.get(field) {
+        None => return Err(format!("it has no field `{field}` for the key")),
+        Some(serde_json::Value::Null) => None,
+        Some(serde_json::Value::String(text)) => Some(text.clone().into_bytes()),
+        Some(other) => Some(other.to_string().into_bytes()),
+    };
+    Ok(Row {
+        line,
+        key,
+        value: text.to_vec(),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, format: Format, options: &RowOptions) -> Vec<Result<Row, Broken>> {
+        let mut rows = Vec::new();
+        read_rows(&mut text.as_bytes(), format, options, &mut |row| {
+            rows.push(row);
+            true
+        })
+        .unwrap();
+        rows
+    }
+
+    fn keyed(key: &str) -> RowOptions {
+        RowOptions {
+            key: Some(key.into()),
+            ..RowOptions::default()
+        }
+    }
+
+    #[test]
+    fn lines_are_values_and_empty_ones_are_none() {
+        let rows = read("a\r\n\nb", Format::Lines, &RowOptions::default());
+        assert_eq!(
+            rows[0],
+            Ok(Row {
+                line: 1,
+                key: None,
+                value: b"a".to_vec()
+            })
+        );
+        assert_eq!(
+            rows[1],
+            Ok(Row {
+                line: 3,
+                key: None,
+                value: b"b".to_vec()
+            })
+        );
+        assert_eq!(rows.len(), 2);
+    }
+
+    #[test]
+    fn json_lines_keep_their_bytes_and_give_their_key() {
+        let rows = read(
+            "{\"k\": \"x\",  \"n\":1}\n{\"k\":7}\n{\"k\":null}\n",
+            Format::Jsonl,
+            &keyed("k"),
+        );
+        let keys: Vec<_> = rows
+            .iter()
+            .map(|row| row.as_ref().unwrap().key.clone())
+            .collect();
+        assert_eq!(keys, [Some(b"x".to_vec()), Some(b"7".to_vec()), None]);
+        assert_eq!(rows[0].as_ref().unwrap().value, b"{\"k\": \"x\",  \"n\":1}");
+    }
+
+    #[test]
+    fn a_broken_line_is_told_with_its_number_and_text() {
+        let rows = read("{}\n{oops\n{\"k\":1}\n", Format::Jsonl, &keyed("k"));
+        assert!(rows[0].as_ref().unwrap_err().why.contains("no field `k`"));
+        let broken = rows[1].as_ref().unwrap_err();
+        assert_eq!((broken.line, broken.text.as_str()), (2, "{oops"));
+        assert!(rows[2].is_ok());
+    }
+
+    #[test]
+    fn a_csv_is_typed_by_the_schema_and_else_by_a_sample() {
+        let text = "id,name,late\n1,\"a, b\",NA\n2,,3\n";
+        let options = RowOptions {
+            nulls: HashSet::from(["NA".to_string()]),
+            ..keyed("id")
+        };
+        let rows = read(text, Format::Csv, &options);
+        let row = rows[0].as_ref().unwrap();
+        assert_eq!(
+            String::from_utf8(row.value.clone()).unwrap(),
+            r#"{"id":1,"name":"a, b","late":null}"#
+        );
+        assert_eq!((row.line, row.key.clone()), (2, Some(b"1".to_vec())));
+        let typed = RowOptions {
+            schema: Some(TopicSchema::parse("id:text").unwrap()),
+            ..options
+        };
+        let rows = read(text, Format::Csv, &typed);
+        assert!(
+            rows[0]
+                .as_ref()
+                .unwrap()
+                .value
+                .starts_with(br#"{"id":"1","#)
+        );
+    }
+
+    #[test]
+    fn a_broken_csv_row_is_told_with_its_line_and_the_rest_goes_on() {
+        let typed = RowOptions {
+            schema: Some(TopicSchema::parse("a:int").unwrap()),
+            ..RowOptions::default()
+        };
+        let rows = read("a,b\n1,\"x\ny\"\n1,2,3\nz,1\n2,2\n", Format::Csv, &typed);
+        let broken: Vec<_> = rows
+            .iter()
+            .filter_map(|row| row.as_ref().err())
+            .map(|broken| broken.line)
+            .collect();
+        assert_eq!(broken, [4, 5]);
+        assert_eq!(rows.len(), 4);
+        assert!(
+            rows[2].as_ref().unwrap_err().why.contains('a'),
+            "the column is named"
+        );
+    }
+
+    #[test]
+    fn a_csv_without_the_key_is_refused_with_its_columns() {
+        let failure = read_rows(
+            &mut "a,b\n1,2\n".as_bytes(),
+            Format::Csv,
+            &keyed("c"),
+            &mut |_| true,
+        )
+        .unwrap_err();
+        assert!(failure.hint.contains("a, b"), "{}", failure.hint);
+    }
+}

@@ -1,0 +1,328 @@
+//! The commands against a real server: what they print, and what they say when something is wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use support::{Server, assert_error, error_of, mainstem};
+
+fn file(dir: &Path, name: &str, content: &[u8]) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+fn values(records: &[Value]) -> Vec<Value> {
+    records
+        .iter()
+        .map(|record| serde_json::from_str(record["value"].as_str().unwrap()).unwrap())
+        .collect()
+}
+
+const CSV: &str = "id,city,late\n1,Oslo,NA\n2,Rome,5\n3,,\n";
+
+#[test]
+fn a_csv_goes_in_and_comes_out_typed_plain_packed_and_by_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let plain = file(dir.path(), "a.csv", CSV.as_bytes());
+    let mut gz = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(CSV.as_bytes()).unwrap();
+    let gz = file(dir.path(), "a.csv.gz", &gz.finish().unwrap());
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file("inner.csv", zip::write::SimpleFileOptions::default())
+        .unwrap();
+    zip.write_all(CSV.as_bytes()).unwrap();
+    let zip = file(dir.path(), "a.zip", zip.finish().unwrap().get_ref());
+    let expected = [
+        json!({"id": 1, "city": "Oslo", "late": null}),
+        json!({"id": 2, "city": "Rome", "late": 5}),
+        json!({"id": 3, "city": null, "late": null}),
+    ];
+    for (topic, path) in [("plain", plain), ("gz", gz), ("zip", zip)] {
+        server.run(&[
+            "topic",
+            "create",
+            topic,
+            "--schema",
+            "id:int, city:text, late:int",
+        ]);
+        let summary = server
+            .run(&["produce", topic, path.to_str().unwrap(), "--key", "city"])
+            .remove(0);
+        assert_eq!(
+            (&summary["sent"], &summary["acknowledged"]),
+            (&json!(3), &json!(3)),
+            "{summary}"
+        );
+        let records = server.run(&["consume", topic]);
+        assert_eq!(values(&records), expected);
+        assert_eq!(records[1]["key"], "Rome");
+        assert_eq!(records[2]["key"], Value::Null);
+        assert_eq!(records[2]["offset"], 2);
+    }
+    server.run(&["topic", "create", "pipe"]);
+    let mut child = server
+        .command(&["produce", "pipe", "--format", "csv"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(CSV.as_bytes())
+        .unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(values(&server.run(&["consume", "pipe"])), expected);
+}
+
+#[test]
+fn a_broken_row_stops_with_its_line_or_goes_to_the_rejects() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    server.run(&["topic", "create", "t", "--schema", "a:int, b:text"]);
+    let path = file(dir.path(), "x.csv", b"a,b\n1,x\n2,y,z\nthree,x\n4,x\n");
+    let path = path.to_str().unwrap();
+    let output = server.command(&["produce", "t", path]).output().unwrap();
+    let found = error_of(&output);
+    assert_error(&found, "broken_row", 1);
+    assert!(
+        found.0["message"].as_str().unwrap().contains("line 3"),
+        "{}",
+        found.0
+    );
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        summary["acknowledged"], 1,
+        "what was acknowledged is told all the same"
+    );
+
+    let rejects = dir.path().join("rejects.jsonl");
+    let summary = server
+        .run(&["produce", "t", path, "--rejects", rejects.to_str().unwrap()])
+        .remove(0);
+    assert_eq!(
+        (&summary["acknowledged"], &summary["rejected"]),
+        (&json!(2), &json!(2))
+    );
+    let text = std::fs::read_to_string(rejects).unwrap();
+    let lines: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        (&lines[0]["line"], &lines[0]["row"]),
+        (&json!(3), &json!("2,y,z"))
+    );
+    assert_eq!(lines[1]["line"], 4);
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    server.run(&["topic", "create", "flights"]);
+    let lines = file(dir.path(), "x.txt", b"one\ntwo\n");
+    server.run(&["produce", "flights", lines.to_str().unwrap()]);
+
+    let found = server.fail(&["produce", "fligths", lines.to_str().unwrap()]);
+    assert_error(&found, "topic_not_found", 1);
+    assert!(
+        found.0["hint"].as_str().unwrap().contains("flights"),
+        "{}",
+        found.0
+    );
+    assert_error(
+        &server.fail(&["topic", "create", "flights"]),
+        "topic_exists",
+        1,
+    );
+    assert_error(
+        &server.fail(&["consume", "flights", "--partition", "7"]),
+        "partition_not_found",
+        1,
+    );
+    assert_error(
+        &server.fail(&["consume", "flights", "--from", "99"]),
+        "offset_out_of_range",
+        1,
+    );
+    assert_error(
+        &server.fail(&["topic", "create", "x", "--set", "retention.mss=1"]),
+        "unknown_config",
+        1,
+    );
+    assert_error(
+        &server.fail(&["topic", "create", "x", "--set", "cleanup.policy=compact"]),
+        "refused_config",
+        1,
+    );
+    assert_error(&server.fail(&["sql", "SELEKT 1"]), "sql_syntax", 1);
+    assert_error(
+        &server.fail(&["sql", "SELECT * FROM fligths"]),
+        "sql_unknown_table",
+        1,
+    );
+    let component = lines.to_str().unwrap();
+    let deploy = [
+        "handler",
+        "deploy",
+        "h",
+        "--component",
+        component,
+        "--from",
+        "flights",
+    ];
+    let found = server.fail(&deploy);
+    assert_eq!(found.1, 1);
+    assert!(
+        found.0["message"]
+            .as_str()
+            .unwrap()
+            .contains("not WebAssembly"),
+        "{}",
+        found.0
+    );
+
+    let big = file(dir.path(), "big.txt", &vec![b'x'; 2 << 20]);
+    assert_error(
+        &server.fail(&["produce", "flights", big.to_str().unwrap()]),
+        "record_too_large",
+        1,
+    );
+    assert_error(
+        &server.fail(&["consume", "flights", "--from", "whenever"]),
+        "usage",
+        2,
+    );
+
+    let nobody = mainstem()
+        .args(["status", "--server", "127.0.0.1:1", "--output", "json"])
+        .output()
+        .unwrap();
+    assert_error(&error_of(&nobody), "unreachable", 1);
+}
+
+#[test]
+fn ranges_positions_and_raw_values() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    server.run(&["topic", "create", "t"]);
+    let lines = file(dir.path(), "x.txt", b"a\nb\nc\nd\n");
+    server.run(&["produce", "t", lines.to_str().unwrap()]);
+    let read = |arguments: &[&str]| -> Vec<String> {
+        let records = server.run(&[&["consume", "t"], arguments].concat());
+        records
+            .iter()
+            .map(|record| record["value"].as_str().unwrap().to_string())
+            .collect()
+    };
+    assert_eq!(read(&["--from", "1", "--to", "3"]), ["b", "c"]);
+    assert_eq!(read(&["--max", "2"]), ["a", "b"]);
+    assert!(read(&["--from", "latest"]).is_empty());
+    assert_eq!(read(&["--from", "2001-01-01T00:00:00Z"]).len(), 4);
+    let raw = server.command(&["consume", "t", "--raw"]).output().unwrap();
+    assert_eq!(raw.stdout, b"a\nb\nc\nd\n");
+}
+
+#[test]
+fn sql_prints_a_row_a_line_and_bytes_as_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    server.run(&[
+        "topic",
+        "create",
+        "t",
+        "--partitions",
+        "2",
+        "--schema",
+        "k:text, n:int",
+    ]);
+    let lines = file(
+        dir.path(),
+        "x.jsonl",
+        b"{\"k\":\"a\",\"n\":1}\n{\"k\":\"b\",\"n\":2}\n{\"k\":\"a\",\"n\":3}\n",
+    );
+    server.run(&["produce", "t", lines.to_str().unwrap(), "--key", "k"]);
+    let rows = server.run(&[
+        "sql",
+        "SELECT k, sum(n) AS total FROM t GROUP BY k ORDER BY k; SELECT 1 AS one",
+    ]);
+    assert_eq!(
+        rows,
+        [
+            json!({"k": "a", "total": 4}),
+            json!({"k": "b", "total": 2}),
+            json!({"one": 1})
+        ]
+    );
+    let rows = server.run(&["sql", "SELECT _key, _offset FROM t WHERE k = 'b'"]);
+    assert_eq!(rows, [json!({"_key": "b", "_offset": rows[0]["_offset"]})]);
+    assert_eq!(
+        server.run(&[
+            "sql",
+            "SELECT durable_lsn > 0 AS durable FROM system.server"
+        ]),
+        [json!({"durable": true})]
+    );
+}
+
+#[test]
+fn everything_acknowledged_is_there_after_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut server = Server::start(&data);
+    server.run(&["topic", "create", "t", "--partitions", "3"]);
+    let text: String = (0..5000).map(|n| format!("line {n}\n")).collect();
+    let lines = file(dir.path(), "x.txt", text.as_bytes());
+    let summary = server
+        .run(&["produce", "t", lines.to_str().unwrap()])
+        .remove(0);
+    assert_eq!(summary["acknowledged"], 5000);
+    server.kill();
+    let server = Server::start_again(&data, &server);
+    let mut found: Vec<String> = server
+        .run(&["consume", "t"])
+        .iter()
+        .map(|record| record["value"].as_str().unwrap().to_string())
+        .collect();
+    found.sort();
+    let mut expected: Vec<String> = text.lines().map(str::to_string).collect();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert!(
+        server.ready["recovery"]["replayed_frames"]
+            .as_u64()
+            .unwrap()
+            > 0,
+        "{}",
+        server.ready
+    );
+}
+
+#[test]
+fn usage_is_exit_2_and_json_where_json_is_asked_for() {
+    let found = error_of(
+        &mainstem()
+            .args(["produce", "--output", "json"])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!((found.0["code"].as_str(), found.1), (Some("usage"), 2));
+    let help = mainstem().arg("--help").output().unwrap();
+    assert!(help.status.success());
+    let text = String::from_utf8(help.stdout).unwrap();
+    for command in [
+        "serve", "topic", "produce", "consume", "handler", "sql", "status",
+    ] {
+        assert!(
+            text.contains(&format!("\n  {command}")),
+            "{command} is not in the help"
+        );
+    }
+}

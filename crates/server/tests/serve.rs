@@ -1,0 +1,134 @@
+//! The life of the server: ready, health, stop, and what it refuses to start on.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use support::{Server, assert_error, error_of, mainstem};
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn it_says_when_and_where_it_serves_and_stops_cleanly() {
+    let dir = tempfile::tempdir().unwrap();
+    for signal in ["-TERM", "-INT"] {
+        let mut server = Server::start(dir.path());
+        let endpoints = std::fs::read_to_string(dir.path().join("endpoints.json")).unwrap();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&endpoints).unwrap(),
+            server.ready
+        );
+        let http = server.address("http");
+        assert!(get(&http, "/health/live").starts_with("HTTP/1.1 200"));
+        assert!(get(&http, "/health/ready").starts_with("HTTP/1.1 200"));
+        assert!(get(&http, "/metrics").contains("mainstem_up 1"));
+        let status = server.run(&["status"]).remove(0);
+        assert_eq!(status["cluster_id"], server.ready["cluster_id"]);
+        assert_eq!(status["addresses"]["grpc"], server.ready["grpc"]);
+        server.signal(signal);
+        assert!(server.child.wait().unwrap().success());
+        assert!(!dir.path().join("endpoints.json").exists());
+    }
+}
+
+#[test]
+fn the_data_directory_has_the_documented_shape() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    server.run(&["topic", "create", "t"]);
+    for name in ["meta.json", "LOCK", "journal", "topics", "store", "modules"] {
+        assert!(dir.path().join(name).exists(), "{name}");
+    }
+}
+
+fn refused(arguments: &[&str]) -> (serde_json::Value, i32) {
+    error_of(&mainstem().arg("serve").args(arguments).output().unwrap())
+}
+
+#[test]
+fn a_data_directory_in_use_is_refused_with_its_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let free = [
+        "--listen-grpc",
+        "127.0.0.1:0",
+        "--listen-http",
+        "127.0.0.1:0",
+    ];
+    let found = refused(&[&["--data-dir", dir.path().to_str().unwrap()], &free[..]].concat());
+    assert_error(&found, "data_dir_in_use", 1);
+    assert!(
+        found.0["message"]
+            .as_str()
+            .unwrap()
+            .contains(&server.child.id().to_string())
+    );
+}
+
+#[test]
+fn a_newer_data_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("meta.json"), r#"{"format_version": 1000}"#).unwrap();
+    let free = [
+        "--listen-grpc",
+        "127.0.0.1:0",
+        "--listen-http",
+        "127.0.0.1:0",
+    ];
+    let found = refused(&[&["--data-dir", dir.path().to_str().unwrap()], &free[..]].concat());
+    assert_error(&found, "data_dir_newer_version", 1);
+}
+
+#[test]
+fn a_port_in_use_is_refused_before_anything_is_opened() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let address = held.local_addr().unwrap().to_string();
+    let found = refused(&[
+        "--data-dir",
+        data.to_str().unwrap(),
+        "--listen-grpc",
+        &address,
+        "--listen-http",
+        "127.0.0.1:0",
+    ]);
+    assert_error(&found, "port_in_use", 1);
+    assert!(!data.exists());
+}
+
+#[test]
+fn it_does_not_listen_beyond_loopback_by_accident() {
+    assert_error(&refused(&["--listen-grpc", "0.0.0.0:0"]), "usage", 2);
+}
+
+#[test]
+fn an_unknown_broker_setting_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let free = [
+        "--listen-grpc",
+        "127.0.0.1:0",
+        "--listen-http",
+        "127.0.0.1:0",
+    ];
+    let found = refused(
+        &[
+            &["--data-dir", data, "--set", "log.retension.ms=1"],
+            &free[..],
+        ]
+        .concat(),
+    );
+    assert_error(&found, "bad_setting", 1);
+}
