@@ -1,0 +1,39 @@
+# What a newcomer, a developer and the CI run. Each target does its own set-up.
+.PHONY: help setup demo demo-full test lint bench guarantees
+
+CARGO := $(if $(shell command -v mold),mold -run cargo,cargo)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+export CARGO_TARGET_DIR := $(abspath $(TARGET))
+
+help:
+	@echo 'make demo         a server, a handler, kill -9, and the proof, on real data'
+	@echo 'make demo-full    the same with all 336,776 departures'
+	@echo 'make test         every test; ends with one line of counts'
+	@echo 'make lint         formatting and clippy'
+	@echo 'make bench        benchmarks against the limits of this machine'
+	@echo 'make guarantees   the promises, each with its long test (KILLS=50, MUTATE=list)'
+
+setup:
+	@.ci/setup
+
+demo: setup
+	$(CARGO) build --release --bin mainstem
+	python3 examples/flights/demo.py
+
+demo-full: setup
+	$(CARGO) build --release --bin mainstem
+	python3 examples/flights/demo.py --file "$$(examples/flights/fetch.sh)"
+
+test: setup
+	@.ci/test
+
+lint: setup
+	$(CARGO) fmt --all --check
+	RUSTC_WORKSPACE_WRAPPER=$$(command -v clippy-driver) CLIPPY_ARGS='-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__' \
+		$(CARGO) build --release --workspace --all-targets
+
+bench: setup
+	@tests/bench.sh
+
+guarantees: setup
+	@KILLS=$(KILLS) MUTATE=$(MUTATE) tests/guarantees.sh
