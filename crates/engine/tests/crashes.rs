@@ -19,7 +19,10 @@ const PARTITIONS: u32 = 5;
 const PRODUCERS: i64 = 3;
 
 fn partition(index: u32) -> PartitionId {
-    PartitionId { topic: TopicId(7), index }
+    PartitionId {
+        topic: TopicId(7),
+        index,
+    }
 }
 
 fn batch(producer: Option<(i64, i32)>, values: &[String]) -> Batch {
@@ -28,7 +31,9 @@ fn batch(producer: Option<(i64, i32)>, values: &[String]) -> Batch {
         builder.producer(id, 0, sequence);
     }
     for value in values {
-        builder.append(1, None, Some(value.as_bytes()), &[]).unwrap();
+        builder
+            .append(1, None, Some(value.as_bytes()), &[])
+            .unwrap();
     }
     builder.build().unwrap()
 }
@@ -47,8 +52,14 @@ struct Waiting {
 }
 
 enum What {
-    Produce { producer: i64, partition: u32, values: Vec<String> },
-    Step { count: u64 },
+    Produce {
+        producer: i64,
+        partition: u32,
+        values: Vec<String>,
+    },
+    Step {
+        count: u64,
+    },
 }
 
 /// A run of one seed. A step adds 1 to a counter in the store and appends the counter's new value to
@@ -76,7 +87,16 @@ impl Run {
     fn new(seed: u64) -> Run {
         let mut node = TestNode::open(seed).unwrap();
         let create = Submission {
-            log_ops: (0..PARTITIONS).map(|index| (index as u16, LogOp::CreatePartition { partition: partition(index) })).collect(),
+            log_ops: (0..PARTITIONS)
+                .map(|index| {
+                    (
+                        index as u16,
+                        LogOp::CreatePartition {
+                            partition: partition(index),
+                        },
+                    )
+                })
+                .collect(),
             ..Submission::default()
         };
         let permit = node.engine.reserve(0).wait().unwrap();
@@ -104,7 +124,9 @@ impl Run {
 
     fn submit(&mut self, submission: Submission, what: What) {
         let node = self.node.as_mut().unwrap();
-        let reserved = node.engine.reserve_with_store(submission.size_bytes(), submission.store_bytes());
+        let reserved = node
+            .engine
+            .reserve_with_store(submission.size_bytes(), submission.store_bytes());
         let permit = node.driver.block_on(reserved).unwrap();
         let ticket = Box::pin(node.engine.submit(submission, permit));
         self.waiting.push(Waiting { ticket, what });
@@ -114,7 +136,11 @@ impl Run {
         let producer = self.rng.random_range(0..PRODUCERS);
         let index = self.rng.random_range(0..STEPS);
         let count = self.rng.random_range(1..20);
-        let size = if self.rng.random_bool(0.05) { 3_000 } else { 40 };
+        let size = if self.rng.random_bool(0.05) {
+            3_000
+        } else {
+            40
+        };
         let sent = self.sent.entry((producer, index)).or_default();
         let (sequence, values) = match &sent.open {
             Some(open) => open.clone(),
@@ -131,9 +157,22 @@ impl Run {
                 open
             }
         };
-        let append = Append { partition: partition(index), batch: batch(Some((producer, sequence)), &values) };
-        let submission = Submission { appends: vec![append], ..Submission::default() };
-        self.submit(submission, What::Produce { producer, partition: index, values });
+        let append = Append {
+            partition: partition(index),
+            batch: batch(Some((producer, sequence)), &values),
+        };
+        let submission = Submission {
+            appends: vec![append],
+            ..Submission::default()
+        };
+        self.submit(
+            submission,
+            What::Produce {
+                producer,
+                partition: index,
+                values,
+            },
+        );
     }
 
     /// Pipelined: the next step is sent before the one before it is durable.
@@ -142,9 +181,19 @@ impl Run {
         self.next_step += 1;
         let output = batch(None, &[count.to_string()]);
         let submission = Submission {
-            appends: vec![Append { partition: partition(STEPS), batch: output }],
-            store_ops: vec![StoreOp::put(Family::State, counter_key(), count.to_string().into_bytes())],
-            checks: vec![Check::Fence { owner: Bytes::from_static(b"steps"), epoch: self.epoch }],
+            appends: vec![Append {
+                partition: partition(STEPS),
+                batch: output,
+            }],
+            store_ops: vec![StoreOp::put(
+                Family::State,
+                counter_key(),
+                count.to_string().into_bytes(),
+            )],
+            checks: vec![Check::Fence {
+                owner: Bytes::from_static(b"steps"),
+                epoch: self.epoch,
+            }],
             all_or_nothing: true,
             ..Submission::default()
         };
@@ -154,7 +203,8 @@ impl Run {
     fn collect(&mut self) {
         let mut index = 0;
         while index < self.waiting.len() {
-            let std::task::Poll::Ready(outcome) = poll_once(self.waiting[index].ticket.as_mut()) else {
+            let std::task::Poll::Ready(outcome) = poll_once(self.waiting[index].ticket.as_mut())
+            else {
                 index += 1;
                 continue;
             };
@@ -170,10 +220,17 @@ impl Run {
     fn acknowledge(&mut self, what: What, committed: &Committed) {
         let appended = committed.appends[0].clone().unwrap();
         match what {
-            What::Produce { producer, partition, values } => {
+            What::Produce {
+                producer,
+                partition,
+                values,
+            } => {
                 for (offset, value) in (appended.base_offset..).zip(&values) {
                     let before = self.acknowledged.insert((partition, offset), value.clone());
-                    assert!(before.is_none_or(|before| before == *value), "an offset was acknowledged for two records");
+                    assert!(
+                        before.is_none_or(|before| before == *value),
+                        "an offset was acknowledged for two records"
+                    );
                 }
                 let sent = self.sent.get_mut(&(producer, partition)).unwrap();
                 if sent.open.as_ref().is_some_and(|open| open.1 == values) {
@@ -181,7 +238,11 @@ impl Run {
                 }
             }
             What::Step { count } => {
-                assert_eq!(appended.base_offset as u64 + 1, count, "a step's output is not at its place");
+                assert_eq!(
+                    appended.base_offset as u64 + 1,
+                    count,
+                    "a step's output is not at its place"
+                );
                 self.steps_acknowledged = self.steps_acknowledged.max(count);
             }
         }
@@ -192,13 +253,21 @@ impl Run {
         let bounds = log.bounds(partition(index)).unwrap();
         let mut values = Vec::new();
         while (values.len() as i64) < bounds.high_watermark {
-            let read = log.read(partition(index), values.len() as i64, 64 << 10, None).unwrap();
+            let read = log
+                .read(partition(index), values.len() as i64, 64 << 10, None)
+                .unwrap();
             for bytes in read.batches {
                 let mut rest = bytes;
                 while let Some(batch) = Batch::split_first(&mut rest).unwrap() {
-                    assert_eq!(batch.base_offset(), values.len() as i64, "offsets are dense");
+                    assert_eq!(
+                        batch.base_offset(),
+                        values.len() as i64,
+                        "offsets are dense"
+                    );
                     for record in batch.records().unwrap() {
-                        values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
+                        values.push(
+                            String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap(),
+                        );
                     }
                 }
             }
@@ -211,8 +280,15 @@ impl Run {
         for index in 0..PARTITIONS {
             let now = self.read_all(index);
             let before = self.seen.entry(index).or_default();
-            assert!(now.len() >= before.len(), "partition {index}: a reader saw a record that vanished");
-            assert_eq!(now[..before.len()], before[..], "partition {index}: an offset names another record");
+            assert!(
+                now.len() >= before.len(),
+                "partition {index}: a reader saw a record that vanished"
+            );
+            assert_eq!(
+                now[..before.len()],
+                before[..],
+                "partition {index}: an offset names another record"
+            );
             *before = now;
         }
     }
@@ -220,39 +296,74 @@ impl Run {
     fn counter(&mut self) -> u64 {
         let store = self.node().engine.store().clone();
         let value = StoreSnapshot::get(&*store, Family::State, &counter_key()).unwrap();
-        value.map_or(0, |value| String::from_utf8(value.to_vec()).unwrap().parse().unwrap())
+        value.map_or(0, |value| {
+            String::from_utf8(value.to_vec()).unwrap().parse().unwrap()
+        })
     }
 
     fn check(&mut self) {
         self.read();
         for ((index, offset), value) in &self.acknowledged {
-            assert_eq!(self.seen[index].get(*offset as usize), Some(value), "an acknowledged record is lost");
+            assert_eq!(
+                self.seen[index].get(*offset as usize),
+                Some(value),
+                "an acknowledged record is lost"
+            );
         }
         for index in 0..STEPS {
             let mut values = self.seen[&index].clone();
             values.sort();
             values.dedup();
-            assert_eq!(values.len(), self.seen[&index].len(), "partition {index}: a retry was appended twice");
+            assert_eq!(
+                values.len(),
+                self.seen[&index].len(),
+                "partition {index}: a retry was appended twice"
+            );
         }
         let steps = self.seen[&STEPS].len() as u64;
         let in_order: Vec<String> = (1..=steps).map(|count| count.to_string()).collect();
-        assert_eq!(self.seen[&STEPS], in_order, "steps are there once and in order");
-        assert!(steps >= self.steps_acknowledged, "an acknowledged step is lost");
+        assert_eq!(
+            self.seen[&STEPS], in_order,
+            "steps are there once and in order"
+        );
+        assert!(
+            steps >= self.steps_acknowledged,
+            "an acknowledged step is lost"
+        );
         // Once everything is applied, output and state agree.
         self.node().driver.settle();
         self.collect();
-        let outputs = self.node().engine.log().bounds(partition(STEPS)).unwrap().high_watermark as u64;
-        assert_eq!(self.counter(), outputs, "a step's state and its output disagree");
+        let outputs = self
+            .node()
+            .engine
+            .log()
+            .bounds(partition(STEPS))
+            .unwrap()
+            .high_watermark as u64;
+        assert_eq!(
+            self.counter(),
+            outputs,
+            "a step's state and its output disagree"
+        );
     }
 
     fn snapshot(&mut self) {
         let node = self.node.as_mut().unwrap();
         let ticket = node.engine.snapshot();
         let snapshot = node.driver.block_on(ticket).unwrap();
-        let outputs = snapshot.log.bounds(partition(STEPS)).unwrap().high_watermark as u64;
+        let outputs = snapshot
+            .log
+            .bounds(partition(STEPS))
+            .unwrap()
+            .high_watermark as u64;
         let value = snapshot.store.get(Family::State, &counter_key()).unwrap();
-        let counter = value.map_or(0, |value| String::from_utf8(value.to_vec()).unwrap().parse().unwrap());
-        assert_eq!(outputs, counter, "a snapshot shows log and store at two moments");
+        let counter = value.map_or(0, |value| {
+            String::from_utf8(value.to_vec()).unwrap().parse().unwrap()
+        });
+        assert_eq!(
+            outputs, counter,
+            "a snapshot shows log and store at two moments"
+        );
     }
 
     fn come_back(&mut self, node: TestNode) {
@@ -266,7 +377,11 @@ impl Run {
 
     fn crash(&mut self) {
         self.crashes += 1;
-        let crash = if self.rng.random_bool(0.5) { Crash::Process } else { Crash::Power };
+        let crash = if self.rng.random_bool(0.5) {
+            Crash::Process
+        } else {
+            Crash::Power
+        };
         let node = self.node.take().unwrap();
         let node = node.crash(crash).unwrap();
         self.come_back(node);
@@ -306,7 +421,9 @@ fn counter_key() -> Bytes {
 
 #[test]
 fn nothing_acknowledged_is_lost_doubled_or_taken_back() {
-    let named = std::env::var("MAINSTEM_SEED").ok().map(|seed| seed.parse::<u64>().expect("MAINSTEM_SEED is a number"));
+    let named = std::env::var("MAINSTEM_SEED")
+        .ok()
+        .map(|seed| seed.parse::<u64>().expect("MAINSTEM_SEED is a number"));
     let seeds = match named {
         Some(seed) => vec![seed],
         None => (0..60).collect(),
@@ -319,7 +436,10 @@ fn nothing_acknowledged_is_lost_doubled_or_taken_back() {
         crashes += seed_crashes;
         replayed += seed_replayed;
     }
-    assert!(replayed > 0, "no crash left anything to replay: the test shows nothing");
+    assert!(
+        replayed > 0,
+        "no crash left anything to replay: the test shows nothing"
+    );
     println!("{crashes} crashes, {replayed} frames replayed");
 }
 
@@ -328,6 +448,9 @@ struct PrintSeed(u64);
 
 impl Drop for PrintSeed {
     fn drop(&mut self) {
-        eprintln!("replay with: MAINSTEM_SEED={} cargo test --release -p mainstem-engine --test crashes", self.0);
+        eprintln!(
+            "replay with: MAINSTEM_SEED={} cargo test --release -p mainstem-engine --test crashes",
+            self.0
+        );
     }
 }
