@@ -43,6 +43,21 @@ struct Row {
 
 fn main() {
     let guest = guest();
+    if let Ok(kind) = std::env::var("BENCH_ONLY") {
+        // One run, for a profiler.
+        let code = if kind == "native" {
+            native(add)
+        } else {
+            Code::Component(guest)
+        };
+        let topic = if kind == "prefetched" {
+            "cells-prefetched"
+        } else {
+            "cells"
+        };
+        run(topic, 2_000_000, code);
+        return;
+    }
     let mut rows = Vec::new();
     let stateless_native = run("echo", 3_000_000, native(echo));
     let stateless = run("echo", 3_000_000, Code::Component(guest.clone()));

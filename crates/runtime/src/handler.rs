@@ -74,7 +74,7 @@ pub struct StepLimits {
 
 impl StepLimits {
     pub(crate) fn too_much_output(&self) -> StepFailure {
-        StepFailure::Output(format!(
+        StepFailure::TooLarge(format!(
             "the step makes more than {} bytes of outputs",
             self.output_bytes
         ))
@@ -95,6 +95,8 @@ pub enum StepFailure {
     },
     /// The handler wrote to a topic that it did not declare, or a partition that is not there.
     Output(String),
+    /// The step would not fit into a frame. With fewer events it may.
+    TooLarge(String),
     /// Not the handler's doing: the state could not be read. The same step is tried again.
     Host(String),
 }
@@ -121,6 +123,7 @@ impl fmt::Display for StepFailure {
                 "the handler ran out of fuel ({fuel} instructions): it loops, or the event needs a higher limit"
             ),
             StepFailure::Output(message) => write!(f, "an output is refused: {message}"),
+            StepFailure::TooLarge(message) => write!(f, "the frame is too large: {message}"),
             StepFailure::Host(message) => write!(f, "the step could not be run: {message}"),
         }
     }

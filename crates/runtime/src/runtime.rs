@@ -70,8 +70,11 @@ pub(crate) struct Inner {
     pub(crate) modules: Arc<ModuleStore>,
     handlers: Mutex<BTreeMap<HandlerName, Handler>>,
     /// Code of this process, by handler.
-    native: Arc<Mutex<BTreeMap<HandlerName, (String, Arc<dyn HandlerModule>)>>>,
+    native: Arc<Mutex<BTreeMap<HandlerName, NativeCode>>>,
 }
+
+/// A version, and the code of it.
+type NativeCode = (String, Arc<dyn HandlerModule>);
 
 /// Tenant and name.
 type HandlerName = (Arc<str>, Arc<str>);
@@ -339,9 +342,7 @@ impl Runtime {
             };
             let mut record = before.clone();
             change(&mut record);
-            if before.removing && !record.removing
-                || before.removing && record.paused != before.paused
-            {
+            if before.removing && (!record.removing || record.paused != before.paused) {
                 return Err(RuntimeError::Removing {
                     name: name.to_owned(),
                 });

@@ -95,6 +95,8 @@ pub(crate) struct Stepper<'a> {
     attempts: u32,
     max_events: usize,
     good_steps: u32,
+    /// What an event of the last step has led to: outputs or state, whichever is more.
+    bytes_per_event: usize,
 }
 
 impl<'a> Stepper<'a> {
@@ -130,6 +132,7 @@ impl<'a> Stepper<'a> {
             attempts: 0,
             max_events: task.options.max_step_events,
             good_steps: 0,
+            bytes_per_event: 0,
             task,
         })
     }
@@ -244,8 +247,12 @@ impl<'a> Stepper<'a> {
 
     /// How many of the next events the next step takes.
     fn step_size(&self) -> usize {
+        // With a quarter to spare, the frame will be no larger than the last one says.
+        let room = self.task.options.max_step_bytes / 4 * 3;
+        let fitting = room / self.bytes_per_event.max(1);
+        let most = self.max_events.min(fitting).max(1);
         if let Some(suspects) = self.suspects {
-            return (suspects / 2).max(1);
+            return (suspects / 2).clamp(1, most);
         }
         let mut bytes = 0;
         let fits = |event: &&Event| {
@@ -253,12 +260,7 @@ impl<'a> Stepper<'a> {
             bytes <= self.task.options.max_step_bytes
         };
         let waiting = self.events.get(self.done..).unwrap_or_default();
-        waiting
-            .iter()
-            .take(self.max_events)
-            .take_while(fits)
-            .count()
-            .max(1)
+        waiting.iter().take(most).take_while(fits).count().max(1)
     }
 
     /// Makes one step, and its frame.
@@ -295,13 +297,21 @@ impl<'a> Stepper<'a> {
         if let Some(failure) = self.state.take_store_failure() {
             return Err(StepFailure::Host(failure));
         }
+        if self.state.take_over_limit() {
+            let limit = self.task.options.max_step_bytes;
+            let what = format!("the step changes more than {limit} bytes of state");
+            return Err(StepFailure::TooLarge(what));
+        }
         if !matches!(&result, Err(failure) if failure.breaks_instance()) {
             self.instance = Some(instance);
         }
         let time = events.last().map_or(0, |event| event.timestamp_ms);
         let mut batches = OutputBatches::new(&self.outputs, self.task.partition, time);
         batches.add_all(&result?.records)?;
-        batches.finish()
+        let (appends, records) = batches.finish()?;
+        let output_bytes: usize = appends.iter().map(|append| append.batch.size_bytes()).sum();
+        self.bytes_per_event = output_bytes.max(self.state.change_bytes()) / size.max(1);
+        Ok((appends, records))
     }
 
     fn limits(&self, size: usize) -> StepLimits {
@@ -333,12 +343,9 @@ impl<'a> Stepper<'a> {
         }
         if size > 1 {
             tracing::debug!(handler = %self.label, size, %failure, "a step failed; its events are tried in smaller steps");
-            if let StepFailure::OutOfFuel { fuel } = failure
-                && fuel < self.task.record.fuel_per_event.saturating_mul(size as u64)
-            {
-                // The step was cut short by its own limit. With so few events it cannot be, so that nobody is suspected.
-                let fitting = fuel / self.task.record.fuel_per_event.max(1);
-                self.max_events = usize::try_from(fitting).unwrap_or(usize::MAX).max(1);
+            // Where the step itself was too large, nobody is suspected.
+            if let Some(fitting) = self.fitting(size, &failure) {
+                self.max_events = fitting.clamp(1, size - 1);
                 self.good_steps = 0;
                 return Ok(());
             }
@@ -368,6 +375,19 @@ impl<'a> Stepper<'a> {
         match self.task.record.on_error {
             OnError::DeadLetter { .. } => self.dead_letter(&event, &failure).await,
             OnError::Halt { .. } => self.halt().await,
+        }
+    }
+
+    /// How many events a step may have that failed because it had so many.
+    fn fitting(&self, size: usize, failure: &StepFailure) -> Option<usize> {
+        let each = self.task.record.fuel_per_event.max(1);
+        match failure {
+            // It was cut short by the limit of the step, not by the sum of its events'.
+            StepFailure::OutOfFuel { fuel } if *fuel < each.saturating_mul(size as u64) => {
+                Some(usize::try_from(fuel / each).unwrap_or(usize::MAX))
+            }
+            StepFailure::TooLarge(_) => Some(size / 2),
+            _ => None,
         }
     }
 

@@ -168,17 +168,30 @@ pub(super) fn linker(engine: &Engine) -> Result<Linker<Host>> {
     )?;
     state.func_wrap(
         "get-many",
-        |mut cx: StoreContextMut<'_, Host>, (table, keys): (String, Vec<Vec<u8>>)| {
-            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        |mut cx: StoreContextMut<'_, Host>, (table, keys): (String, WasmList<WasmList<u8>>)| {
+            let keys = keys.iter(&mut cx)?.collect::<Result<Vec<_>>>()?;
+            // One buffer for all keys: the state cannot read them where they lie.
+            let mut arena = Vec::new();
+            let mut ends = Vec::with_capacity(keys.len());
+            for key in &keys {
+                arena.extend_from_slice(key.as_le_slice(&cx));
+                ends.push(arena.len());
+            }
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            let keys: Vec<&[u8]> = starts
+                .zip(&ends)
+                .map(|(start, end)| arena.get(start..*end).unwrap_or_default())
+                .collect();
             let values = cx
                 .data_mut()
                 .state
                 .get_many(&table, &keys)
                 .map_err(|message| format_err!("{message}"))?;
-            Ok((values
+            let values: Vec<Option<Vec<u8>>> = values
                 .into_iter()
                 .map(|value| value.map(Vec::from))
-                .collect::<Vec<_>>(),))
+                .collect();
+            Ok((values,))
         },
     )?;
     state.func_wrap(

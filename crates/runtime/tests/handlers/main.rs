@@ -12,6 +12,7 @@
 mod support;
 
 mod components;
+mod flights;
 mod lifecycle;
 mod poison;
 mod simulation;

@@ -26,18 +26,23 @@ pub mod toolchain;
 /// The component of one of the guests beside this file, built once a process.
 #[allow(dead_code)]
 pub fn guest(name: &str) -> Bytes {
+    component(&format!("crates/runtime/tests/guests/{name}"))
+}
+
+/// The component of a folder in the repository, built once a process.
+#[allow(dead_code)]
+pub fn component(folder: &str) -> Bytes {
     static BUILT: OnceLock<Mutex<BTreeMap<String, Bytes>>> = OnceLock::new();
     let mut built = BUILT.get_or_init(Mutex::default).lock().unwrap();
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let build = || {
-        let target = root.join("../../target/guests");
-        let dir = root.join("tests/guests").join(name);
         let mut said = Vec::new();
+        let (dir, target) = (root.join(folder), root.join("target/guests"));
         let path = toolchain::build_in(&dir, Some(&target), &mut |line| said.push(line.to_owned()))
             .unwrap_or_else(|error| panic!("{}\n{error}\n{}", said.join("\n"), error.hint()));
         Bytes::from(std::fs::read(path).unwrap())
     };
-    built.entry(name.to_owned()).or_insert_with(build).clone()
+    built.entry(folder.to_owned()).or_insert_with(build).clone()
 }
 
 pub struct Bed {

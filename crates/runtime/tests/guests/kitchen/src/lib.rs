@@ -93,7 +93,7 @@ fn obey(event: &Event, ctx: &mut Context) -> Result<()> {
         }
         "flood" => {
             let value = vec![b'x'; 64 << 10];
-            for _ in 0..1024 {
+            for _ in 0..32 {
                 ctx.emit_bytes("out", None, Some(&value));
             }
             Ok(())
