@@ -247,6 +247,7 @@ impl BrokerError {
                 format!("did you mean {}?", one_of(near))
             }
             BrokerError::UnknownConfig { .. } => "'mainstem topic describe' lists every setting".into(),
+            BrokerError::RefusedConfig { .. } => "leave the setting out, or give it a value that can be kept".into(),
             BrokerError::TopicExists { .. } => "choose another name, or delete the topic first".into(),
             BrokerError::PartitionNotFound { .. } => "'mainstem topic describe' shows the partitions".into(),
             BrokerError::OffsetOutOfRange { start, end, .. } => {

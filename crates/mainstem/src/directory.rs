@@ -50,6 +50,8 @@ impl DataDirectory {
             Some(meta) => meta,
             None => write_meta(path, disk)?,
         };
+        let topics = path.join("topics");
+        disk.create_dir_all(&topics).map_err(io("make", &topics))?;
         Ok(DataDirectory {
             path: path.to_path_buf(),
             meta,

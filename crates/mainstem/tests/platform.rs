@@ -114,7 +114,7 @@ async fn handlers_topics_and_state_go_on_where_they_were() {
             number(&mainstem, "SELECT count(*) FROM \"out\"").await,
             produced
         );
-        let seen = "SELECT CAST(sum(octet_length(_value)) AS BIGINT) FROM state.echo WHERE _table = 'seen'";
+        let seen = "SELECT CAST(sum(octet_length(CAST(_value AS VARCHAR))) AS BIGINT) FROM state.echo WHERE _table = 'seen'";
         assert_eq!(number(&mainstem, seen).await, produced);
         assert_eq!(
             number(&mainstem, "SELECT CAST(sum(lag) AS BIGINT) FROM system.lag").await,
