@@ -465,10 +465,12 @@ async fn sql_answers_in_arrow() {
         } else {
             format!(r#"{{"delay":{number}}}"#)
         };
-        let _ = producer
-            .send(ProducerRecord::new("flights").value(value))
-            .await
-            .unwrap();
+        drop(
+            producer
+                .send(ProducerRecord::new("flights").value(value))
+                .await
+                .unwrap(),
+        );
     }
     producer.close().await.unwrap();
     let mut result = client
