@@ -27,6 +27,9 @@ struct Arguments {
     mutation: Option<String>,
 }
 
+/// Runs one part, as long as so many kills ask for, and says what it counted.
+type Part = fn(u64) -> Result<String, Failure>;
+
 fn main() -> ExitCode {
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
@@ -38,7 +41,7 @@ fn main() -> ExitCode {
     if let Some(name) = &arguments.mutation {
         return mutation(name);
     }
-    let parts: [(&str, &str, fn(u64) -> Result<String, Failure>); 4] = [
+    let parts: [(&str, &str, Part); 4] = [
         ("simulation", "in process, power and process", simulated),
         ("poison", "one poison event in 10,000", poison),
         ("server", "the real binary, kill -9", real),

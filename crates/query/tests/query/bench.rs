@@ -5,8 +5,8 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use mainstem_broker::{Broker, BrokerSettings, Caller, NewTopic, ProduceBatch};
+use mainstem_engine::Submission;
 use mainstem_engine::testing::TestNode;
-use mainstem_engine::{Lsn, Submission};
 use mainstem_query::{
     HandlerCatalog, HandlerTable, Notice, QueryEngine, QueryError, QueryOptions, QueryResult,
     ScanCounts,
@@ -26,7 +26,6 @@ pub struct Answer {
     pub rows: Vec<Vec<String>>,
     pub notices: Vec<Notice>,
     pub counts: ScanCounts,
-    pub lsn: Lsn,
 }
 
 #[derive(Default)]
@@ -216,7 +215,6 @@ impl Bench {
             rows,
             notices: result.notices.list(),
             counts: result.notices.counts(),
-            lsn: result.lsn,
         })
     }
 

@@ -1,4 +1,5 @@
 //! The real binary: a server that ends with its test, and commands against it.
+#![allow(dead_code)] // Each test file uses a part.
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};

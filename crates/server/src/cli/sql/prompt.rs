@@ -97,7 +97,7 @@ enum Entry {
 
 impl Entry {
     fn of(text: &str) -> Entry {
-        let mut words = text.trim().split_whitespace();
+        let mut words = text.split_whitespace();
         match words.next() {
             Some("\\q" | "quit" | "exit") => Entry::Quit,
             Some("\\h" | "\\?" | "help") => Entry::Help,
