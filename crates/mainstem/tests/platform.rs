@@ -128,10 +128,11 @@ async fn handlers_topics_and_state_go_on_where_they_were() {
             .await,
             1
         );
+        // `in`, `out`, and the handler's own `echo.dlq`.
         let status = mainstem.status();
         assert_eq!(
             (status.topics, status.partitions, status.handlers),
-            (2, 6, 1)
+            (3, 9, 1)
         );
         if round > 0 {
             let handler = &status.recovery.handlers[0];
