@@ -19,6 +19,8 @@ use crate::{ClientError, ClientOptions, FetchOptions, FetchStream, ProducerOptio
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// The same for a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+/// The largest piece that a message is cut into on its way here.
+const FRAME_BYTES: u32 = 256 << 10;
 /// How often a silent connection is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -51,6 +53,7 @@ impl Client {
             .tcp_nodelay(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);

@@ -28,6 +28,8 @@ use crate::topics::Topics;
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// The largest piece that a message is cut into on its way here.
+const FRAME_BYTES: u32 = 256 << 10;
 /// How often a silent client is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -83,6 +85,7 @@ pub async fn serve(
     tonic::transport::Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(

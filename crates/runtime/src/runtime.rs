@@ -18,8 +18,8 @@ use crate::executor::Executor;
 use crate::task::{LoadModule, Task};
 use crate::wasm::ModuleStore;
 use crate::{
-    HandlerModule, HandlerState, HandlerStatus, Next, RuntimeError, TaskState, TaskStatus, keys,
-    removal,
+    HandlerModule, HandlerState, HandlerStatus, InputStatus, Next, RuntimeError, TaskState,
+    TaskStatus, keys, removal,
 };
 
 /// How a runtime is set up.
@@ -251,7 +251,7 @@ impl Runtime {
         let caller = caller_of(record);
         let tasks: Vec<TaskStatus> = tasks
             .iter()
-            .map(|task| self.task_status(&caller, task))
+            .map(|task| self.task_status(&caller, record, task))
             .collect();
         let state = match record {
             _ if record.removing => HandlerState::Removing,
@@ -278,19 +278,51 @@ impl Runtime {
         }
     }
 
-    fn task_status(&self, caller: &Caller, task: &TaskHandle) -> TaskStatus {
+    fn task_status(
+        &self,
+        caller: &Caller,
+        record: &HandlerRecord,
+        task: &TaskHandle,
+    ) -> TaskStatus {
+        let broker = &self.inner.broker;
         let mut status = task.status.lock().clone();
         status.events_per_second = task.rate.lock().get(self.inner.executor.now_ms());
+        if status.inputs.is_empty() {
+            // The task has not come to reading them itself, but what it lags behind counts from the first moment.
+            status.inputs = self.kept_positions(caller, record, status.partition);
+        }
         for input in &mut status.inputs {
-            if let Ok(bounds) =
-                self.inner
-                    .broker
-                    .partition_bounds(caller, &input.topic, status.partition)
-            {
+            if let Ok(bounds) = broker.partition_bounds(caller, &input.topic, status.partition) {
                 input.high_watermark = bounds.high_watermark;
             }
         }
         status
+    }
+
+    /// Where a task stands, as the store has it; without what cannot be read.
+    fn kept_positions(
+        &self,
+        caller: &Caller,
+        record: &HandlerRecord,
+        partition: u32,
+    ) -> Vec<InputStatus> {
+        let Some(shard) = record.shards.get(partition as usize) else {
+            return Vec::new();
+        };
+        let store = self.inner.broker.engine().store();
+        let position = |name: &String| {
+            let topic = self.inner.broker.topic(caller, name).ok()?;
+            topic.partition_id(partition)?;
+            let key = keys::offset_key(*shard, record.id, partition, topic.id.0);
+            let kept = store.get(Family::Offsets, &key).ok()??;
+            let offset = keys::read_number(&kept)? as i64;
+            Some(InputStatus {
+                topic: topic.name.clone(),
+                offset,
+                high_watermark: offset,
+            })
+        };
+        record.inputs.iter().filter_map(position).collect()
     }
 
     /// Reads a handler's entry, with the checks that guard a change of it.

@@ -93,7 +93,7 @@ impl Gather {
                 &headers,
             )
         };
-        let was_empty = self.order.is_empty();
+        let (was_empty, was_plenty) = (self.order.is_empty(), self.is_plenty());
         let batches = self.lanes.entry(lane).or_default();
         let last = batches.back_mut().filter(|last| !last.full);
         if let Some(last) = last {
@@ -143,7 +143,7 @@ impl Gather {
         if first {
             self.order.push_back(lane);
         }
-        Ok((delivery, was_empty || self.is_plenty()))
+        Ok((delivery, was_empty || (!was_plenty && self.is_plenty())))
     }
 
     /// Whether there is enough for a request even while others are under way.
@@ -237,21 +237,16 @@ impl Gather {
         taken
     }
 
-    /// When something here next needs the sender without a new record: a linger or a delivery timeout ends.
-    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
-        let wait_ms = |batch: &Gathered| {
-            let lingers = !batch.full && batch.epoch == self.epoch && self.limits.linger_ms > 0;
-            if lingers {
-                self.limits.linger_ms
-            } else {
-                self.limits.delivery_timeout_ms
-            }
-        };
+    /// When the first batch that lingers is due; `None` where nothing does.
+    pub(crate) fn next_linger_ms(&self) -> Option<u64> {
+        // Not even looked for without a linger: this is asked after every answer.
+        let linger_ms = Some(self.limits.linger_ms).filter(|linger_ms| *linger_ms > 0)?;
         let fronts = self
             .order
             .iter()
             .filter_map(|lane| self.lanes.get(lane)?.front());
-        fronts.map(|batch| batch.since_ms + wait_ms(batch)).min()
+        let lingering = fronts.filter(|batch| !batch.full && batch.epoch == self.epoch);
+        lingering.map(|batch| batch.since_ms + linger_ms).min()
     }
 
     /// Begins a flush: what is here does not linger. Returns the flush's number, for [`is_flushed`](Self::is_flushed).
@@ -388,7 +383,7 @@ mod tests {
         });
         add(&mut gather, 0, 300, 5);
         assert!(gather.take(14, |_| true).is_empty());
-        assert_eq!(gather.next_deadline_ms(), Some(15));
+        assert_eq!(gather.next_linger_ms(), Some(15));
         assert_eq!(shape(&gather.take(15, |_| true)), [(0, 1)]);
         add(&mut gather, 0, 300, 20);
         let flush = gather.flush();
@@ -405,7 +400,7 @@ mod tests {
         add(&mut gather, 0, 900, 0);
         add(&mut gather, 0, 900, 500);
         add(&mut gather, 1, 900, 500);
-        assert_eq!(gather.next_deadline_ms(), Some(1_000));
+        assert_eq!(gather.next_linger_ms(), None);
         assert_eq!(gather.expired(999).len(), 0);
         assert_eq!(gather.expired(1_000).len(), 1);
         assert_eq!(gather.expired(1_500).len(), 2);

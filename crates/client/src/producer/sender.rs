@@ -80,6 +80,10 @@ pub(crate) struct Sender<T> {
     backoff: Backoff,
     /// Nothing is sent before this time: the server asked for patience.
     patience_until_ms: u64,
+    /// How often it is looked whose time is up, since that means to look at everything.
+    expiry_every_ms: u64,
+    /// When it is looked next.
+    expiry_at_ms: u64,
 }
 
 impl<T: Transport> Sender<T> {
@@ -101,6 +105,8 @@ impl<T: Transport> Sender<T> {
             max_in_flight: max_in_flight.clamp(1, MAX_IN_FLIGHT),
             backoff: Backoff::default(),
             patience_until_ms: 0,
+            expiry_every_ms: (limits.delivery_timeout_ms / 10).clamp(1, 1_000),
+            expiry_at_ms: 0,
         }
     }
 
@@ -210,12 +216,12 @@ impl<T: Transport> Sender<T> {
         }
     }
 
+    /// When to look again, if nothing happens: at `other`, when a linger ends, or when time may be up for something.
     fn deadline_ms(&self, other: Option<u64>) -> Option<u64> {
-        let gather = self.shared.gather.lock().next_deadline_ms();
-        [gather, self.tracker.next_deadline_ms(), other]
-            .into_iter()
-            .flatten()
-            .min()
+        let lingers = self.shared.gather.lock().next_linger_ms();
+        // An idle connection is left alone.
+        let expiry = (!self.is_idle()).then_some(self.expiry_at_ms);
+        [lingers, expiry, other].into_iter().flatten().min()
     }
 
     async fn sleep_until(&self, deadline_ms: Option<u64>) {
@@ -231,6 +237,10 @@ impl<T: Transport> Sender<T> {
 
     fn expire(&mut self) {
         let now_ms = self.shared.now_ms();
+        if now_ms < self.expiry_at_ms {
+            return;
+        }
+        self.expiry_at_ms = now_ms + self.expiry_every_ms;
         self.tracker.expire(now_ms);
         let expired = self.shared.gather.lock().expired(now_ms);
         if !expired.is_empty() {

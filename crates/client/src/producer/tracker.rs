@@ -539,16 +539,6 @@ impl Tracker {
         self.identity = None;
     }
 
-    /// When the next batch is to be given up.
-    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
-        let live = self
-            .flights
-            .values()
-            .flat_map(|flight| flight.batches.iter().find(|batch| !batch.abandoned));
-        live.map(|batch| batch.since_ms + self.delivery_timeout_ms)
-            .min()
-    }
-
     /// Batches that have their outcome since the last call.
     pub(crate) fn take_settled(&mut self) -> Vec<Settled> {
         std::mem::take(&mut self.settled)

@@ -97,6 +97,11 @@ fn a_paused_handler_stands_still_over_a_restart_and_goes_on() {
     bed.deploy(counter());
     bed.pass(5_000);
     assert_eq!(bed.status("counter").state, HandlerState::Paused);
+    assert_eq!(
+        bed.status("counter").lag(),
+        2,
+        "what waits for it is known before it runs"
+    );
     assert_eq!(bed.values("out").len(), 1);
     let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
     bed.block_on(runtime.resume(&caller(), "counter", now_ms))
