@@ -20,8 +20,8 @@
 
 use crate::Lsn;
 
-/// Groups begin at multiples of this, so that no block of an earlier group is written again.
-pub(crate) const BLOCK_BYTES: usize = 4096;
+// Groups begin at multiples of it, so that no block of an earlier group is written again.
+pub(crate) use crate::disk::BLOCK_BYTES;
 /// Bytes of a group before its payload.
 pub(crate) const GROUP_HEADER_BYTES: usize = 64;
 

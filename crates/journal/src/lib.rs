@@ -38,7 +38,7 @@ mod medium;
 pub mod mutation;
 mod pool;
 
-pub use disk::{DirectoryLock, Disk, DiskFile, MemoryDisk, OpenMode, RealDisk};
+pub use disk::{BlockBuffer, DirectoryLock, Disk, DiskFile, MemoryDisk, OpenMode, RealDisk};
 pub use durable::{durable_rename, write_file_durably};
 pub use error::JournalError;
 pub use file::{FileMedium, JournalOptions, Replay};

@@ -70,8 +70,22 @@ impl BufferPool {
         };
         PooledBuffer {
             bytes,
+            origin: 0,
             shelf: self.shelf.clone(),
         }
+    }
+
+    /// The same for what will be written to disk: while it does not outgrow the room asked for, a large buffer begins
+    /// in memory where a block would.
+    pub(crate) fn take_for_blocks(&self, bytes: usize) -> PooledBuffer {
+        if bytes < MIN_BUFFER_BYTES {
+            return self.take(bytes);
+        }
+        let mut buffer = self.take(bytes + BLOCK_BYTES);
+        let address = buffer.bytes.as_ptr().addr();
+        buffer.origin = address.next_multiple_of(BLOCK_BYTES) - address;
+        buffer.bytes.resize(buffer.origin, 0);
+        buffer
     }
 
     /// The size that a group is likely to have.
@@ -100,6 +114,8 @@ pub(crate) fn too_roomy(capacity: usize, used: usize) -> bool {
 /// A buffer that returns to its pool when dropped.
 pub(crate) struct PooledBuffer {
     pub(crate) bytes: Vec<u8>,
+    /// Where the contents begin; before it there is nothing.
+    pub(crate) origin: usize,
     shelf: Arc<Shelf>,
 }
 
@@ -112,7 +128,13 @@ impl PooledBuffer {
 
 impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.get(self.origin..).unwrap_or_default()
+    }
+}
+
+impl AsMut<[u8]> for PooledBuffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.origin..).unwrap_or_default()
     }
 }
 
@@ -164,9 +186,19 @@ mod tests {
             builder.end_frame();
             builder.seal()
         };
-        let first = sealed(1_000_000);
-        let address = first.buffer.bytes.as_ptr();
-        drop(first);
+        // The first one grows while it is written.
+        drop(sealed(1_000_000));
+        let second = sealed(1_000_000);
+        let address = second.buffer.bytes.as_ptr();
+        assert!(
+            second
+                .buffer
+                .as_ref()
+                .as_ptr()
+                .addr()
+                .is_multiple_of(BLOCK_BYTES)
+        );
+        drop(second);
         assert_eq!(
             sealed(990_000).buffer.bytes.as_ptr(),
             address,

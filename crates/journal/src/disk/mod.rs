@@ -1,9 +1,12 @@
 //! The first seam: a disk with files, directories and sync.
 
+mod blocks;
 mod lock;
 mod memory;
 mod real;
 
+pub(crate) use blocks::BLOCK_BYTES;
+pub use blocks::BlockBuffer;
 pub use lock::DirectoryLock;
 pub use memory::{MemoryDisk, Op, OpCounts};
 pub use real::RealDisk;
@@ -63,7 +66,8 @@ pub trait Disk: Send + Sync {
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
-    /// Writes all of `buf`. After an error any part of it may have been written.
+    /// Writes all of `buf`. After an error any part of it may have been written. A large write goes to the disk without
+    /// a copy if it lies in memory as its position does in blocks: a [`BlockBuffer`] sees to that.
     fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()>;
     /// Makes the file's bytes and length durable.
     fn sync_data(&self) -> io::Result<()>;

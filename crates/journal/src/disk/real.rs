@@ -1,19 +1,62 @@
 //! The disk of the machine.
 
-use super::{Disk, DiskFile, OpenMode};
+use super::{BLOCK_BYTES, Disk, DiskFile, OpenMode};
 use crate::mutation;
-use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
-struct RealFile(File);
+/// From this size on whole blocks go to the disk without passing through the page cache: a large log would push
+/// everything else out of it, and pages that are fresh cost more than the write.
+const DIRECT_FROM_BYTES: usize = 64 << 10;
+
+struct RealFile {
+    file: File,
+    /// The same file past the page cache, once there is something for it; `None` where the file system does not have it.
+    direct: OnceLock<Option<File>>,
+}
+
+impl RealFile {
+    fn new(file: File) -> RealFile {
+        RealFile {
+            file,
+            direct: OnceLock::new(),
+        }
+    }
+
+    fn direct(&self) -> Option<&File> {
+        let open = || {
+            let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+            let mut options = File::options();
+            options
+                .write(true)
+                .custom_flags(OFlags::DIRECT.bits() as i32);
+            options.open(path).ok()
+        };
+        self.direct.get_or_init(open).as_ref()
+    }
+}
+
+/// The whole blocks of a write, `[from, to)`, if they may go past the page cache: where they lie in memory they are
+/// aligned as on disk.
+fn whole_blocks(buf: &[u8], position: u64) -> Option<(usize, usize)> {
+    let from = (position.next_multiple_of(BLOCK_BYTES as u64) - position) as usize;
+    let to = from + buf.len().checked_sub(from)? / BLOCK_BYTES * BLOCK_BYTES;
+    let aligned = buf
+        .as_ptr()
+        .wrapping_add(from)
+        .addr()
+        .is_multiple_of(BLOCK_BYTES);
+    (aligned && to - from >= DIRECT_FROM_BYTES).then_some((from, to))
+}
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
@@ -28,7 +71,7 @@ impl Disk for RealDisk {
                 options.write(true).create(true).truncate(true);
             }
         }
-        Ok(Arc::new(RealFile(options.open(path)?)))
+        Ok(Arc::new(RealFile::new(options.open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -95,7 +138,7 @@ impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         let mut read = 0;
         while let Some(rest) = buf.get_mut(read..).filter(|rest| !rest.is_empty()) {
-            match self.0.read_at(rest, position + read as u64) {
+            match self.file.read_at(rest, position + read as u64) {
                 Ok(0) => break,
                 Ok(n) => read += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -106,19 +149,27 @@ impl DiskFile for RealFile {
     }
 
     fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
-        self.0.write_all_at(buf, position)
+        let direct = whole_blocks(buf, position).and_then(|blocks| Some((blocks, self.direct()?)));
+        let Some(((from, to), direct)) = direct else {
+            return self.file.write_all_at(buf, position);
+        };
+        let (head, rest) = buf.split_at(from);
+        let (blocks, tail) = rest.split_at(to - from);
+        self.file.write_all_at(head, position)?;
+        direct.write_all_at(blocks, position + from as u64)?;
+        self.file.write_all_at(tail, position + to as u64)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -126,7 +177,7 @@ impl DiskFile for RealFile {
         if len <= have {
             return Ok(());
         }
-        match fallocate(&self.0, FallocateFlags::empty(), have, len - have) {
+        match fallocate(&self.file, FallocateFlags::empty(), have, len - have) {
             Ok(()) => Ok(()),
             // A file system without it: writing zeros takes the space as well.
             Err(rustix::io::Errno::OPNOTSUPP) => {
@@ -134,7 +185,7 @@ impl DiskFile for RealFile {
                 let mut position = have;
                 while position < len {
                     let n = (len - position).min(zeros.len() as u64);
-                    self.0.write_all_at(&zeros[..n as usize], position)?;
+                    self.file.write_all_at(&zeros[..n as usize], position)?;
                     position += n;
                 }
                 Ok(())

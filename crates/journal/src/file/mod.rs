@@ -44,7 +44,7 @@ impl Default for JournalOptions {
     fn default() -> JournalOptions {
         JournalOptions {
             file_bytes: 64 << 20,
-            max_spare_files: 8,
+            max_spare_files: 16,
             entropy: SmallRng::from_os_rng().random(),
         }
     }
@@ -137,7 +137,7 @@ impl FileMedium {
                 before: 0,
                 payload_crc: group.payload_crc,
             };
-            self.write_group(header, &mut group.buffer.bytes, last_written)?;
+            self.write_group(header, group.buffer.as_mut(), last_written)?;
             last_written = group.last_lsn();
             if written
                 .last()
