@@ -169,7 +169,10 @@ pub enum BrokerError {
         what: String,
     },
     /// The disk is nearly full.
-    #[error("the disk is nearly full: {free_bytes} bytes free, {needed_bytes} needed")]
+    #[error(
+        "the server's disk is nearly full: {} MiB are free, {} MiB are needed to take records",
+        free_bytes >> 20, needed_bytes.div_ceil(1 << 20)
+    )]
     DiskFull {
         /// What is free.
         free_bytes: u64,
@@ -263,10 +266,18 @@ impl BrokerError {
             BrokerError::ProducerFenced { .. } => "take a new producer id; another producer uses this one".into(),
             BrokerError::Contended { .. } => "try again".into(),
             BrokerError::DiskFull { .. } => {
-                "free space, shorten retention or delete topics; writes go on by themselves when there is space".into()
+                "free space on that disk, shorten retention or delete topics; writes go on by themselves when there is space"
+                    .into()
             }
+            BrokerError::InvalidBatch { .. } => {
+                "nothing of it is stored: build the batch anew from its records and send that, as Kafka's format v2".into()
+            }
+            BrokerError::Engine(_) => "look at the server's log".into(),
             BrokerError::RequestTooLarge { .. } => "send smaller requests".into(),
-            BrokerError::WritesStopped { .. } => "reads go on; check the disk, then restart to recover".into(),
+            BrokerError::WritesStopped { .. } => {
+                "reads go on; check the server's disk and its free space, then restart the server: what was acknowledged is kept"
+                    .into()
+            }
             BrokerError::Closed => "connect again".into(),
             BrokerError::DamagedCatalog { .. } => "restore the data directory from a backup".into(),
             _ => return None,

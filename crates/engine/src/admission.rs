@@ -330,15 +330,20 @@ impl Admission {
             return Some(EngineError::TooLarge { bytes, limit_bytes });
         }
         let free_bytes = self.shared.positions.free_bytes.load(Ordering::Acquire);
-        let needed_bytes = self.shared.options.min_free_bytes;
-        // Deleting must stay possible on a full disk: it is the remedy.
-        (free_bytes < needed_bytes && !pending.submission.appends.is_empty()).then_some(
+        let needed_bytes = self.shared.positions.needed_bytes.load(Ordering::Acquire);
+        (free_bytes < needed_bytes && takes_space(&pending.submission)).then_some(
             EngineError::DiskFull {
                 free_bytes,
                 needed_bytes,
             },
         )
     }
+}
+
+/// Records, and what handlers keep. Deleting must stay possible on a full disk: it is the remedy.
+fn takes_space(submission: &Submission) -> bool {
+    let kept = |op: &StoreOp| op.family == Family::State && op.value.is_some();
+    !submission.appends.is_empty() || submission.store_ops.iter().any(kept)
 }
 
 impl Steps for Admission {

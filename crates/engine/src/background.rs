@@ -13,6 +13,7 @@ use crate::keys::{self, CheckpointMark};
 use crate::producers::Producers;
 use crate::shards::Shards;
 use crate::shared::{ApplyItem, Shared};
+use crate::space::Ballast;
 use crate::ticket::{Ticket, ticket};
 use crate::worker::{Progress, Steps};
 
@@ -28,6 +29,9 @@ pub(crate) struct Background {
     phase: Phase,
     journal_bytes_at_checkpoint: u64,
     idle_ticks: u64,
+    ballast: Ballast,
+    /// The ballast was given up for a checkpoint, which has not begun yet.
+    space_was_made: bool,
 }
 
 enum Phase {
@@ -47,8 +51,15 @@ impl Background {
         shards: Arc<Shards>,
         recycle_to: Arc<AtomicU64>,
     ) -> Background {
+        let ballast = Ballast::find(
+            shared.disk.as_ref(),
+            &shared.dir,
+            shared.options.ballast_bytes,
+        );
         Background {
             shared,
+            ballast,
+            space_was_made: false,
             producers,
             shards,
             recycle_to,
@@ -59,7 +70,7 @@ impl Background {
     }
 
     fn try_step(&mut self) -> Result<Progress, EngineError> {
-        self.look_up_free_space();
+        self.look_after_space();
         match std::mem::replace(&mut self.phase, Phase::Rest) {
             Phase::Writing { lsn, written } if !written.is_ready() => {
                 self.phase = Phase::Writing { lsn, written };
@@ -89,12 +100,15 @@ impl Background {
     }
 
     fn checkpoint_due(&self) -> bool {
-        if self.applied().0 <= self.shared.positions.checkpoint.load(Ordering::Acquire) {
+        if self.applied().0 <= self.shared.positions.checkpoint.load(Ordering::Acquire)
+            || !self.shared.has_room_to_flush()
+        {
             return false;
         }
         let written = self.shared.positions.journal_bytes.load(Ordering::Acquire)
             - self.journal_bytes_at_checkpoint;
         self.ending()
+            || self.space_was_made
             || written >= self.shared.options.checkpoint_bytes
             || self.idle_ticks * IDLE_MS >= self.shared.options.checkpoint_idle_ms
     }
@@ -111,7 +125,8 @@ impl Background {
         let shared = self.shared.clone();
         let pressed = shared.budget.under_pressure();
         let unflushed = shared.log.unflushed_bytes();
-        let flushes = unflushed >= shared.options.flush_bytes || (pressed && unflushed > 0);
+        let wanted = unflushed >= shared.options.flush_bytes || (pressed && unflushed > 0);
+        let flushes = wanted && shared.has_room_to_flush();
         if flushes {
             self.flush(self.applied())?;
         }
@@ -140,6 +155,7 @@ impl Background {
         self.journal_bytes_at_checkpoint =
             self.shared.positions.journal_bytes.load(Ordering::Acquire);
         self.idle_ticks = 0;
+        self.space_was_made = false;
         self.flush(lsn)?;
         self.shared.log.sync()?;
         let mut ops = Vec::new();
@@ -206,12 +222,12 @@ impl Background {
         Ok(())
     }
 
-    fn look_up_free_space(&self) {
-        if let Ok(free_bytes) = self.shared.disk.free_bytes(&self.shared.dir) {
-            self.shared
-                .positions
-                .free_bytes
-                .store(free_bytes, Ordering::Release);
+    /// Before anything is written here, so that there is room for it.
+    fn look_after_space(&mut self) {
+        if let Some(free_bytes) = self.shared.look_up_free_space() {
+            let needed_bytes = self.shared.positions.needed_bytes.load(Ordering::Acquire);
+            let disk = self.shared.disk.as_ref();
+            self.space_was_made |= self.ballast.keep(disk, free_bytes, needed_bytes);
         }
     }
 

@@ -17,6 +17,9 @@ use crate::snapshot::Snapshot;
 use crate::ticket::Promise;
 use crate::worker::{Progress, Steps};
 
+/// After so much journal it is looked up what is left of the disk: what is admitted until then must find room anyway.
+const BYTES_BETWEEN_LOOKS: usize = 4 << 20;
+
 pub(crate) struct Commit<M: Medium> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) medium: M,
@@ -25,6 +28,8 @@ pub(crate) struct Commit<M: Medium> {
     recycled_to: u64,
     marked: bool,
     in_flight: VecDeque<InFlight>,
+    /// Written since it was last looked up how much space is left.
+    bytes_since_look: usize,
 }
 
 /// What waits for a group that the medium has.
@@ -44,6 +49,7 @@ impl<M: Medium> Commit<M> {
             recycled_to: 0,
             marked: true,
             in_flight: VecDeque::new(),
+            bytes_since_look: 0,
         }
     }
 
@@ -75,6 +81,11 @@ impl<M: Medium> Commit<M> {
             .journal_bytes
             .fetch_add(builder.payload_bytes() as u64, Ordering::AcqRel);
         self.shared.positions.groups.fetch_add(1, Ordering::AcqRel);
+        self.bytes_since_look += builder.payload_bytes();
+        if self.bytes_since_look >= BYTES_BETWEEN_LOOKS {
+            self.bytes_since_look = 0;
+            self.shared.look_up_free_space();
+        }
         self.in_flight.push_back(InFlight {
             answers,
             barriers,

@@ -43,7 +43,9 @@ pub enum EngineError {
     },
     /// The disk has too little room for more data. Ends by itself when space returns.
     #[error(
-        "the disk is nearly full: {free_bytes} bytes free, {needed_bytes} needed; free space, shorten retention or delete topics, then retry"
+        "the disk is nearly full: {} MiB are free, {} MiB are needed; free space, shorten retention or delete topics: \
+         writes then go on by themselves",
+        free_bytes >> 20, needed_bytes.div_ceil(1 << 20)
     )]
     DiskFull {
         /// Bytes free in the data directory's file system.

@@ -99,7 +99,6 @@ impl Engine {
             recorded.partitions,
             checkpoint,
         )?;
-        let free_bytes = disk.free_bytes(dir).unwrap_or(u64::MAX);
         let shared = Shared::new(SharedParts {
             disk,
             dir: dir.to_path_buf(),
@@ -108,11 +107,6 @@ impl Engine {
             log,
             store,
         });
-        shared
-            .positions
-            .free_bytes
-            .store(free_bytes, Ordering::Release);
-
         let mut recovering = Recovering {
             shared: shared.clone(),
             shards: Arc::new(recorded.shards),
@@ -221,6 +215,10 @@ impl Recovering {
             .store(self.report.read_bytes, Ordering::Release);
         shared.budget.tail_is(shared.log.tail_bytes());
         self.report.last = last;
+
+        if shared.look_up_free_space().is_none() {
+            at.free_bytes.store(u64::MAX, Ordering::Release);
+        }
 
         let mut partitions = HashMap::new();
         for partition in shared.log.partitions() {

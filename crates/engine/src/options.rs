@@ -24,8 +24,10 @@ pub struct EngineOptions {
     pub checkpoint_bytes: u64,
     /// And after so long without work.
     pub checkpoint_idle_ms: u64,
-    /// With less free space than this on the disk, appends are refused.
+    /// With less free space than this on the disk, and what the tail has yet to write there, appends are refused.
     pub min_free_bytes: u64,
+    /// Space that is kept back in a file, and given up for a last checkpoint when the disk is full to that point.
+    pub ballast_bytes: u64,
     /// The journal's files.
     pub journal: JournalOptions,
     /// The log's segments.
@@ -42,9 +44,10 @@ impl Default for EngineOptions {
             max_frame_bytes: 16 << 20,
             admission_bytes_per_lock: 1 << 20,
             idle_mark_ms: 5,
-            checkpoint_bytes: 256 << 20,
+            checkpoint_bytes: 512 << 20,
             checkpoint_idle_ms: 10_000,
             min_free_bytes: 256 << 20,
+            ballast_bytes: 64 << 20,
             journal: JournalOptions::default(),
             log: LogOptions::default(),
         }

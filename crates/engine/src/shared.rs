@@ -54,7 +54,7 @@ pub(crate) struct Signals {
     pub(crate) background: Arc<Signal>,
 }
 
-/// How far each stage has come, as LSNs; `free_bytes` is the disk's, as last looked up.
+/// How far each stage has come, as LSNs; `free_bytes` and `needed_bytes` are the disk's, as last looked up.
 #[derive(Default)]
 pub(crate) struct Positions {
     pub(crate) admitted: AtomicU64,
@@ -65,6 +65,8 @@ pub(crate) struct Positions {
     /// Journal bytes written since the engine was opened.
     pub(crate) journal_bytes: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
+    /// With less free than this, appends are refused.
+    pub(crate) needed_bytes: AtomicU64,
     pub(crate) groups: AtomicU64,
 }
 

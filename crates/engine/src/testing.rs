@@ -172,6 +172,7 @@ pub fn small_options() -> EngineOptions {
         checkpoint_bytes: 256 << 10,
         checkpoint_idle_ms: 2_000,
         min_free_bytes: 0,
+        ballast_bytes: 0,
         ..EngineOptions::default()
     };
     options.journal.file_bytes = 512 << 10;

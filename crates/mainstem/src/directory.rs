@@ -7,9 +7,11 @@
 //! D/topics/<topic id>/<partition>/ segments
 //! D/store/                         the key-value store
 //! D/modules/                       handler components by content hash, and their compiled code
+//! D/ballast                        takes space, and is removed when the disk is full, so that what is left can be written
 //! ```
 
 use crate::Error;
+use mainstem_engine::make_space;
 use mainstem_journal::{Disk, write_file_durably};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -37,6 +39,9 @@ pub(crate) struct DataDirectory {
     _lock: File,
 }
 
+/// Opening a directory writes about so much, handlers and topics left out.
+const SPACE_TO_OPEN_BYTES: u64 = 64 << 20;
+
 /// What may lie in a directory before `meta.json` does, without making it somebody else's.
 const OURS_BEFORE_META: [&str; 4] = ["LOCK", "endpoints.json", "meta.json.tmp", "lost+found"];
 
@@ -45,7 +50,7 @@ impl DataDirectory {
     pub(crate) fn take(path: &Path, disk: &dyn Disk) -> Result<DataDirectory, Error> {
         std::fs::create_dir_all(path).map_err(io("make the data directory", path))?;
         refuse_foreign(path)?;
-        let lock = lock(path)?;
+        let lock = lock(path, disk)?;
         let meta = match read_meta(path)? {
             Some(meta) => meta,
             None => write_meta(path, disk)?,
@@ -96,7 +101,7 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
 }
 
 /// The lock is the kernel's and ends with the process, however that ends; the id inside is only for the message.
-fn lock(path: &Path) -> Result<File, Error> {
+fn lock(path: &Path, disk: &dyn Disk) -> Result<File, Error> {
     let file_path = path.join("LOCK");
     let mut file = OpenOptions::new()
         .read(true)
@@ -121,6 +126,7 @@ fn lock(path: &Path) -> Result<File, Error> {
         }
         Err(error) => return Err(io("lock", &file_path)(error.into())),
     }
+    make_space(disk, path, SPACE_TO_OPEN_BYTES);
     let written = file
         .set_len(0)
         .and_then(|()| file.rewind())

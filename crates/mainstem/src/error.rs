@@ -83,9 +83,25 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether there was no space left on the disk.
+    pub fn is_full(&self) -> bool {
+        let full = |error: &std::io::Error| error.kind() == std::io::ErrorKind::StorageFull;
+        match self {
+            Error::Io { source, .. } => full(source),
+            Error::Journal(error) => error.is_full(),
+            Error::Store(error) => matches!(error, StoreError::NoSpace { .. }),
+            Error::Engine(EngineError::Journal(error)) => error.is_full(),
+            Error::Engine(EngineError::Store(error)) => {
+                matches!(**error, StoreError::NoSpace { .. })
+            }
+            _ => false,
+        }
+    }
+
     /// A stable name for scripts.
     pub fn code(&self) -> &'static str {
         match self {
+            error if error.is_full() => "disk_full",
             Error::InUse { .. } => "data_dir_in_use",
             Error::NewerVersion { .. } => "data_dir_newer_version",
             Error::NotADataDirectory { .. } => "not_a_data_dir",
@@ -94,6 +110,7 @@ impl Error {
             Error::Io { .. } => "io",
             Error::Journal(_) => "journal",
             Error::Store(_) => "store",
+            Error::Engine(EngineError::Poisoned { .. }) => "writes_stopped",
             Error::Engine(_) => "engine",
             Error::Broker(error) => error.code(),
             Error::Runtime(_) => "runtime",
@@ -104,6 +121,9 @@ impl Error {
     /// What to do about it.
     pub fn hint(&self) -> String {
         let hint = match self {
+            error if error.is_full() => {
+                "free space on that disk, then start again: nothing that was acknowledged is lost"
+            }
             Error::InUse { .. } => "stop that process, or choose another --data-dir",
             Error::NewerVersion { .. } => {
                 "run the version of mainstem that wrote it, or a newer one"
@@ -118,8 +138,11 @@ impl Error {
             Error::Io { .. } => {
                 "check that the path exists, that its owner is the one who runs mainstem, and that the disk has space"
             }
+            Error::Engine(EngineError::Poisoned { .. }) => {
+                "check the disk and its free space, then start again: what was acknowledged is kept"
+            }
             Error::Journal(_) | Error::Store(_) | Error::Engine(_) => {
-                "read the message: it names the file; nothing was changed"
+                "check the disk and the file that the message names, then start again"
             }
             Error::Broker(error) => return error.hint().unwrap_or_default(),
             Error::Query(error) => return error.hint(),
