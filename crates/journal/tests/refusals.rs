@@ -99,6 +99,21 @@ fn a_damaged_file_header_is_named() {
 }
 
 #[test]
+fn a_damaged_file_header_is_no_torn_tail() {
+    let count = journal_files(&written(20)).len();
+    for index in 0..count {
+        let disk = written(20);
+        let path = &journal_files(&disk)[index];
+        disk.flip_bits(path, 30, 4).unwrap();
+        let error = refusal(&disk, Known::default());
+        assert!(
+            matches!(&error, JournalError::Damaged { file, position: 0, .. } if file == path),
+            "file {index}: {error}"
+        );
+    }
+}
+
+#[test]
 fn a_missing_file_is_noticed() {
     for index in 0..3 {
         let disk = written(20);

@@ -254,7 +254,8 @@ impl Scanner<'_> {
         let from_views = self.known.checkpoint.max(self.known.views);
         for (later, found) in self.files.iter().enumerate().skip(index) {
             let Some(header) = &found.header else {
-                continue;
+                // It was synced before the file got its name: no tear, and what follows it may have been durable.
+                return Err(self.damaged(later, 0, "the header of the file"));
             };
             let from = if later == index {
                 position

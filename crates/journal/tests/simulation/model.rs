@@ -360,6 +360,9 @@ impl World {
         }
         self.medium = None;
         self.disk.crash_process();
+        if self.rng.random_bool(0.3) {
+            return self.damage_header();
+        }
         if self.durable == self.known.checkpoint {
             return;
         }
@@ -405,6 +408,27 @@ impl World {
                     "damage of frame {target} goes unnoticed, {sure} is on record"
                 );
             }
+        }
+    }
+
+    #[cfg_attr(feature = "mutations", allow(dead_code))]
+    /// Flips a bit in the header of some file: damage, unless nothing needs that file.
+    fn damage_header(&mut self) {
+        let mut names = self.disk.list(&self.dir).unwrap_or_default();
+        names.retain(|name| name.ends_with(".journal"));
+        let name = &names[self.rng.random_range(0..names.len())];
+        let position = self.rng.random_range(12..60);
+        self.disk
+            .flip_bits(&self.dir.join(name), position, 1)
+            .unwrap_or_else(|error| panic!("{error}"));
+        match self.open().map(|(medium, _)| medium.durable_lsn()) {
+            Err(JournalError::Damaged { .. }) => {}
+            Err(error) => panic!("a damaged header of {name} is told as: {error}"),
+            Ok(last) => assert!(
+                last >= self.durable,
+                "with a damaged header of {name} the journal ends at {last}, not at {}",
+                self.durable
+            ),
         }
     }
 }
