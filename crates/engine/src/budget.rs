@@ -1,15 +1,22 @@
 //! Back-pressure: bytes are reserved before a submission enters the queue, in the order of asking.
 //! What counts against the limit is reserved, being committed, or still held by the log's tail.
+//!
+//! There are two lines, so that a store that is behind holds up nobody who has nothing for it. Who waits at the front
+//! of the store's line for the store alone is passed over; who waits for memory is not, in either line: the oldest is
+//! served first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::EngineError;
 use crate::ticket::{Promise, Ticket, ticket};
 use crate::worker::Signal;
+
+/// With so many waiting, those who have gone away meanwhile are looked for.
+const SWEEP_FROM: usize = 1024;
 
 /// Room for one submission; given back when dropped.
 #[must_use = "dropping a permit gives its bytes back"]
@@ -32,10 +39,7 @@ impl Drop for Permit {
         self.budget
             .reserved_bytes
             .fetch_sub(self.bytes, Ordering::AcqRel);
-        self.budget
-            .store_bytes
-            .fetch_sub(self.store_bytes, Ordering::AcqRel);
-        self.budget.grant_waiting();
+        self.budget.store_applied(self.store_bytes);
     }
 }
 
@@ -57,16 +61,53 @@ pub(crate) struct Budget {
     tail_bytes: AtomicU64,
     /// Reserved for, or admitted and not yet applied to, the store.
     store_bytes: AtomicU64,
-    waiting: Mutex<VecDeque<Waiting>>,
-    closed: AtomicBool,
+    line: Mutex<Line>,
     /// Woken when somebody has to wait: the background worker then makes room.
     pressure: Arc<Signal>,
 }
 
+/// Everybody who waits.
+#[derive(Default)]
+struct Line {
+    plain: VecDeque<Waiting>,
+    /// Those who have something for the store.
+    store: VecDeque<Waiting>,
+    next_place: u64,
+    /// Somebody is handing out permits, and goes on as long as there is room: one at a time, so that nobody is
+    /// overtaken between the grant and its answer, and an answer that gives its permit back at once does not nest.
+    granting: bool,
+    closed: bool,
+    sweep_at: usize,
+}
+
 struct Waiting {
+    place: u64,
     bytes: u64,
     store_bytes: u64,
     promise: Promise<Permit>,
+}
+
+impl Line {
+    fn push(&mut self, bytes: u64, store_bytes: u64, promise: Promise<Permit>) {
+        if self.plain.len() + self.store.len() >= self.sweep_at.max(SWEEP_FROM) {
+            self.plain.retain(|one| !one.promise.is_abandoned());
+            self.store.retain(|one| !one.promise.is_abandoned());
+            self.sweep_at = 2 * (self.plain.len() + self.store.len());
+        }
+        let place = self.next_place;
+        self.next_place += 1;
+        let line = if store_bytes > 0 {
+            &mut self.store
+        } else {
+            &mut self.plain
+        };
+        line.push_back(Waiting {
+            place,
+            bytes,
+            store_bytes,
+            promise,
+        });
+    }
 }
 
 impl Budget {
@@ -82,40 +123,58 @@ impl Budget {
             in_flight_bytes: AtomicU64::new(0),
             tail_bytes: AtomicU64::new(0),
             store_bytes: AtomicU64::new(0),
-            waiting: Mutex::new(VecDeque::new()),
-            closed: AtomicBool::new(false),
+            line: Mutex::new(Line::default()),
             pressure,
         })
     }
 
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize, store_bytes: usize) -> Ticket<Permit> {
-        if self.closed.load(Ordering::Acquire) {
-            return Ticket::ready(Err(EngineError::Closed));
-        }
         // A single submission larger than the limit waits for an empty house, not for ever.
         let bytes = (bytes as u64).min(self.limit_bytes);
         let store_bytes = (store_bytes as u64).min(self.store_limit_bytes);
-        let mut waiting = self.waiting.lock();
-        if waiting.is_empty() && self.fits(bytes, store_bytes) {
-            return Ticket::ready(Ok(self.permit(bytes, store_bytes)));
-        }
         let (promise, ticket) = ticket();
-        waiting.push_back(Waiting {
-            bytes,
-            store_bytes,
-            promise,
-        });
-        drop(waiting);
-        self.pressure.notify();
-        // Room may have come between the test and the queue.
+        {
+            let mut line = self.line.lock();
+            if line.closed {
+                return Ticket::ready(Err(EngineError::Closed));
+            }
+            line.push(bytes, store_bytes, promise);
+        }
         self.grant_waiting();
+        if !ticket.is_ready() {
+            self.pressure.notify();
+        }
         ticket
     }
 
-    fn fits(&self, bytes: u64, store_bytes: u64) -> bool {
-        let used = self.used_bytes();
-        let store_used = self.store_bytes.load(Ordering::Acquire);
-        used + bytes <= self.limit_bytes && store_used + store_bytes <= self.store_limit_bytes
+    fn fits_memory(&self, waiting: &Waiting) -> bool {
+        self.used_bytes() + waiting.bytes <= self.limit_bytes
+    }
+
+    fn fits_store(&self, waiting: &Waiting) -> bool {
+        self.store_bytes.load(Ordering::Acquire) + waiting.store_bytes <= self.store_limit_bytes
+    }
+
+    /// Whose turn it is: the line that the oldest of those stands in who do not wait for the store.
+    fn in_turn<'a>(&self, line: &'a mut Line) -> Option<&'a mut VecDeque<Waiting>> {
+        for one in [&mut line.plain, &mut line.store] {
+            while one.front().is_some_and(|one| one.promise.is_abandoned()) {
+                one.pop_front();
+            }
+        }
+        let store = line.store.front().filter(|front| self.fits_store(front));
+        match (line.plain.front(), store) {
+            (None, None) => None,
+            (Some(plain), Some(store)) if store.place < plain.place => Some(&mut line.store),
+            (None, Some(_)) => Some(&mut line.store),
+            (Some(_), _) => Some(&mut line.plain),
+        }
+    }
+
+    fn next(&self, line: &mut Line) -> Option<Waiting> {
+        let line = self.in_turn(line)?;
+        let fits = line.front().is_some_and(|front| self.fits_memory(front));
+        if fits { line.pop_front() } else { None }
     }
 
     fn permit(self: &Arc<Self>, bytes: u64, store_bytes: u64) -> Permit {
@@ -128,24 +187,21 @@ impl Budget {
         }
     }
 
-    /// Grants the front of the line as far as there is room.
+    /// Serves the lines as far as there is room. Called after room has been given back, so that whoever is serving them
+    /// already sees it.
     pub(crate) fn grant_waiting(self: &Arc<Self>) {
-        loop {
-            let granted = {
-                let mut waiting = self.waiting.lock();
-                match waiting.front() {
-                    Some(front) if self.fits(front.bytes, front.store_bytes) => waiting
-                        .pop_front()
-                        .map(|front| (self.permit(front.bytes, front.store_bytes), front.promise)),
-                    _ => None,
-                }
-            };
-            // Resolved outside the lock: a waker may run anything.
-            match granted {
-                Some((permit, promise)) => promise.resolve(Ok(permit)),
-                None => return,
-            }
+        let mut line = self.line.lock();
+        if std::mem::replace(&mut line.granting, true) {
+            return;
         }
+        while let Some(waiting) = self.next(&mut line) {
+            let permit = self.permit(waiting.bytes, waiting.store_bytes);
+            drop(line);
+            // Outside the lock: a waker may run anything.
+            waiting.promise.resolve(Ok(permit));
+            line = self.line.lock();
+        }
+        line.granting = false;
     }
 
     pub(crate) fn admitted(&self, bytes: u64) {
@@ -163,9 +219,14 @@ impl Budget {
         self.grant_waiting();
     }
 
+    /// `bytes` of the store's share are given back: applied, or never used.
     pub(crate) fn store_applied(self: &Arc<Self>, bytes: u64) {
         self.store_bytes.fetch_sub(bytes, Ordering::AcqRel);
         self.grant_waiting();
+        // Who waited for the store may now be waiting for memory.
+        if bytes > 0 && self.under_pressure() {
+            self.pressure.notify();
+        }
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -174,9 +235,9 @@ impl Budget {
             + self.tail_bytes.load(Ordering::Acquire)
     }
 
-    /// Whether somebody waits for room.
+    /// Whether somebody waits for memory.
     pub(crate) fn under_pressure(&self) -> bool {
-        !self.waiting.lock().is_empty()
+        self.in_turn(&mut self.line.lock()).is_some()
     }
 
     pub(crate) fn limit_bytes(&self) -> u64 {
@@ -185,9 +246,15 @@ impl Budget {
 
     /// Answers everybody who waits with `error`, and everybody who comes later with `Closed`.
     pub(crate) fn close(&self, error: &EngineError) {
-        self.closed.store(true, Ordering::Release);
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        for one in waiting {
+        let (plain, store) = {
+            let mut line = self.line.lock();
+            line.closed = true;
+            (
+                std::mem::take(&mut line.plain),
+                std::mem::take(&mut line.store),
+            )
+        };
+        for one in plain.into_iter().chain(store) {
             one.promise.resolve(Err(error.clone()));
         }
     }
@@ -222,5 +289,85 @@ mod tests {
         assert!(!large.is_ready());
         drop(small);
         drop(large.wait().unwrap());
+    }
+    #[test]
+    fn a_store_that_is_behind_holds_up_nobody_else() {
+        let budget = Budget::new(100, 100, Arc::new(Signal::default()));
+        let stalled = budget.reserve(10, 100).wait().unwrap();
+        let second = budget.reserve(10, 1);
+        let third = budget.reserve(10, 1);
+        assert!(!second.is_ready() && !third.is_ready());
+        assert!(!budget.under_pressure(), "memory would not help them");
+        let plain = budget.reserve(90, 0);
+        assert!(plain.is_ready(), "there is memory, and it needs no more");
+        drop(stalled);
+        assert!(second.is_ready(), "it was there before");
+        assert!(!third.is_ready() && budget.under_pressure());
+        // It now waits for memory, and keeps its place.
+        let last = budget.reserve(1, 0);
+        drop(second);
+        assert!(third.is_ready() && !last.is_ready());
+        drop(plain);
+        assert!(last.is_ready());
+    }
+
+    #[test]
+    fn who_is_gone_leaves_the_line() {
+        let budget = Budget::new(100, 100, Arc::new(Signal::default()));
+        let first = budget.reserve(100, 0).wait().unwrap();
+        for round in 0..100_000 {
+            drop(budget.reserve(10, round % 2));
+        }
+        let line = budget.line.lock();
+        assert!(line.plain.len() + line.store.len() <= 2 * SWEEP_FROM);
+        drop(line);
+        assert!(!budget.under_pressure());
+        drop(first);
+        assert!(budget.reserve(100, 0).is_ready());
+    }
+
+    /// Gives its permit back as soon as it has it.
+    struct Fickle(Mutex<Option<Ticket<Permit>>>);
+
+    impl std::task::Wake for Fickle {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().take());
+        }
+    }
+
+    #[test]
+    fn permits_that_come_back_at_once_do_not_nest() {
+        use std::future::Future;
+        let budget = Budget::new(100, 100, Arc::new(Signal::default()));
+        let first = budget.reserve(100, 0).wait().unwrap();
+        for _ in 0..100_000 {
+            let mut ticket = budget.reserve(100, 0);
+            let fickle = Arc::new(Fickle(Mutex::new(None)));
+            let waker = std::task::Waker::from(fickle.clone());
+            let mut context = std::task::Context::from_waker(&waker);
+            assert!(
+                std::pin::Pin::new(&mut ticket)
+                    .poll(&mut context)
+                    .is_pending()
+            );
+            *fickle.0.lock() = Some(ticket);
+        }
+        let last = budget.reserve(100, 0);
+        drop(first);
+        assert!(last.is_ready());
+    }
+
+    #[test]
+    fn nobody_waits_in_a_house_that_is_closed() {
+        let budget = Budget::new(100, 100, Arc::new(Signal::default()));
+        let first = budget.reserve(100, 100).wait().unwrap();
+        let waiting = [budget.reserve(1, 0), budget.reserve(1, 1)];
+        budget.close(&EngineError::Closed);
+        for ticket in waiting {
+            assert!(matches!(ticket.wait(), Err(EngineError::Closed)));
+        }
+        drop(first);
+        let late = budget.reserve(1, 0);
+        assert!(matches!(late.wait(), Err(EngineError::Closed)));
     }
 }

@@ -49,6 +49,13 @@ impl<T> Promise<T> {
         self.settle(outcome);
     }
 
+    /// Whether nobody waits any more: the ticket is gone.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0
+            .as_ref()
+            .is_none_or(|slot| Arc::strong_count(slot) == 1)
+    }
+
     fn settle(&mut self, outcome: Result<T, EngineError>) {
         let Some(slot) = self.0.take() else { return };
         let waker = {
