@@ -8,11 +8,11 @@ CARGO = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignor
 UNITTEST = re.compile(r"^Ran (\d+) tests? in ")
 UNITTEST_END = re.compile(r"^(OK|FAILED)(?: \((.*)\))?$")
 EXIT = re.compile(r"^(cargo|python): exit (\d+)$")
-NAMED = re.compile(r"^test (.+) \.\.\. FAILED$")
+NAMED = re.compile(r"^(?:test (.+) \.\.\. FAILED|(?:FAIL|ERROR): (test\w+) \(.*)$")
 
 
 def main(path):
-    passed = failed = skipped = 0
+    passed = failed = skipped = ran = 0
     broken = []
     named = []
     with open(path, encoding="utf-8", errors="replace") as log:
@@ -21,16 +21,17 @@ def main(path):
                 ok, bad, ignored = map(int, found.groups())
                 passed, failed, skipped = passed + ok, failed + bad, skipped + ignored
             elif found := UNITTEST.match(line):
-                passed += int(found.group(1))
+                ran = int(found.group(1))
             elif found := UNITTEST_END.match(line):
                 counts = dict(part.split("=") for part in (found.group(2) or "").split(", ") if "=" in part)
                 bad = int(counts.get("failures", 0)) + int(counts.get("errors", 0))
                 left = int(counts.get("skipped", 0))
-                passed, failed, skipped = passed - bad - left, failed + bad, skipped + left
+                # One test may fail more than once, in parts.
+                passed, failed, skipped = passed + max(0, ran - bad - left), failed + bad, skipped + left
             elif (found := EXIT.match(line)) and found.group(2) != "0":
                 broken.append(line)
             elif found := NAMED.match(line):
-                named.append(found.group(1))
+                named.append(found.group(1) or found.group(2))
     for name in named:
         print(f"failed: {name}")
     # A runner that fails without a failed test did not get that far: it did not compile, or it crashed.

@@ -6,8 +6,18 @@ use mainstem_client::{Client, ClientError, ClientOptions};
 
 /// Connects to the server that was named.
 pub async fn connect(common: &Common) -> Result<Client, Failure> {
-    let options = ClientOptions::new(&common.server).tenant(&common.tenant);
+    let options = ClientOptions::new(with_port(&common.server)).tenant(&common.tenant);
     Ok(Client::connect(options).await?)
+}
+
+/// An address without a port means the usual one.
+fn with_port(server: &str) -> String {
+    // Behind the brackets, if it is an IPv6 address.
+    let end = server.rsplit(['/', ']']).next().unwrap_or(server);
+    match server.is_empty() || end.contains(':') {
+        true => server.into(),
+        false => format!("{server}:7400"),
+    }
 }
 
 impl From<ClientError> for Failure {
@@ -20,4 +30,19 @@ impl From<ClientError> for Failure {
 pub fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write it as name=value")?;
     Ok((name.trim().to_string(), value.trim().to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_port;
+
+    #[test]
+    fn a_port_may_be_left_out() {
+        assert_eq!(with_port("localhost"), "localhost:7400");
+        assert_eq!(with_port("http://10.0.0.1"), "http://10.0.0.1:7400");
+        assert_eq!(with_port("[::1]"), "[::1]:7400");
+        for whole in ["127.0.0.1:1", "http://h:1", "[::1]:1", ""] {
+            assert_eq!(with_port(whole), whole);
+        }
+    }
 }

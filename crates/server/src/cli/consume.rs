@@ -18,7 +18,7 @@ use mainstem_client::{FetchOptions, Position, Start};
   mainstem consume orders --from 2026-01-31T12:00:00Z --max 10
   mainstem consume orders --raw > values.txt
 
-With --output json each record is one line: {topic, partition, offset, timestamp_ms, key, value, headers};
+With --output json each record is one line: {topic, partition, offset, timestamp_ms, key, value, headers}; \
 bytes that are not UTF-8 stand as {\"base64\": ...}. Records of a partition come in order; partitions mix.")]
 pub struct ConsumeArguments {
     /// The topic
@@ -86,18 +86,20 @@ pub async fn run(common: &Common, arguments: ConsumeArguments) -> Result<(), Fai
 
     let mut out = Out::new();
     let mut left = arguments.max.unwrap_or(u64::MAX);
-    if !arguments.raw && common.output == Output::Table {
-        out.line(&format!(
-            "{:>9}  {:>10}  {:<24}  {:<16}  VALUE",
-            "PARTITION", "OFFSET", "TIME", "KEY"
-        ))?;
-    }
+    let mut heading = !arguments.raw && common.output == Output::Table;
     let mut stream = client.fetch(options).await?;
     while left > 0 {
-        let Some(batch) = stream.next().await else {
+        let batch = stream.next().await.transpose()?;
+        // Once it is known that there is something to read: an error stands alone.
+        if std::mem::take(&mut heading) {
+            out.line(&format!(
+                "{:>9}  {:>10}  {:<24}  {:<16}  VALUE",
+                "PARTITION", "OFFSET", "TIME", "KEY"
+            ))?;
+        }
+        let Some(batch) = batch else {
             break;
         };
-        let batch = batch?;
         for record in batch.records()? {
             if left == 0 {
                 break;

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 /// One durable, replayable log for all messaging, with handlers that process exactly once and SQL over
 /// everything that is retained.
 #[derive(Parser, Debug)]
-#[command(name = "mainstem", version, propagate_version = true, help_template = HELP, after_help = EXAMPLES)]
+#[command(name = "mainstem", version, help_template = HELP, after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     pub common: Common,
@@ -54,17 +54,20 @@ Options:
 const EXAMPLES: &str = "\
 Ten lines to start with:
   mainstem serve --data-dir ./data &
-  mainstem topic create orders --partitions 4 --schema 'id:int, customer:text, amount:float'
-  mainstem produce orders orders.csv --key customer
-  mainstem consume orders --from earliest --max 5
-  mainstem sql 'SELECT customer, sum(amount) FROM orders GROUP BY customer ORDER BY 2 DESC LIMIT 10'
+  mainstem topic create orders --schema 'id:int, customer:text'
+  echo '{\"id\":1,\"customer\":\"ada\"}' | mainstem produce orders --format jsonl --key customer
+  mainstem consume orders
+  mainstem sql 'SELECT customer, count(*) FROM orders GROUP BY customer'
   mainstem handler new totals && cd totals
   mainstem handler build
-  mainstem handler deploy totals --from orders --to totals --create-topics
+  mainstem handler deploy totals --from orders --to totals-out --create-topics
   mainstem handler wait totals
   mainstem sql 'SELECT * FROM state.totals'
 
 `mainstem help COMMAND` shows a command with its own examples.";
+
+/// Where the help puts what every command takes: after the command's own.
+const EVERYWHERE: &str = "Options of every command";
 
 /// What every command takes.
 #[derive(Args, Debug, Clone)]
@@ -73,7 +76,9 @@ pub struct Common {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MAINSTEM_SERVER",
+        hide_env_values = true,
         default_value = "127.0.0.1:7400",
         value_name = "ADDR"
     )]
@@ -82,16 +87,21 @@ pub struct Common {
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
         env = "MAINSTEM_TENANT",
+        hide_env_values = true,
         default_value = "default",
         value_name = "NAME"
     )]
     pub tenant: String,
-    /// How results are printed
+    /// How results are printed: table for people, json for machines
     #[arg(
         long,
         global = true,
+        help_heading = EVERYWHERE,
+        hide_possible_values = true,
         env = "MAINSTEM_OUTPUT",
+        hide_env_values = true,
         default_value = "table",
         value_name = "FORM"
     )]
@@ -112,16 +122,21 @@ pub enum Command {
     /// Run the server on a data directory
     Serve(Box<serve::config::ServeArguments>),
     /// What the server is doing
+    #[command(after_help = "Examples:
+  mainstem status
+  mainstem status --output json
+
+Metrics for Prometheus and health are on the server's HTTP address: /metrics, /health/live, /health/ready.")]
     Status,
     /// Create, list, describe, alter and delete topics
-    #[command(subcommand)]
+    #[command(subcommand, after_help = topic::EXAMPLES)]
     Topic(topic::TopicCommand),
     /// Write records: lines, JSON lines or CSV, from a file or standard input
     Produce(produce::ProduceArguments),
     /// Read records: a range, or follow as they come
     Consume(consume::ConsumeArguments),
     /// Make, build, deploy and watch handlers
-    #[command(subcommand)]
+    #[command(subcommand, after_help = handler::EXAMPLES)]
     Handler(handler::HandlerCommand),
     /// Ask: a statement, a file, or a prompt with history
     Sql(sql::SqlArguments),
@@ -147,17 +162,28 @@ pub fn parse() -> Result<Arguments, ExitCode> {
         }
         _ => {
             let text = error.to_string();
-            let message = text.trim().trim_start_matches("error: ");
+            // A script needs what is wrong, not the usage that a person is shown.
+            let what = text.split("\n\nUsage:").next().unwrap_or(&text);
+            let what = what.split("\n\nFor more information").next();
+            let message = what.unwrap_or(&text).trim().trim_start_matches("error: ");
             // The form of every other error: JSON for scripts, text for a person at a terminal.
             let asked = std::env::args().any(|word| word == "json" || word == "--output=json");
             if asked || !std::io::stderr().is_terminal() {
-                Failure::usage(message, "see `mainstem --help`").report(true);
+                Failure::usage(message, format!("see `{} --help`", command_of(&text))).report(true);
             } else {
                 let _ = error.print();
             }
             ExitCode::from(2)
         }
     })
+}
+
+/// Which command a message of the parser is about, by the usage it shows.
+fn command_of(text: &str) -> String {
+    let usage = text.split("\n\nUsage:").nth(1).unwrap_or("mainstem");
+    let words = usage.split_whitespace();
+    let names = words.take_while(|word| word.starts_with(|first: char| first.is_ascii_lowercase()));
+    names.collect::<Vec<_>>().join(" ")
 }
 
 /// Does what was asked.
@@ -190,4 +216,16 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Res
             )
         })?
         .block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::command_of;
+
+    #[test]
+    fn a_usage_error_leads_to_the_help_of_its_command() {
+        let text = "error: unexpected argument 'b'\n\nUsage: mainstem topic create [OPTIONS] <NAME>\n\nFor more";
+        assert_eq!(command_of(text), "mainstem topic create");
+        assert_eq!(command_of("error: no usage"), "mainstem");
+    }
 }

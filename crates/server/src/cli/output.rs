@@ -77,12 +77,18 @@ pub fn document(
     out.flush()
 }
 
-/// A table without frames: a heading, then rows.
+/// A table without frames: a heading in capitals, then rows.
 pub fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let heading: Vec<String> = heading.iter().map(|name| name.to_uppercase()).collect();
+    plain_table(&heading, rows)
+}
+
+/// The same with a heading as it is, as for names that a user has given.
+pub fn plain_table(heading: &[String], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let rows: Vec<Vec<String>> = rows.into_iter().collect();
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::NOTHING);
-    table.set_header(heading.iter().map(|name| name.to_uppercase()));
+    table.set_header(heading);
     for index in 0..heading.len() {
         let cells = || {
             rows.iter()

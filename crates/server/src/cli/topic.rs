@@ -12,15 +12,25 @@ use mainstem_client::proto::{
 use mainstem_schema::{Column, ColumnKind, TopicSchema};
 use serde_json::{Value, json};
 
-const SCHEMA_HELP: &str = "The columns of its JSON values, as in 'id:int, name:text, paid:bool, at:timestamp, amount:float'";
+const SCHEMA_HELP: &str = "The columns of its JSON values, as in 'id:int, name:text'. Types: bool, int, float, text, timestamp. \
+    Without it they are inferred from a sample of the records";
+
+pub const EXAMPLES: &str = "Examples:
+  mainstem topic create orders --partitions 8 --schema 'id:int, customer:text'
+  mainstem topic list
+  mainstem topic describe orders
+  mainstem topic alter orders --set retention.ms=86400000
+  mainstem topic delete orders";
 
 #[derive(Subcommand, Debug)]
 pub enum TopicCommand {
     /// Create a topic
-    #[command(
-        after_help = "Examples:\n  mainstem topic create orders\n  mainstem topic create orders --partitions 8 \
-        --set retention.ms=86400000 --schema 'id:int, customer:text'"
-    )]
+    #[command(after_help = "Examples:
+  mainstem topic create orders
+  mainstem topic create orders --partitions 8 --schema 'id:int, customer:text'
+  mainstem topic create logs --set retention.ms=86400000
+
+`mainstem topic describe NAME --all` lists every setting with its meaning.")]
     Create {
         /// Its name: up to 249 of a-z A-Z 0-9 . _ -
         name: String,
@@ -34,17 +44,27 @@ pub enum TopicCommand {
         schema: Option<String>,
     },
     /// List the topics
+    #[command(after_help = "Examples:
+  mainstem topic list
+  mainstem topic list --output json")]
     List,
-    /// Show a topic: partitions with their offsets, columns, settings with their meaning
+    /// Show a topic: partitions with their offsets, columns, settings
+    #[command(after_help = "Examples:
+  mainstem topic describe orders
+  mainstem topic describe orders --all
+  mainstem topic describe orders --output json")]
     Describe {
         /// Its name
         name: String,
+        /// Every setting with its value and meaning, not only those that were set here
+        #[arg(long)]
+        all: bool,
     },
     /// Change settings, columns or the number of partitions
-    #[command(
-        after_help = "Examples:\n  mainstem topic alter orders --set retention.ms=-1\n  mainstem topic alter orders \
-        --unset retention.ms --partitions 16"
-    )]
+    #[command(after_help = "Examples:
+  mainstem topic alter orders --set retention.ms=-1
+  mainstem topic alter orders --unset retention.ms --partitions 16
+  mainstem topic alter orders --schema 'id:int, customer:text, amount:float'")]
     Alter {
         /// Its name
         name: String,
@@ -61,6 +81,8 @@ pub enum TopicCommand {
         schema: Option<String>,
     },
     /// Delete a topic and all of its records
+    #[command(after_help = "Example:
+  mainstem topic delete orders")]
     Delete {
         /// Its name
         name: String,
@@ -84,7 +106,7 @@ pub async fn run(common: &Common, command: TopicCommand) -> Result<(), Failure> 
                 schema,
             };
             let topic = client.create_topic(request).await?;
-            show(common.output, &topic)
+            show(common.output, &topic, false)
         }
         TopicCommand::List => {
             let topics = client.list_topics().await?;
@@ -101,8 +123,8 @@ pub async fn run(common: &Common, command: TopicCommand) -> Result<(), Failure> 
                 table(&["name", "partitions", "records", "columns"], rows)
             })
         }
-        TopicCommand::Describe { name } => {
-            show(common.output, &client.describe_topic(&name).await?)
+        TopicCommand::Describe { name, all } => {
+            show(common.output, &client.describe_topic(&name).await?, all)
         }
         TopicCommand::Alter {
             name,
@@ -119,7 +141,7 @@ pub async fn run(common: &Common, command: TopicCommand) -> Result<(), Failure> 
                 partitions,
                 schema,
             };
-            show(common.output, &client.alter_topic(request).await?)
+            show(common.output, &client.alter_topic(request).await?, false)
         }
         TopicCommand::Delete { name } => {
             client.delete_topic(&name).await?;
@@ -228,7 +250,7 @@ fn to_json(topic: &Topic) -> Value {
     })
 }
 
-fn show(output: Output, topic: &Topic) -> Result<(), Failure> {
+fn show(output: Output, topic: &Topic, all: bool) -> Result<(), Failure> {
     let mut value = to_json(topic);
     let configs: serde_json::Map<String, Value> = topic
         .configs
@@ -238,10 +260,11 @@ fn show(output: Output, topic: &Topic) -> Result<(), Failure> {
     if let Some(object) = value.as_object_mut() {
         object.insert("configs".into(), configs.into());
     }
-    document(output, &value, || describe(topic))
+    document(output, &value, || describe(topic, all))
 }
 
-fn describe(topic: &Topic) -> String {
+/// For people; of the settings only those that were set here, unless all are asked for.
+fn describe(topic: &Topic, all: bool) -> String {
     let mut text = fields([
         ("topic", topic.name.clone()),
         ("id", topic.id.clone()),
@@ -273,17 +296,24 @@ fn describe(topic: &Topic) -> String {
                 .map(|column| vec![column.name.clone(), column.kind.name().to_string()]),
         );
     }
-    if !topic.configs.is_empty() {
-        text += "\n";
-        let shown = topic.configs.iter().map(|one| {
-            let value = if is_set(one) {
-                format!("{} *", one.value)
-            } else {
-                one.value.clone()
-            };
+    text += "\n";
+    let shown = topic.configs.iter().filter(|one| all || is_set(one));
+    let rows: Vec<Vec<String>> = shown
+        .map(|one| {
+            let mark = if all && is_set(one) { " *" } else { "" };
+            let value = format!("{}{mark}", one.value);
             vec![one.name.clone(), value, one.doc.clone()]
-        });
-        text += &table(&["setting (* set here)", "value", "meaning"], shown);
+        })
+        .collect();
+    let heading = if all {
+        "setting (* set here)"
+    } else {
+        "setting"
+    };
+    if rows.is_empty() {
+        text += "every setting has its default; `mainstem topic describe --all` lists them\n";
+    } else {
+        text += &table(&[heading, "value", "meaning"], rows);
     }
     text
 }

@@ -25,7 +25,8 @@ pub struct ServeArguments {
     #[arg(long, env = "MAINSTEM_LISTEN_HTTP", value_name = "ADDR")]
     pub listen_http: Option<String>,
     /// Listen beyond loopback although nobody is asked who they are
-    #[arg(long, env = "MAINSTEM_INSECURE_LISTEN", num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, env = "MAINSTEM_INSECURE_LISTEN", num_args = 0..=1, default_missing_value = "true",
+          value_name = "BOOL", hide_possible_values = true)]
     pub insecure_listen: Option<bool>,
     /// What all parts together keep to, as 512MiB or 4GiB [default: 1GiB]
     #[arg(long, env = "MAINSTEM_MEMORY_LIMIT", value_name = "BYTES")]
@@ -39,8 +40,13 @@ pub struct ServeArguments {
     /// What is logged: error, warn, info, debug, trace, or per module as in `info,mainstem_engine=debug` [default: info]
     #[arg(long, env = "MAINSTEM_LOG", value_name = "FILTER")]
     pub log: Option<String>,
-    /// How it is logged, on standard error [default: text]
-    #[arg(long, env = "MAINSTEM_LOG_FORMAT", value_name = "FORM")]
+    /// How it is logged, on standard error: text, or json with one object a line [default: text]
+    #[arg(
+        long,
+        env = "MAINSTEM_LOG_FORMAT",
+        value_name = "FORM",
+        hide_possible_values = true
+    )]
     pub log_format: Option<LogFormat>,
     /// A broker setting under Kafka's name, as in `log.retention.ms=86400000`; repeatable
     #[arg(long = "set", value_name = "NAME=VALUE")]
@@ -53,8 +59,8 @@ Examples:
   mainstem serve --data-dir /tmp/try --listen-grpc 127.0.0.1:0 --listen-http 127.0.0.1:0
   mainstem serve --config mainstem.toml --set log.retention.ms=86400000
 
-When it serves, it prints one line `ready {...}` with every address; the same JSON stands in
-endpoints.json in the data directory. SIGTERM or ctrl-c stops it cleanly; kill -9 loses nothing
+When it serves, it prints one line `ready {...}` with every address; the same JSON stands in \
+endpoints.json in the data directory. SIGTERM or ctrl-c stops it cleanly; kill -9 loses nothing \
 that was acknowledged.
 
 A configuration file holds the same names:
@@ -154,11 +160,14 @@ impl Config {
                 insecure,
             )
         };
+        let data_dir = flags
+            .data_dir
+            .or(file.data_dir)
+            .unwrap_or_else(|| "mainstem-data".into());
         Ok(Config {
-            data_dir: flags
-                .data_dir
-                .or(file.data_dir)
-                .unwrap_or_else(|| "mainstem-data".into()),
+            // What the server says of itself is read in other folders.
+            data_dir: std::path::absolute(&data_dir)
+                .map_err(|error| Failure::io("find", data_dir.display(), &error))?,
             listen_grpc: listen(
                 "--listen-grpc",
                 flags.listen_grpc,

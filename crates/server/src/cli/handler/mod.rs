@@ -15,16 +15,25 @@ use mainstem_client::proto::{
 };
 use mainstem_client::{Client, Deployment, Position};
 use serde_json::json;
-use show::{list, show};
+use show::{list, show, to_json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub const EXAMPLES: &str = "From nothing to a handler that runs:
+  mainstem handler new totals && cd totals
+  mainstem handler build
+  mainstem handler deploy totals --from orders --to totals-out --create-topics
+  mainstem handler wait totals
+  mainstem handler status totals
+  mainstem sql 'SELECT * FROM state.totals'";
 
 #[derive(Subcommand, Debug)]
 pub enum HandlerCommand {
     /// Make a folder with a handler to start from; needs no server
-    #[command(
-        after_help = "Example:\n  mainstem handler new totals && cd totals && mainstem handler build"
-    )]
+    #[command(after_help = "Example:
+  mainstem handler new totals && cd totals && mainstem handler build
+
+The folder holds a small handler that counts events by key, the SDK, and a README.")]
     New {
         /// Its name, and the folder's
         name: String,
@@ -33,6 +42,12 @@ pub enum HandlerCommand {
         dir: Option<PathBuf>,
     },
     /// Build a handler's component; needs no server
+    #[command(after_help = "Examples:
+  mainstem handler build
+  mainstem handler build ./totals
+
+It needs Rust with the target wasm32-unknown-unknown, which it adds where rustup is there, and prints where the \
+component is.")]
     Build {
         /// The handler's folder
         #[arg(default_value = ".")]
@@ -41,6 +56,10 @@ pub enum HandlerCommand {
     /// Deploy a component, or a new version of it; state is kept
     Deploy(Box<DeployArguments>),
     /// Wait until a handler has processed everything that is there
+    #[command(after_help = "Example:
+  mainstem handler wait totals --timeout 5m
+
+It fails when the time is over, and when the handler is paused or has halted.")]
     Wait {
         /// Its name
         name: String,
@@ -49,6 +68,9 @@ pub enum HandlerCommand {
         timeout: Duration,
     },
     /// One handler with its tasks, or all handlers
+    #[command(after_help = "Examples:
+  mainstem handler status
+  mainstem handler status totals --output json")]
     Status {
         /// Its name
         name: Option<String>,
@@ -56,16 +78,22 @@ pub enum HandlerCommand {
     /// All handlers
     List,
     /// Stop a handler's tasks between two steps
+    #[command(after_help = "Example:
+  mainstem handler pause totals")]
     Pause {
         /// Its name
         name: String,
     },
     /// Let a paused or halted handler go on
+    #[command(after_help = "Example:
+  mainstem handler resume totals")]
     Resume {
         /// Its name
         name: String,
     },
     /// Remove a handler with its state and offsets; its topics stay
+    #[command(after_help = "Example:
+  mainstem handler remove totals")]
     Remove {
         /// Its name
         name: String,
@@ -74,8 +102,8 @@ pub enum HandlerCommand {
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  mainstem handler deploy totals --from orders --to totals --create-topics
-  mainstem handler deploy totals --component totals.wasm --from orders --on-error halt
+  mainstem handler deploy totals --from orders --to totals-out --create-topics
+  mainstem handler deploy audit --component audit.wasm --from orders --on-error halt
 
 Without --component the handler in this folder is built first.")]
 pub struct DeployArguments {
@@ -101,8 +129,13 @@ pub struct DeployArguments {
     /// Where a new handler begins: earliest, latest, or a time
     #[arg(long, value_name = "POSITION", default_value = "earliest", value_parser = position)]
     pub start: Position,
-    /// What becomes of an event that fails again and again
-    #[arg(long, value_name = "POLICY", default_value = "dead-letter")]
+    /// What becomes of an event that fails again and again: dead-letter (to topic NAME.dlq), or halt before it
+    #[arg(
+        long,
+        value_name = "POLICY",
+        default_value = "dead-letter",
+        hide_possible_values = true
+    )]
     pub on_error: OnError,
     /// How often a failing event is tried
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -156,7 +189,8 @@ fn new(output: Output, name: &str, dir: Option<PathBuf>) -> Result<(), Failure> 
     guest::new(&dir, name)?;
     document(output, &json!({ "handler": name, "dir": dir }), || {
         format!(
-            "{name} is in {}\n\nNext:\n  cd {}\n  mainstem handler build\n  mainstem handler deploy {name} --from TOPIC",
+            "{name} is in {}\n\nNext:\n  cd {}\n  mainstem handler build\n  \
+             mainstem handler deploy {name} --from TOPIC --to {name}-out --create-topics",
             dir.display(),
             dir.display()
         )
@@ -229,9 +263,18 @@ async fn ask(common: &Common, command: HandlerCommand) -> Result<(), Failure> {
         HandlerCommand::Status { name: None } | HandlerCommand::List => {
             list(common.output, &client.list_handlers().await?)
         }
-        HandlerCommand::Pause { name } => show(common.output, &client.pause_handler(&name).await?),
+        // The tasks follow a moment later: an answer with their states would look as if nothing had happened.
+        HandlerCommand::Pause { name } => {
+            let handler = client.pause_handler(&name).await?;
+            document(common.output, &to_json(&handler), || {
+                format!("{name} is paused; `mainstem handler resume {name}` lets it go on")
+            })
+        }
         HandlerCommand::Resume { name } => {
-            show(common.output, &client.resume_handler(&name).await?)
+            let handler = client.resume_handler(&name).await?;
+            document(common.output, &to_json(&handler), || {
+                format!("{name} runs again; `mainstem handler status {name}` shows its tasks")
+            })
         }
         HandlerCommand::Remove { name } => {
             client.remove_handler(&name).await?;
@@ -256,11 +299,12 @@ async fn wait(client: &Client, name: &str, timeout: Duration) -> Result<Handler,
         };
         match handler.state() {
             HandlerState::Halted => {
-                return Err(Failure::new(
-                    "handler_halted",
-                    format!("{name} has halted at an event that fails"),
-                    hint(),
-                ));
+                let hint = format!(
+                    "{}; mend the handler and deploy it again, or try the event again: mainstem handler resume {name}",
+                    hint()
+                );
+                let message = format!("{name} has halted at an event that fails");
+                return Err(Failure::new("handler_halted", message, hint));
             }
             HandlerState::Paused => {
                 let hint = format!("`mainstem handler resume {name}` lets it go on");
@@ -281,10 +325,10 @@ async fn wait(client: &Client, name: &str, timeout: Duration) -> Result<Handler,
             return Ok(handler);
         }
         if Instant::now() >= until {
-            let message = format!(
-                "{name} still lags by {} events after {timeout:?}",
-                handler.lag_events
-            );
+            let message = match handler.lag_events {
+                0 => format!("{name} has tasks that do not run, still after {timeout:?}"),
+                lag => format!("{name} still lags by {lag} events after {timeout:?}"),
+            };
             return Err(Failure::new("timeout", message, hint()));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

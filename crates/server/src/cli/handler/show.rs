@@ -15,7 +15,7 @@ fn state_name(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
-fn to_json(handler: &Handler) -> Value {
+pub fn to_json(handler: &Handler) -> Value {
     let some = |text: &str| Some(text.to_string()).filter(|text| !text.is_empty());
     let tasks: Vec<Value> = handler
         .tasks
@@ -63,26 +63,37 @@ fn to_json(handler: &Handler) -> Value {
 
 pub fn show(output: Output, handler: &Handler) -> Result<(), Failure> {
     document(output, &to_json(handler), || {
-        let mut text = fields([
+        let mut rows = vec![
             ("handler", handler.name.clone()),
             ("state", state_name(handler.state().as_str_name())),
             (
                 "version",
                 format!(
-                    "{} (deployed {}, generation {})",
+                    "{}, generation {}, changed {}",
                     short(&handler.version),
-                    time(handler.updated_ms),
-                    handler.generation
+                    handler.generation,
+                    time(handler.updated_ms)
                 ),
             ),
             ("reads", handler.inputs.join(", ")),
-            ("writes", handler.outputs.join(", ")),
+            (
+                "writes",
+                match handler.outputs.as_slice() {
+                    [] => "nothing: it was deployed without --to".to_string(),
+                    topics => topics.join(", "),
+                },
+            ),
             ("lag", format!("{} events", handler.lag_events)),
             ("rate", format!("{:.0} events/s", handler.events_per_second)),
-        ]);
-        if !handler.last_error.is_empty() {
-            text += &fields([("last error", handler.last_error.clone())]);
+        ];
+        if handler.dead_letters > 0 {
+            let letters = format!("{} in {}", handler.dead_letters, handler.dead_letter_topic);
+            rows.push(("dead letters", letters));
         }
+        if !handler.last_error.is_empty() {
+            rows.push(("last error", handler.last_error.clone()));
+        }
+        let mut text = fields(rows);
         text += "\n";
         text += &table(
             &[
@@ -93,7 +104,6 @@ pub fn show(output: Output, handler: &Handler) -> Result<(), Failure> {
                 "outputs",
                 "failures",
                 "dead letters",
-                "last error",
             ],
             handler.tasks.iter().map(|task| {
                 vec![
@@ -104,7 +114,6 @@ pub fn show(output: Output, handler: &Handler) -> Result<(), Failure> {
                     task.outputs.to_string(),
                     task.failures.to_string(),
                     task.dead_letters.to_string(),
-                    task.last_error.clone(),
                 ]
             }),
         );
@@ -138,11 +147,20 @@ pub fn list(output: Output, handlers: &[Handler]) -> Result<(), Failure> {
                     one.inputs.join(","),
                     one.outputs.join(","),
                     one.lag_events.to_string(),
-                    one.last_error.clone(),
+                    start_of(&one.last_error),
                 ]
             }),
         )
     })
+}
+
+/// As much of an error as a row of a list has room for; the handler's own page has all of it.
+fn start_of(error: &str) -> String {
+    const ROOM: usize = 60;
+    match error.char_indices().nth(ROOM) {
+        Some((at, _)) => format!("{}…", error.get(..at).unwrap_or(error)),
+        None => error.to_string(),
+    }
 }
 
 fn short(version: &str) -> &str {

@@ -7,11 +7,11 @@ mod acknowledged;
 mod pace;
 mod rejects;
 
-use super::Common;
 use super::connect::connect;
 use super::input::{self, Broken, Format, Row, RowOptions};
 use super::output::{document, fields, table};
 use super::topic::schema_of;
+use super::{Common, Output};
 use crate::failure::Failure;
 use acknowledged::{Acknowledged, Telling, tell};
 use clap::{Args, ValueEnum};
@@ -34,16 +34,16 @@ use tokio::sync::mpsc;
   tail -f app.log | mainstem produce logs
   mainstem produce flights flights.csv --key carrier --rate 2000
 
-A CSV needs a heading; its rows become JSON objects, typed by the topic's columns, else by a sample of the
-file. A broken row stops with its line number, or goes to --rejects as {\"line\", \"error\", \"row\"}; everything
+A CSV needs a heading; its rows become JSON objects, typed by the topic's columns, else by a sample of the \
+file. A broken row stops with its line number, or goes to --rejects as {\"line\", \"error\", \"row\"}; everything \
 before it is acknowledged either way. What is acknowledged is durable.")]
 pub struct ProduceArguments {
     /// The topic
     pub topic: String,
     /// What to read, plain, .gz or .zip; `-` or nothing reads standard input
     pub file: Option<PathBuf>,
-    /// How it is cut into records [default: by the file's name, else lines]
-    #[arg(long, value_name = "FORMAT")]
+    /// How it is cut into records: lines, jsonl or csv [default: by the file's name, else lines]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     pub format: Option<Format>,
     /// The field whose value becomes the record's key; the same key goes to the same partition
     #[arg(long, value_name = "FIELD")]
@@ -120,9 +120,11 @@ pub async fn run(common: &Common, arguments: ProduceArguments) -> Result<(), Fai
             .transpose()?,
         begun: Instant::now(),
     };
+    let waiting = sending.producer.clone();
     let telling = tell(
         Arc::clone(&sending.acknowledged.counters),
         arguments.progress_ms,
+        move || waiting.trouble().map(|why| why.to_string()),
     );
     let sent = sending.everything(input::read(file, options)).await;
     sending.end(common, sent, telling).await
@@ -214,6 +216,11 @@ impl Sending {
             "seconds": (seconds * 1000.0).round() / 1000.0,
             "partitions": by_partition,
         });
+        // Where nothing was read there is nothing to sum up but the error.
+        let nothing = sent.is_err() && counts.sent == 0 && counts.rejected == 0;
+        if nothing && common.output == Output::Table {
+            return sent;
+        }
         document(common.output, &summary, || {
             let mut text = fields([
                 (

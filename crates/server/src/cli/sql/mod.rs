@@ -23,8 +23,8 @@ use std::path::PathBuf;
   mainstem sql -f report.sql
   mainstem sql                                 a prompt
 
-Topics are tables, with _partition, _offset, _timestamp, _key, _value and _headers beside their own columns; a
-handler's state is state.<handler>; system.topics, system.handlers and system.lag say what there is. One query
+Topics are tables, with _partition, _offset, _timestamp, _key, _value and _headers beside their own columns; a \
+handler's state is state.<handler>; system.topics, system.handlers and system.lag say what there is. One query \
 sees one moment of everything. With --output json each row is one line.")]
 pub struct SqlArguments {
     /// The statement; several are separated by `;`. Without one, and without --file, a prompt

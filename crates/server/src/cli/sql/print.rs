@@ -1,7 +1,7 @@
 //! Rows as they come: an Arrow IPC stream in, tables or JSON lines out.
 
 use super::Output;
-use crate::cli::output::{Out, bytes_to_json, bytes_to_text, table};
+use crate::cli::output::{Out, bytes_to_json, bytes_to_text, plain_table};
 use crate::failure::Failure;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::buffer::{Buffer, NullBuffer};
@@ -93,10 +93,10 @@ impl Printer {
         let Some(schema) = self.decoder.schema() else {
             return Ok(());
         };
-        let names: Vec<&str> = schema
+        let names: Vec<String> = schema
             .fields()
             .iter()
-            .map(|field| field.name().as_str())
+            .map(|field| field.name().clone())
             .collect();
         let mut rows: Vec<Vec<String>> = Vec::with_capacity(self.gathered_rows);
         for batch in self.gathered.drain(..) {
@@ -112,7 +112,7 @@ impl Printer {
             );
         }
         self.gathered_rows = 0;
-        self.out.line(table(&names, rows).trim_end())
+        self.out.line(plain_table(&names, rows).trim_end())
     }
 }
 

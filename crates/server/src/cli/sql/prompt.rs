@@ -9,8 +9,12 @@ use std::path::PathBuf;
 
 const HELP: &str = "\
 A statement ends with `;` and may go over several lines. Besides SQL:
-  \\t          the topics           \\d TABLE    a table's columns
+  \\t          the tables           \\d TABLE    a table's columns
   \\h          this                 \\q          leave (or ctrl-d)";
+
+/// What there is to ask about, without what describes it.
+const TABLES: &str = "SELECT table_schema, table_name FROM information_schema.tables \
+    WHERE table_schema <> 'information_schema' ORDER BY 1, 2";
 
 /// Asks until the end of input.
 pub async fn run(client: &Client, output: Output) -> Result<(), Failure> {
@@ -65,6 +69,11 @@ pub async fn run(client: &Client, output: Output) -> Result<(), Failure> {
                 statement.clear();
                 continue;
             }
+            Entry::Unknown(word) => {
+                eprintln!("there is no {word}; \\h lists what there is");
+                statement.clear();
+                continue;
+            }
             Entry::Sql(text) => text,
         };
         let _ = editor.add_history_entry(&statement);
@@ -92,20 +101,22 @@ enum Entry {
     Unfinished,
     Quit,
     Help,
+    Unknown(String),
     Sql(String),
 }
 
 impl Entry {
     fn of(text: &str) -> Entry {
-        let mut words = text.split_whitespace();
+        let mut words = text.trim().trim_end_matches(';').split_whitespace();
         match words.next() {
             Some("\\q" | "quit" | "exit") => Entry::Quit,
             Some("\\h" | "\\?" | "help") => Entry::Help,
-            Some("\\t") => Entry::Sql("SHOW TABLES".into()),
+            Some("\\t" | "\\dt") => Entry::Sql(TABLES.into()),
             Some("\\d") => match words.next() {
                 Some(table) => Entry::Sql(format!("DESCRIBE {table}")),
-                None => Entry::Sql("SHOW TABLES".into()),
+                None => Entry::Sql(TABLES.into()),
             },
+            Some(word) if word.starts_with('\\') => Entry::Unknown(word.into()),
             _ if split::is_complete(text) => Entry::Sql(text.into()),
             _ => Entry::Unfinished,
         }
@@ -122,7 +133,7 @@ fn history_file() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::Entry;
+    use super::{Entry, TABLES};
 
     #[test]
     fn entries_are_told_apart() {
@@ -134,5 +145,8 @@ mod tests {
         );
         assert_eq!(Entry::of("\\q"), Entry::Quit);
         assert_eq!(Entry::of("help"), Entry::Help);
+        assert_eq!(Entry::of("exit;"), Entry::Quit);
+        assert_eq!(Entry::of("\\dt"), Entry::Sql(TABLES.into()));
+        assert_eq!(Entry::of("\\x on"), Entry::Unknown("\\x".into()));
     }
 }
