@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::{Bytes, BytesMut};
 use mainstem_journal::{Group, Lsn, View};
 use mainstem_store::{Applied, StoreOp};
 
 use crate::EngineError;
-use crate::shared::{Answer, ApplyItem, Shared};
+use crate::shared::{ApplyItem, Shared, StoreGroup};
 use crate::snapshot::Snapshot;
 use crate::worker::{Progress, Steps};
 
@@ -30,11 +31,7 @@ impl Apply {
     /// Applies a run of groups up to the next barrier.
     fn run(&mut self, first: ApplyItem) -> Result<(), EngineError> {
         match first {
-            ApplyItem::Group {
-                group,
-                store_bytes,
-                answers,
-            } => self.groups(group, store_bytes, answers),
+            ApplyItem::Group(group) => self.groups(group),
             ApplyItem::Barrier { log, promise } => {
                 let outcome = self.shared.store.snapshot().map_err(EngineError::from);
                 promise.resolve(outcome.map(|store| Snapshot {
@@ -58,50 +55,27 @@ impl Apply {
         }
     }
 
-    fn groups(
-        &mut self,
-        group: Group,
-        store_bytes: u64,
-        answers: Vec<Answer>,
-    ) -> Result<(), EngineError> {
-        let mut ops = Vec::new();
-        let mut bytes = decode_store_ops(&group, Lsn(0), &mut ops)?;
-        let mut last_lsn = group.last_lsn();
-        let mut all = vec![(store_bytes, answers)];
+    fn groups(&mut self, first: StoreGroup) -> Result<(), EngineError> {
+        let mut bytes = first.ops.len();
+        let mut run = vec![first];
         while bytes < RUN_BYTES {
             let next = {
                 let mut queue = self.shared.apply_queue.lock();
                 match queue.front() {
-                    Some(ApplyItem::Group { .. }) => queue.pop_front(),
+                    Some(ApplyItem::Group(_)) => queue.pop_front(),
                     _ => None,
                 }
             };
-            let Some(ApplyItem::Group {
-                group,
-                store_bytes,
-                answers,
-            }) = next
-            else {
+            let Some(ApplyItem::Group(next)) = next else {
                 break;
             };
-            bytes += decode_store_ops(&group, Lsn(0), &mut ops)?;
-            last_lsn = group.last_lsn();
-            all.push((store_bytes, answers));
+            bytes += next.ops.len();
+            run.push(next);
         }
-        let outcome = self
-            .shared
-            .store
-            .write(&ops, self.position(last_lsn.0))
-            .map_err(EngineError::from);
-        if outcome.is_ok() {
-            self.shared
-                .positions
-                .store_applied
-                .store(last_lsn.0, Ordering::Release);
-        }
-        for (store_bytes, answers) in all {
-            self.shared.budget.store_applied(store_bytes);
-            for answer in answers {
+        let outcome = self.write(&run);
+        for group in run {
+            self.shared.budget.store_applied(group.store_bytes);
+            for answer in group.answers {
                 match &outcome {
                     Ok(()) => answer.give(),
                     Err(error) => answer.fail(&EngineError::Poisoned {
@@ -111,6 +85,23 @@ impl Apply {
             }
         }
         outcome
+    }
+
+    fn write(&self, run: &[StoreGroup]) -> Result<(), EngineError> {
+        let mut ops = Vec::new();
+        let mut last_lsn = Lsn(0);
+        for group in run {
+            for op in StoreOp::decode_all(&group.ops) {
+                ops.push(op?);
+            }
+            last_lsn = group.last_lsn;
+        }
+        self.shared.store.write(&ops, self.position(last_lsn.0))?;
+        self.shared
+            .positions
+            .store_applied
+            .store(last_lsn.0, Ordering::Release);
+        Ok(())
     }
 }
 
@@ -133,25 +124,81 @@ impl Steps for Apply {
     }
 }
 
-/// Collects a group's store operations after `above`; returns about how many bytes they hold.
-pub(crate) fn decode_store_ops(
-    group: &Group,
-    above: Lsn,
-    ops: &mut Vec<StoreOp>,
-) -> Result<usize, EngineError> {
-    let mut bytes = 0;
-    for frame in group.frames() {
-        if frame.lsn <= above {
-            continue;
-        }
+/// What the frames of a group after `above` do to the store. A copy: the group's own memory goes with its records, however
+/// long the store takes.
+pub(crate) fn store_sections(group: &Group, above: Lsn) -> Bytes {
+    let mut ops = BytesMut::new();
+    for frame in group.frames().filter(|frame| frame.lsn > above) {
         for section in frame.sections() {
             if matches!(section.view, View::Store) {
-                bytes += section.body.len();
-                for op in StoreOp::decode_all(&section.body) {
-                    ops.push(op?);
-                }
+                ops.extend_from_slice(&section.body);
             }
         }
     }
-    Ok(bytes)
+    ops.freeze()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::testing::{node_dir, small_options};
+    use crate::{Append, Engine, Opened, Submission};
+    use mainstem_journal::MemoryDisk;
+    use mainstem_log::{LogOp, PartitionId, TopicId};
+    use mainstem_record::{BatchBuilder, Compression};
+    use mainstem_store::{Family, MemoryStore};
+
+    /// An engine whose store's worker never moves.
+    fn stalled() -> Opened {
+        let (disk, store) = (Arc::new(MemoryDisk::new(1)), Arc::new(MemoryStore::new(1)));
+        Engine::open(disk, &node_dir(), store, small_options(), &mut |_| {}).unwrap()
+    }
+
+    fn submit(opened: &mut Opened, submission: Submission) {
+        let (bytes, store_bytes) = (submission.size_bytes(), submission.store_bytes());
+        let permit = opened.engine.reserve_with_store(bytes, store_bytes);
+        let ticket = opened.engine.submit(submission, permit.wait().unwrap());
+        for index in [0, 1] {
+            opened.workers[index].step();
+        }
+        drop(ticket);
+    }
+
+    #[test]
+    fn what_waits_for_the_store_keeps_no_records() {
+        let mut opened = stalled();
+        let partition = PartitionId {
+            topic: TopicId(7),
+            index: 0,
+        };
+        let create = Submission {
+            log_ops: vec![(1, LogOp::CreatePartition { partition })],
+            ..Submission::default()
+        };
+        submit(&mut opened, create);
+        let mut batch = BatchBuilder::new(Compression::None, 1 << 20);
+        batch.append(1, None, Some(&[7; 100_000]), &[]).unwrap();
+        let both = Submission {
+            appends: vec![Append {
+                partition,
+                batch: batch.build().unwrap(),
+            }],
+            store_ops: vec![StoreOp::put(
+                Family::State,
+                &b"\x00\x01key"[..],
+                &b"value"[..],
+            )],
+            all_or_nothing: true,
+            ..Submission::default()
+        };
+        submit(&mut opened, both);
+        let shared = &opened.engine.shared;
+        assert!(shared.log.tail_bytes() > 100_000);
+        let queue = shared.apply_queue.lock();
+        let Some(ApplyItem::Group(group)) = queue.front() else {
+            unreachable!("the group waits for the store")
+        };
+        assert!(group.ops.len() < 100 && group.ops.is_unique());
+    }
 }

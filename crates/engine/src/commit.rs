@@ -12,7 +12,8 @@ use mainstem_journal::{Group, Lsn, Medium, View};
 use mainstem_log::LogOp;
 
 use crate::EngineError;
-use crate::shared::{Answer, ApplyItem, OpenGroup, Shared};
+use crate::apply::store_sections;
+use crate::shared::{Answer, ApplyItem, OpenGroup, Shared, StoreGroup};
 use crate::snapshot::Snapshot;
 use crate::ticket::Promise;
 use crate::worker::{Progress, Steps};
@@ -127,11 +128,16 @@ impl<M: Medium> Commit<M> {
         let (store_answers, answers): (Vec<_>, Vec<_>) =
             answers.into_iter().partition(|answer| answer.needs_store);
         if touches_store {
-            self.shared.apply_queue.lock().push_back(ApplyItem::Group {
-                group,
+            let part = StoreGroup {
+                last_lsn,
+                ops: store_sections(&group, Lsn(0)),
                 store_bytes,
                 answers: store_answers,
-            });
+            };
+            self.shared
+                .apply_queue
+                .lock()
+                .push_back(ApplyItem::Group(part));
             self.shared.signals.store.notify();
         }
         // Only now: a checkpoint that reads this position finds the store's part in the queue before its own.

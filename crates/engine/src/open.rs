@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mainstem_journal::{Disk, FileMedium, Group, Known, Lsn, Medium, View};
 use mainstem_log::{Log, LogOp, PartitionRecord};
 use mainstem_record::BatchHeader;
-use mainstem_store::{Applied, Family, Store};
+use mainstem_store::{Applied, Family, Store, StoreOp};
 
 use crate::admission::{Admission, AdmittedPartition};
-use crate::apply::{Apply, decode_store_ops};
+use crate::apply::{Apply, store_sections};
 use crate::background::Background;
 use crate::commit::Commit;
 use crate::engine::Engine;
@@ -161,7 +161,9 @@ impl Recovering {
         }
         self.shared.log.finish_group(last_lsn);
         let mut ops = Vec::new();
-        decode_store_ops(group, self.store_applied, &mut ops)?;
+        for op in StoreOp::decode_all(&store_sections(group, self.store_applied)) {
+            ops.push(op?);
+        }
         if !ops.is_empty() {
             self.shared.store.write(
                 &ops,

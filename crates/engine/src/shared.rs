@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use mainstem_journal::{BufferPool, Disk, Group, GroupBuilder, Lsn};
+use bytes::Bytes;
+use mainstem_journal::{BufferPool, Disk, GroupBuilder, Lsn};
 use mainstem_log::{Log, LogSnapshot};
 use mainstem_store::{Store, StoreOp};
 use parking_lot::Mutex;
@@ -133,11 +134,7 @@ impl Answer {
 /// Work for the store's applier, in LSN order.
 pub(crate) enum ApplyItem {
     /// A durable group that holds store operations.
-    Group {
-        group: Group,
-        store_bytes: u64,
-        answers: Vec<Answer>,
-    },
+    Group(StoreGroup),
     /// A snapshot whose log part is taken: the store's part is taken here.
     Barrier {
         log: LogSnapshot,
@@ -150,12 +147,22 @@ pub(crate) enum ApplyItem {
     },
 }
 
+/// The store's part of a group.
+pub(crate) struct StoreGroup {
+    pub(crate) last_lsn: Lsn,
+    /// What its frames do to the store, one after the other.
+    pub(crate) ops: Bytes,
+    pub(crate) store_bytes: u64,
+    pub(crate) answers: Vec<Answer>,
+}
+
 impl ApplyItem {
     pub(crate) fn fail(self, error: &EngineError) {
         match self {
-            ApplyItem::Group { answers, .. } => {
-                answers.into_iter().for_each(|answer| answer.fail(error))
-            }
+            ApplyItem::Group(group) => group
+                .answers
+                .into_iter()
+                .for_each(|answer| answer.fail(error)),
             ApplyItem::Barrier { promise, .. } => promise.resolve(Err(error.clone())),
             ApplyItem::Checkpoint { promise, .. } => promise.resolve(Err(error.clone())),
         }
