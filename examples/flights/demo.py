@@ -283,10 +283,10 @@ def kill_in_the_middle(story, server, producer, number, kills, threshold):
     recovery = server.ready["recovery"]
     handler = next(handler for handler in recovery["handlers"] if handler["name"] == "flights")
     committed, lag = handler["committed_events"], handler["lag_events"]
+    story.say(f"kill {number} of {kills}: {acknowledged:,} records acknowledged, {unacknowledged:,} under way")
     story.say(
-        f"kill {number} of {kills}: {acknowledged:,} acknowledged and {unacknowledged:,} under way; "
-        f"the topic has {committed + lag:,}, of which the handler has committed {committed:,} and lags by {lag:,}; "
-        f"{recovery['replayed_frames']:,} frames replayed, serving again after {back:.2f} s"
+        f"  back in {back:.2f} s, {recovery['replayed_frames']:,} frames replayed: the topic has {committed + lag:,}, "
+        f"the handler committed {committed:,} and lags by {lag:,}"
     )
     check(unacknowledged > 0, f"kill {number} found nothing unacknowledged")
     check(lag > 0, f"kill {number} found the handler idle")
@@ -388,6 +388,7 @@ def tell(arguments, story, running):
     waited = json.loads(server.run("handler", "wait", "flights", "--timeout", "120s"))
     check(waited["lag_events"] == 0, f"the handler lags by {waited['lag_events']}")
     check(waited["dead_letters"] == 0, f"{waited['dead_letters']} events were dead-lettered")
+    story.say("it lags by 0 events, and none was dead-lettered")
 
     story.step("compare the topic with the file, row for row")
     story.say(f"{compare_topic(server, rows):,} records are the {len(rows):,} rows, once each, in order, offsets dense")
