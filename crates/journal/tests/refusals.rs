@@ -306,3 +306,53 @@ fn a_running_journal_makes_no_new_files() {
         "files are recycled"
     );
 }
+
+/// A journal whose first file is full, and the LSN it ends with; the next group begins the second file.
+fn full_file() -> (MemoryDisk, FileMedium, Lsn) {
+    let disk = MemoryDisk::new(1);
+    let (mut medium, _) = open(&disk, 5, Known::default()).unwrap();
+    let full = (0..5).map(|_| commit(&mut medium, 10_000).unwrap());
+    let full = full.last().unwrap();
+    (disk, medium, full)
+}
+
+#[test]
+fn a_torn_first_group_behind_a_checkpoint_is_cut() {
+    let (disk, mut medium, checkpoint) = full_file();
+    commit(&mut medium, 10_000).unwrap();
+    let path = &journal_files(&disk)[1];
+    // The header of the group is there, the rest of it is not.
+    disk.flip_bits(path, 4096 + 2000, 1).unwrap();
+    let known = Known {
+        checkpoint,
+        views: checkpoint,
+    };
+    let (medium, _) = open(&disk, 6, known).unwrap();
+    assert_eq!(medium.durable_lsn(), checkpoint);
+}
+
+#[test]
+fn a_first_group_that_is_not_synced_may_go_while_it_is_recovered() {
+    for ops in 0..40 {
+        for seed in 0..20 {
+            let (disk, mut medium, checkpoint) = full_file();
+            while medium.has_background_work() {
+                medium.drive().unwrap();
+            }
+            disk.inject(Op::Sync, 0, 1, std::io::ErrorKind::Other);
+            commit(&mut medium, 10_000).unwrap_err();
+            drop(medium);
+            disk.crash_process();
+            let known = Known {
+                checkpoint,
+                views: checkpoint,
+            };
+            disk.halt_after(ops);
+            let _ = open(&disk, 6, known);
+            disk.crash_power(seed);
+            let (medium, _) = open(&disk, 7, known)
+                .unwrap_or_else(|error| panic!("after {ops} operations, seed {seed}: {error}"));
+            assert!(medium.durable_lsn() >= checkpoint);
+        }
+    }
+}

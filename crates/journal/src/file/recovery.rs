@@ -23,7 +23,7 @@ struct Listing {
     chain: Vec<Found>,
     /// Files before it, which the checkpoint has passed.
     passed: Vec<u64>,
-    /// Files that an earlier recovery left out.
+    /// Files that an earlier recovery left out, and those that are needed until the first group of the chain is durable.
     left_out: Vec<u64>,
     spares: Vec<u64>,
     next_number: u64,
@@ -182,8 +182,14 @@ fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, Journa
         left_out = out.into_iter().map(|file| file.number).collect();
         found = chain;
     }
-    let first = first_needed(&found, known)?;
-    let passed = found.drain(..first).map(|file| file.number).collect();
+    let (first, is_durable) = first_needed(&found, known)?;
+    let before = found.drain(..first).map(|file| file.number).collect();
+    let passed = if is_durable {
+        before
+    } else {
+        left_out.extend::<Vec<u64>>(before);
+        Vec::new()
+    };
     Ok(Listing {
         chain: found,
         passed,
@@ -242,24 +248,27 @@ fn one_id(found: &[Found]) -> Result<Option<u128>, JournalError> {
     Ok(id)
 }
 
-/// The last file that begins at or below the first frame above the checkpoint.
-fn first_needed(chain: &[Found], known: Known) -> Result<usize, JournalError> {
+/// The last file that begins at or below the first frame above the checkpoint, and whether its beginning is known to be
+/// durable. If that frame is the first of a file, its group may be torn, and the chain then ends in the file before.
+fn first_needed(chain: &[Found], known: Known) -> Result<(usize, bool), JournalError> {
     let wanted = known.checkpoint.next();
+    let reader = GroupReader::new();
     let mut earliest = None;
     for (index, found) in chain.iter().enumerate().rev() {
         let Some(header) = &found.header else {
             continue;
         };
-        let first_lsn = match &header.start {
-            Start::Recovered { first_lsn, .. } => Some(*first_lsn),
-            Start::Continues => first_group(found, header)?.map(|group| group.first_lsn),
+        let (first_lsn, is_durable) = match &header.start {
+            Start::Recovered { first_lsn, .. } => (*first_lsn, true),
+            Start::Continues => match first_group(found, header)? {
+                Some(group) => (group.first_lsn, group.first_lsn < wanted),
+                None => continue,
+            },
         };
-        if first_lsn.is_some_and(|first_lsn| first_lsn <= wanted) {
-            return Ok(index);
+        if first_lsn <= wanted && (is_durable || begins_whole(&reader, found, header)?) {
+            return Ok((index, is_durable));
         }
-        if first_lsn.is_some() {
-            earliest = Some((index, found));
-        }
+        earliest = (first_lsn > wanted).then_some((index, found));
     }
     match earliest {
         Some((0, found)) => Err(JournalError::Damaged {
@@ -268,8 +277,19 @@ fn first_needed(chain: &[Found], known: Known) -> Result<usize, JournalError> {
             lsn: wanted,
             what: "the files before this one are missing".to_owned(),
         }),
-        _ => Ok(0),
+        _ => Ok((0, true)),
     }
+}
+
+fn begins_whole(
+    reader: &GroupReader,
+    found: &Found,
+    header: &FileHeader,
+) -> Result<bool, JournalError> {
+    let (incarnation, position) = (header.incarnation, header.first_position());
+    let limit = found.end.map_or(found.len_bytes, |end| end.position);
+    let group = reader.read(&*found.file, &found.path, incarnation, position, limit)?;
+    Ok(group.is_some())
 }
 
 struct Rebuilt {
