@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use mainstem_engine::{Committed, Engine, EngineError, Ticket};
-use mainstem_log::TopicId;
+use mainstem_log::{SegmentLimits, TopicId};
 use mainstem_schema::TopicSchema;
 use mainstem_store::StoreSnapshot;
 use parking_lot::{Mutex, RwLock};
@@ -85,6 +85,9 @@ impl Catalog {
                     &defaults,
                 ) {
                     Ok(topic) => {
+                        engine
+                            .log()
+                            .set_segment_limits(topic.id, topic.limits.segments);
                         topics
                             .entry(topic.tenant.clone())
                             .or_default()
@@ -179,6 +182,18 @@ impl Catalog {
         let mut topics = self.topics.write();
         let found = self.read(&**engine.store(), entry)?;
         let names = topics.entry(entry.tenant.clone()).or_default();
+        let before = names.get(&entry.name).map(|before| before.id);
+        let after = found
+            .as_ref()
+            .map(|topic| (topic.id, topic.limits.segments));
+        if let Some(gone) = before.filter(|id| after.is_none_or(|(now, _)| now != *id)) {
+            engine
+                .log()
+                .set_segment_limits(gone, SegmentLimits::default());
+        }
+        if let Some((id, limits)) = after {
+            engine.log().set_segment_limits(id, limits);
+        }
         let topic = found.map(|mut topic| {
             if let Some(before) = names
                 .get(&topic.name)

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use mainstem_log::SegmentLimits;
+
 use crate::{BrokerError, names};
 
 /// What values a setting takes.
@@ -89,6 +91,8 @@ pub struct TopicLimits {
     pub retention_ms: Option<i64>,
     /// A partition larger than this loses its oldest segments; `None` keeps them.
     pub retention_bytes: Option<u64>,
+    /// When segments are sealed; a size that is not set is the data directory's.
+    pub segments: SegmentLimits,
     /// The largest batch accepted.
     pub max_message_bytes: usize,
     /// How far a record's time may lie ahead of the server's.
@@ -103,8 +107,6 @@ const NO_COMPACTION: &str =
 const KEPT_BYTES: &str =
     "a producer's batch is kept byte for byte, under the checksum its producer gave it";
 const NO_TIERS: &str = "there is no second tier of storage yet";
-const ONE_SIZE: &str =
-    "segments have one size in the whole data directory, which the server is started with";
 const OWN_TIME: &str = "records keep any time their producer gave them";
 const OWN_INDEX: &str = "the index is kept in memory and rebuilt by itself";
 
@@ -294,8 +296,8 @@ pub const TABLE: &[ConfigKey] = &[
             max: 1 << 31,
         },
         "134217728",
-        "How large a segment becomes; retention removes whole segments.",
-        Support::Idle(ONE_SIZE),
+        "How large a segment becomes before the next one is begun; retention removes whole segments.",
+        Support::Acted,
     ),
     key(
         "segment.index.bytes",
@@ -312,14 +314,14 @@ pub const TABLE: &[ConfigKey] = &[
         Kind::Millis { min: 0 },
         "0",
         "How much segment.ms varies.",
-        Support::Idle("segments are closed by size"),
+        Support::Idle("segments are closed when they are written, which spreads them already"),
     ),
     key(
         "segment.ms",
         Kind::Millis { min: 1 },
         "604800000",
-        "How old a segment becomes before it is closed.",
-        Support::Idle("segments are closed by size"),
+        "How much later than a segment's first batch a batch may be and still go into it.",
+        Support::Acted,
     ),
     key(
         "unclean.leader.election.enable",
@@ -446,7 +448,13 @@ impl TopicLimits {
             set.and_then(|value| value.parse().ok())
                 .unwrap_or_else(default)
         };
+        // Where nobody has set it, the data directory's own size holds.
+        let own = |name: &str| topic.get(name).or_else(|| broker.get(name));
         TopicLimits {
+            segments: SegmentLimits {
+                segment_bytes: own("segment.bytes").and_then(|bytes| bytes.parse().ok()),
+                segment_ms: Some(number("segment.ms")),
+            },
             retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
             retention_bytes: u64::try_from(number("retention.bytes")).ok(),
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),

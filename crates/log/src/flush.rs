@@ -11,9 +11,9 @@ use mainstem_record::BatchHeader;
 use crate::log::{Log, Shared};
 use crate::partition::{Control, Partition};
 use crate::recorded::PartitionRecord;
-use crate::segment::Segment;
+use crate::segment::{Segment, SegmentShelf};
 use crate::tail::TailBatch;
-use crate::{LogError, PartitionId};
+use crate::{LogError, PartitionId, TopicId};
 
 /// What a flush did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,33 @@ impl Worker {
         } else {
             Ok(())
         }
+    }
+}
+
+/// When a segment is sealed, defaults filled in.
+struct Limits {
+    segment_bytes: u64,
+    segment_ms: Option<i64>,
+}
+
+impl Limits {
+    /// How many of the batches go into a segment that ends where it ends now.
+    fn count_that_fit(
+        &self,
+        shelf: &SegmentShelf,
+        segment: &Segment,
+        batches: &[TailBatch],
+    ) -> usize {
+        let mut position = segment.end().position;
+        let mut first_ms = self.segment_ms.and(segment.first_timestamp_ms(shelf));
+        let fits = |batch: &&TailBatch| {
+            position += batch.bytes.len() as u64;
+            // Where no time is given there is nothing to go by.
+            let first_ms = *first_ms.get_or_insert(batch.max_timestamp_ms);
+            let late = |segment_ms| batch.max_timestamp_ms.saturating_sub(first_ms) > segment_ms;
+            position <= self.segment_bytes && !(first_ms >= 0 && self.segment_ms.is_some_and(late))
+        };
+        batches.iter().take_while(fits).count()
     }
 }
 
@@ -224,6 +251,7 @@ impl Shared {
         observe: &mut dyn FnMut(PartitionId, &BatchHeader),
     ) -> Result<u64, LogError> {
         let mut written = 0;
+        let limits = self.limits_of(partition.id.topic);
         let mut run = std::mem::take(&mut worker.run);
         loop {
             run.clear();
@@ -237,8 +265,9 @@ impl Shared {
             }
             let mut rest = run.as_slice();
             while let Some(first) = rest.first() {
-                let position = active.as_ref().map_or(0, |segment| segment.end().position);
-                let fits = self.count_that_fits(position, rest);
+                let fits = active.as_ref().map_or(0, |segment| {
+                    limits.count_that_fit(&self.shelf, segment, rest)
+                });
                 let segment = match active.take().filter(|_| fits > 0) {
                     Some(segment) => segment,
                     None => self.roll(worker, partition, first.base_offset)?,
@@ -247,7 +276,7 @@ impl Shared {
                 let count = if fits > 0 {
                     fits
                 } else {
-                    self.count_that_fits(0, rest).max(1)
+                    limits.count_that_fit(&self.shelf, &segment, rest).max(1)
                 };
                 let (now, later) = rest.split_at(count);
                 segment.append(&self.shelf, now, &mut worker.buffer, &mut |header| {
@@ -264,13 +293,13 @@ impl Shared {
         Ok(written)
     }
 
-    fn count_that_fits(&self, position: u64, batches: &[TailBatch]) -> usize {
-        let mut position = position;
-        let fits = |batch: &&TailBatch| {
-            position += batch.bytes.len() as u64;
-            position <= self.segment_bytes
-        };
-        batches.iter().take_while(fits).count()
+    fn limits_of(&self, topic: TopicId) -> Limits {
+        let limits = self.segment_limits.read().get(&topic).copied();
+        let limits = limits.unwrap_or_default();
+        Limits {
+            segment_bytes: limits.segment_bytes.unwrap_or(self.segment_bytes),
+            segment_ms: limits.segment_ms,
+        }
     }
 
     /// Seals the active segment, if there is one, and begins the next.

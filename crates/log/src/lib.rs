@@ -54,7 +54,7 @@ mod waiter;
 pub use error::LogError;
 pub use flush::Flushed;
 pub use ids::{PartitionId, TopicId};
-pub use log::{Bounds, Log, LogOptions};
+pub use log::{Bounds, Log, LogOptions, SegmentLimits};
 pub use op::{AppendReference, LogOp, LogOps, ReplaceSegments, encode_append};
 pub use read::Read;
 pub use recorded::{PartitionRecord, PartitionState, SegmentRecord};

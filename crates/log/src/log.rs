@@ -19,12 +19,13 @@ use crate::recorded::{PartitionRecord, PartitionState};
 use crate::segment::SegmentShelf;
 use crate::tail::TailBatch;
 use crate::waiter::Waiter;
-use crate::{LogError, LogOp, PartitionId};
+use crate::{LogError, LogOp, PartitionId, TopicId};
 
 /// Sizes of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogOptions {
-    /// A segment that would grow beyond this is sealed and a new one begun.
+    /// A segment that would grow beyond this is sealed and a new one begun, where its topic has no size of its own
+    /// (see [`Log::set_segment_limits`]).
     pub segment_bytes: u64,
     /// Least distance of two points in a segment's index, which doubles as a segment grows.
     pub index_interval_bytes: u64,
@@ -39,10 +40,19 @@ impl Default for LogOptions {
         Self {
             segment_bytes: 128 << 20,
             index_interval_bytes: 4096,
-            max_open_files: 512,
+            max_open_files: 2_000,
             index_cache_bytes: 16 << 20,
         }
     }
+}
+
+/// When the segments of a topic's partitions are sealed, so that retention and compaction can have them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentLimits {
+    /// When the next batch would make it larger than this; `None` is [`LogOptions::segment_bytes`].
+    pub segment_bytes: Option<u64>,
+    /// When the next batch is more than this later than its first, by the batches' own largest timestamps.
+    pub segment_ms: Option<i64>,
 }
 
 /// What of a partition can be read.
@@ -66,6 +76,7 @@ pub struct Log {
 pub(crate) struct Shared {
     pub(crate) topics_dir: PathBuf,
     pub(crate) segment_bytes: u64,
+    pub(crate) segment_limits: RwLock<BTreeMap<TopicId, SegmentLimits>>,
     pub(crate) shelf: SegmentShelf,
     pub(crate) partitions: RwLock<Partitions>,
     /// Removed partitions whose files are still there, with the flush that passed the removal and the first snapshot
@@ -175,6 +186,7 @@ impl Log {
         let shared = Shared {
             topics_dir: topics_dir.to_path_buf(),
             segment_bytes: options.segment_bytes,
+            segment_limits: RwLock::default(),
             shelf,
             partitions: RwLock::new(partitions),
             departed: Mutex::default(),
@@ -285,11 +297,29 @@ impl Log {
         Ok(self.shared.find(partition)?.state.lock().bounds())
     }
 
+    /// How many segments a partition has, as of the last flush.
+    pub fn segment_count(&self, partition: PartitionId) -> Result<usize, LogError> {
+        let partition = self.shared.find(partition)?;
+        let state = partition.state.lock();
+        Ok(state.segments.len() - state.retired)
+    }
+
     /// Every partition, in order.
     pub fn partitions(&self) -> Vec<PartitionId> {
         let mut ids: Vec<_> = self.shared.partitions.read().keys().copied().collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// Sets when segments of a topic are sealed from now on; the default limits forget what was set. It is a wish about
+    /// files to come, not part of what the log holds: it is not kept over a restart.
+    pub fn set_segment_limits(&self, topic: TopicId, limits: SegmentLimits) {
+        let mut all = self.shared.segment_limits.write();
+        if limits == SegmentLimits::default() {
+            all.remove(&topic);
+        } else {
+            all.insert(topic, limits);
+        }
     }
 
     /// Resolves when the partition's high watermark is above `offset`, or when it is or has gone away.

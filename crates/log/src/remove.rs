@@ -29,17 +29,19 @@ impl Log {
     pub fn size_bytes(&self, partition: PartitionId) -> Result<u64, LogError> {
         let partition = self.shared.find(partition)?;
         let state = partition.state.lock();
-        let segments = state
-            .segments
-            .range(state.retired..)
-            .map(|segment| segment.end().position)
-            .sum::<u64>();
-        Ok(segments + state.tail.unflushed_bytes())
+        let segments = state.segments.range(state.retired..);
+        // Whole segments below the start are on their way out.
+        let live = segments
+            .map(|segment| segment.end())
+            .filter(|end| end.offset > state.start);
+        Ok(live.map(|end| end.position).sum::<u64>() + state.tail.unflushed_bytes())
     }
 
     /// Decides what retention drops: the new log start, if there is one to be submitted as
     /// [`SetStart`](crate::LogOp::SetStart). Whole segments go, oldest first: those whose newest record is older than
-    /// `retention_ms`, and those without which the partition still has `retention_bytes`.
+    /// `retention_ms`, and those without which the partition still has `retention_bytes`. The first that is to stay keeps
+    /// all that follow it, whatever their times. Where no record of a segment has a time, it is as old as the first look
+    /// at it in this process.
     pub fn expired(
         &self,
         partition: PartitionId,
@@ -58,13 +60,20 @@ impl Log {
         let mut new_start = None;
         for segment in state.segments.range(state.retired..) {
             let end = segment.end();
-            let too_old = end.max_timestamp_ms < oldest_ms;
-            let too_many = segment.is_sealed() && end.position <= excess;
+            if end.offset <= state.start {
+                continue;
+            }
+            let newest_ms = match end.max_timestamp_ms {
+                ..0 => *segment.noticed_ms.get_or_init(|| now_ms),
+                timestamp_ms => timestamp_ms,
+            };
+            let too_old = newest_ms < oldest_ms;
+            let too_many = end.position <= excess;
             if !too_old && !too_many {
                 break;
             }
             excess = excess.saturating_sub(end.position);
-            new_start = Some(end.offset).filter(|offset| *offset > state.start);
+            new_start = Some(end.offset);
         }
         Ok(new_start)
     }

@@ -67,6 +67,8 @@ pub(crate) struct Segment {
     /// Set once, when the segment falls below the log start: as of which LSN, and the first snapshot that does not
     /// need it.
     pub(crate) retired: OnceLock<(Lsn, u64)>,
+    /// When retention first looked at it, where its records have no times of their own.
+    pub(crate) noticed_ms: OnceLock<i64>,
 }
 
 struct State {
@@ -77,6 +79,8 @@ struct State {
     index: Index,
     from: Point,
     index_saved: u64,
+    /// Largest timestamp of the first batch, where it was written or looked up.
+    first_timestamp_ms: Option<i64>,
     /// Used since the index memory last looked.
     used: bool,
 }
@@ -135,6 +139,7 @@ impl Segment {
             index: Index::new(shelf.interval_bytes),
             from: end,
             index_saved: end.position,
+            first_timestamp_ms: None,
             used: false,
         };
         Self {
@@ -145,6 +150,7 @@ impl Segment {
             loading: Mutex::default(),
             unsynced: AtomicBool::new(false),
             retired: OnceLock::new(),
+            noticed_ms: OnceLock::new(),
         }
     }
 
@@ -194,6 +200,23 @@ impl Segment {
                 OpenMode::Write
             },
         )
+    }
+
+    /// The largest timestamp of its first batch, read from the file if need be; none while it is empty, or where it
+    /// cannot be read: whoever reads the records will say why.
+    pub(crate) fn first_timestamp_ms(&self, shelf: &SegmentShelf) -> Option<i64> {
+        {
+            let state = self.state.lock();
+            if state.first_timestamp_ms.is_some() || state.end.position == 0 {
+                return state.first_timestamp_ms;
+            }
+        }
+        let mut head = [0; BATCH_HEADER_BYTES];
+        let file = self.open(shelf).ok()?;
+        self.read_exact(&*file, &mut head, 0).ok()?;
+        let first_ms = BatchHeader::read(&head).ok()?.max_timestamp_ms;
+        self.state.lock().first_timestamp_ms = Some(first_ms);
+        Some(first_ms)
     }
 
     /// Closes the file, before it is removed.
@@ -269,6 +292,9 @@ impl Segment {
                 state.index.note(*point);
             }
             state.end = end;
+            if start.position == 0 {
+                state.first_timestamp_ms = batches.first().map(|first| first.max_timestamp_ms);
+            }
             end.position >= state.index_saved + INDEX_SAVED_EVERY_BYTES && state.from.position == 0
         };
         if save {

@@ -13,7 +13,7 @@ use common::{apply, batch, checkpoint, open, partition, topics};
 use mainstem_journal::{Disk, Lsn, MemoryDisk, RealDisk};
 use mainstem_log::{
     AppendReference, Log, LogError, LogOp, LogOptions, PartitionRecord, PartitionState,
-    ReplaceSegments,
+    ReplaceSegments, SegmentLimits,
 };
 use mainstem_record::{BATCH_HEADER_BYTES, Batch};
 
@@ -431,11 +431,10 @@ fn retention_drops_whole_segments() {
             .unwrap(),
         Some(second)
     );
-    let active = segments.last().unwrap().base_offset;
     assert_eq!(
         log.expired(id, 0, None, Some(0)).unwrap(),
-        Some(active),
-        "the active segment stays"
+        Some(40),
+        "all of it is too much"
     );
     apply(
         &log,
@@ -603,4 +602,164 @@ fn readers_race_with_everything() {
         worker.join().unwrap();
     });
     assert!(reads.into_inner() > 1000);
+}
+
+fn append(log: &Log, partition: mainstem_log::PartitionId, timestamps: &[i64]) {
+    let base = log.bounds(partition).unwrap().high_watermark;
+    let batch = batch(base, 0, timestamps, 10);
+    apply(log, LogOp::Append { partition, batch });
+}
+
+#[test]
+fn a_segment_is_sealed_by_the_size_and_the_time_of_its_topic() {
+    let (disk, log) = empty();
+    let (timed, sized, other) = (partition(1, 0), partition(2, 0), partition(3, 0));
+    for partition in [timed, sized, other] {
+        apply(&log, LogOp::CreatePartition { partition });
+    }
+    let limits = |segment_bytes, segment_ms| SegmentLimits {
+        segment_bytes,
+        segment_ms,
+    };
+    log.set_segment_limits(timed.topic, limits(None, Some(100)));
+    log.set_segment_limits(sized.topic, limits(Some(200), None));
+    // The first batch's largest time counts, and each batch's own; one without a time changes nothing.
+    for timestamps in [[50, 1_000], [1_100, 10], [-1, -1], [1_101, 0], [1_150, 0]] {
+        for partition in [timed, sized, other] {
+            append(&log, partition, &timestamps);
+        }
+    }
+    let recorded = checkpoint(&log);
+    let count = |log: &Log, partition| log.segment_count(partition).unwrap();
+    assert_eq!(
+        (count(&log, timed), count(&log, sized), count(&log, other)),
+        (2, 5, 1)
+    );
+    // After a restart the first batch's time is read from the file.
+    let log = open(&disk, recorded, log.applied());
+    log.set_segment_limits(timed.topic, limits(None, Some(100)));
+    for (timestamp, segments) in [(1_201, 2), (1_202, 3)] {
+        append(&log, timed, &[timestamp]);
+        checkpoint(&log);
+        assert_eq!(count(&log, timed), segments, "at {timestamp}");
+    }
+}
+
+#[test]
+fn retention_goes_by_kafkas_rules() {
+    let (_disk, log) = empty();
+    let id = partition(1, 0);
+    apply(&log, LogOp::CreatePartition { partition: id });
+    let limits = SegmentLimits {
+        segment_bytes: Some(1),
+        segment_ms: None,
+    };
+    log.set_segment_limits(id.topic, limits);
+    let mut size = 0;
+    for timestamp in [100, 300, 200] {
+        append(&log, id, &[timestamp]);
+        size = log.size_bytes(id).unwrap() / (log.bounds(id).unwrap().high_watermark as u64);
+    }
+    checkpoint(&log);
+    let expired = |now, ms, bytes| log.expired(id, now, ms, bytes).unwrap();
+    // A segment goes when its newest record is older than that, not when it is as old; a later one that is older
+    // waits for those before it; the last one goes like the others.
+    assert_eq!(expired(300, Some(200), None), None);
+    assert_eq!(expired(301, Some(200), None), Some(1));
+    assert_eq!(expired(450, Some(200), None), Some(1));
+    assert_eq!(expired(501, Some(200), None), Some(3));
+    // By size: as long as what is left is at least the limit.
+    assert_eq!(expired(0, None, Some(3 * size)), None);
+    assert_eq!(expired(0, None, Some(2 * size + 1)), None);
+    assert_eq!(expired(0, None, Some(2 * size)), Some(1));
+    assert_eq!(expired(0, None, Some(0)), Some(3));
+    // What is gone already does not count again, before the flush and after it.
+    let start = LogOp::SetStart {
+        partition: id,
+        offset: 1,
+    };
+    apply(&log, start);
+    assert_eq!(
+        (
+            log.size_bytes(id).unwrap(),
+            expired(0, None, Some(2 * size))
+        ),
+        (2 * size, None)
+    );
+    assert_eq!(expired(0, None, Some(size)), Some(2));
+    checkpoint(&log);
+    assert_eq!(
+        (log.size_bytes(id).unwrap(), expired(0, None, Some(size))),
+        (2 * size, Some(2))
+    );
+}
+
+#[test]
+fn records_without_a_time_are_as_old_as_the_first_look_at_them() {
+    let (_disk, log) = empty();
+    let id = partition(1, 0);
+    apply(&log, LogOp::CreatePartition { partition: id });
+    append(&log, id, &[-1, -1]);
+    checkpoint(&log);
+    let expired = |now| log.expired(id, now, Some(200), None).unwrap();
+    assert_eq!(expired(1_000_000), None, "they may be from just now");
+    assert_eq!(expired(1_000_200), None);
+    assert_eq!(expired(1_000_201), Some(2));
+}
+
+#[test]
+fn timestamps_out_of_order_and_missing_are_found() {
+    let (disk, log) = empty();
+    let id = partition(1, 0);
+    apply(&log, LogOp::CreatePartition { partition: id });
+    let all = [
+        [500, -1],
+        [-1, -1],
+        [100, 90],
+        [700, 650],
+        [20, 800],
+        [-1, 799],
+        [10, 20],
+    ];
+    let times: Vec<i64> = all.iter().flatten().copied().collect();
+    let check = |log: &Log, what: &str| {
+        for wanted in (0..900).step_by(10) {
+            let due = times.iter().position(|time| *time >= wanted);
+            let due = due.map(|at| (at as i64, times[at]));
+            assert_eq!(
+                log.offset_for_timestamp(id, wanted).unwrap(),
+                due,
+                "{wanted} {what}"
+            );
+        }
+    };
+    for (at, timestamps) in all.iter().enumerate() {
+        append(&log, id, timestamps);
+        if at == 2 || at == 4 {
+            checkpoint(&log);
+        }
+    }
+    check(&log, "in the tail");
+    log.evict(0);
+    check(&log, "in the tail and in a segment");
+    checkpoint(&log);
+    log.evict(0);
+    check(&log, "in a segment");
+    for limits in [1, 150, 100_000] {
+        let (other_disk, log) = empty();
+        apply(&log, LogOp::CreatePartition { partition: id });
+        let limits = SegmentLimits {
+            segment_bytes: Some(limits),
+            segment_ms: None,
+        };
+        log.set_segment_limits(id.topic, limits);
+        all.iter()
+            .for_each(|timestamps| append(&log, id, timestamps));
+        let recorded = checkpoint(&log);
+        check(
+            &open(&other_disk, recorded, log.applied()),
+            "after a restart",
+        );
+    }
+    drop(disk);
 }

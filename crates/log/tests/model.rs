@@ -14,6 +14,7 @@ use common::{batch, open, partition, topics};
 use mainstem_journal::{Disk, Lsn, MemoryDisk};
 use mainstem_log::{
     Bounds, Log, LogError, LogOp, LogSnapshot, PartitionId, PartitionRecord, PartitionState,
+    SegmentLimits,
 };
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -94,7 +95,8 @@ impl Simulation {
                 86..89 => self.remove_files(),
                 89..91 => self.spoil_index(),
                 91..93 => self.retention(),
-                93..96 => self.halt(),
+                93 => self.limits(),
+                94..96 => self.halt(),
                 96..98 => self.crash(),
                 _ => self.check_all(),
             }
@@ -215,6 +217,17 @@ impl Simulation {
     fn remove_files(&mut self) {
         let removed = self.log.remove_files(self.checkpoint).unwrap();
         self.note(&removed.bytes.to_be_bytes());
+    }
+
+    fn limits(&mut self) {
+        let Some(id) = self.any_partition() else {
+            return;
+        };
+        let limits = SegmentLimits {
+            segment_bytes: [None, Some(1), Some(700), Some(20_000)][self.rng.random_range(0..4)],
+            segment_ms: [None, Some(0), Some(150)][self.rng.random_range(0..3)],
+        };
+        self.log.set_segment_limits(id.topic, limits);
     }
 
     fn retention(&mut self) {
