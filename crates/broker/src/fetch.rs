@@ -170,7 +170,7 @@ impl Broker {
 }
 
 /// What the log said, in the words of the topic.
-fn named(error: LogError, topic: &Topic, partition: PartitionId) -> BrokerError {
+pub(crate) fn named(error: LogError, topic: &Topic, partition: PartitionId) -> BrokerError {
     match error {
         LogError::OffsetOutOfRange {
             offset, start, end, ..

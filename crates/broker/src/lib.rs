@@ -20,6 +20,7 @@ mod access;
 mod broker;
 mod catalog;
 pub mod configs;
+mod delete_records;
 mod error;
 mod fetch;
 pub mod keys;

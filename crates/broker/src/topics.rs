@@ -17,7 +17,7 @@ use crate::{BrokerError, Caller, TopicLimits, configs, keys, names};
 const MAX_PARTITIONS: u32 = 10_000;
 
 /// How often a change is tried anew when others change the same name at the same time.
-const MAX_TRIES: u32 = 64;
+pub(crate) const MAX_TRIES: u32 = 64;
 
 /// What a change of an entry amounts to, once the entry was read.
 enum Plan {

@@ -702,3 +702,103 @@ fn retention_removes_what_is_too_much_and_who_reads_it_is_told_where_to_go_on() 
         bounds.log_start
     );
 }
+
+#[test]
+fn deleted_records_stay_deleted_and_who_reads_them_is_told_where_to_go_on() {
+    let mut test = TestBroker::open(23);
+    create(&mut test, NewTopic::named("t").partitions(2));
+    for n in 0..10 {
+        let value = n.to_string();
+        test.produce_one("t", n % 2, batch(&[&value, &value]))
+            .unwrap();
+    }
+    let mut cut = |before: &[(u32, Option<i64>)]| {
+        let before = before.to_vec();
+        test.run(|broker, caller| async move { broker.delete_records(&caller, "t", &before).await })
+    };
+    // In the middle of a batch, and to the end.
+    let bounds = cut(&[(0, Some(3)), (1, None)]).unwrap();
+    let starts: Vec<_> = bounds
+        .iter()
+        .map(|one| (one.partition, one.log_start))
+        .collect();
+    assert_eq!(starts, [(0, 3), (1, 10)]);
+    // Below the start nothing happens; beyond the end it is refused, and then nothing of the whole call is done.
+    assert_eq!(cut(&[(0, Some(1))]).unwrap()[0].log_start, 3);
+    assert_eq!(
+        code(cut(&[(0, Some(5)), (1, Some(11))])),
+        "offset_out_of_range"
+    );
+    assert_eq!(code(cut(&[(0, Some(-1))])), "offset_out_of_range");
+    assert_eq!(code(cut(&[(2, None)])), "partition_not_found");
+    for crash in [Crash::Process, Crash::Power] {
+        test = test.crash(crash);
+        let start = |partition| {
+            test.broker
+                .partition_bounds(&test.caller, "t", partition)
+                .unwrap()
+                .log_start
+        };
+        assert_eq!((start(0), start(1)), (3, 10));
+        assert_eq!(
+            values(&test.read_all("t", 0)),
+            ["2", "4", "4", "6", "6", "8", "8"]
+        );
+        let request = FetchRequest {
+            topic: "t".into(),
+            partition: 0,
+            offset: 2,
+            max_bytes: 1,
+        };
+        let error = test.broker.fetch(&test.caller, &request).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                BrokerError::OffsetOutOfRange {
+                    start: 3,
+                    end: 10,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+    }
+    let deleted = test.run(|broker, caller| async move {
+        broker
+            .delete_records(&caller, "missing", &[(0, None)])
+            .await
+    });
+    assert_eq!(code(deleted), "topic_not_found");
+}
+
+#[test]
+fn segments_are_cut_as_their_topic_says() {
+    let mut test = TestBroker::open(29);
+    create(&mut test, NewTopic::named("default"));
+    create(
+        &mut test,
+        NewTopic::named("large").config("segment.bytes", "1048576"),
+    );
+    let log = |test: &TestBroker, topic: &str| {
+        let id = test.broker.topic(&test.caller, topic).unwrap();
+        test.node
+            .engine
+            .log()
+            .segment_count(id.partition_id(0).unwrap())
+            .unwrap()
+    };
+    for round in 0..2 {
+        for _ in 0..100 {
+            let value = "x".repeat(1_000);
+            for topic in ["default", "large"] {
+                test.produce_one(topic, 0, batch(&[&value])).unwrap();
+            }
+        }
+        if round == 0 {
+            // What was set holds after a restart, too.
+            test = test.restart();
+        }
+    }
+    test = test.restart();
+    assert_eq!((log(&test, "default"), log(&test, "large")), (4, 1));
+}

@@ -39,6 +39,10 @@ struct World {
     /// What somebody was told or has read of each partition: offset to value.
     seen: BTreeMap<Partition, BTreeMap<i64, String>>,
     churned: BTreeMap<&'static str, Churned>,
+    /// Where each partition begins, as somebody was told or has seen, and where it was asked to begin at most.
+    starts: BTreeMap<Partition, i64>,
+    cuts: BTreeMap<Partition, i64>,
+    deleted: u64,
     acknowledged: u64,
     duplicates: u64,
     failures: u64,
@@ -219,21 +223,34 @@ async fn read(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
             TOPICS[rng.random_range(0..2)],
             rng.random_range(0..PARTITIONS),
         );
-        let offset: &mut i64 = offsets.entry(partition).or_insert(0);
+        let offset_of: &mut i64 = offsets.entry(partition).or_insert(0);
         let request = FetchRequest {
             topic: partition.0.into(),
             partition: partition.1,
-            offset: *offset,
+            offset: *offset_of,
             max_bytes: rng.random_range(0..2_000),
         };
-        let Some(fetched) = unless_broken(&world, broker.fetch(&caller, &request)) else {
+        let fetched = match broker.fetch(&caller, &request) {
+            Err(BrokerError::OffsetOutOfRange {
+                offset, start, end, ..
+            }) => {
+                // Deleted under the reader, which is told where to go on.
+                assert!(offset < start && start <= end);
+                assert!(start <= world.borrow().cuts[&partition]);
+                begins(&mut world.borrow_mut(), partition, start);
+                *offset_of = start;
+                continue;
+            }
+            outcome => outcome,
+        };
+        let Some(fetched) = unless_broken(&world, fetched) else {
             return;
         };
         for record in common::records_of(&fetched.batches) {
             assert!(record.offset < fetched.high_watermark);
-            if record.offset >= *offset {
-                assert_eq!(record.offset, *offset);
-                *offset += 1;
+            if record.offset >= *offset_of {
+                assert_eq!(record.offset, *offset_of);
+                *offset_of += 1;
                 see(
                     &mut world.borrow_mut(),
                     partition,
@@ -245,7 +262,7 @@ async fn read(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
         if fetched.batches.is_empty() && rng.random_bool(0.5) && !world.borrow().stopped {
             // Producers stay busy until the end, but one partition may see nothing more: others keep this reader going.
             let waiter = broker
-                .wait_for_data(&caller, partition.0, partition.1, *offset)
+                .wait_for_data(&caller, partition.0, partition.1, *offset_of)
                 .unwrap();
             let mut waiter = Box::pin(waiter);
             let mut turns = 0;
@@ -261,6 +278,50 @@ async fn read(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
             .await;
         }
         pause(rng.random_range(0..4)).await;
+    }
+}
+
+/// A partition's start never goes back.
+fn begins(world: &mut World, partition: Partition, start: i64) {
+    let known = world.starts.entry(partition).or_default();
+    assert!(
+        *known <= start,
+        "{partition:?}: {known} was the start, and now {start} is"
+    );
+    *known = start;
+}
+
+/// Deletes records from the front of partitions, one call for several of them.
+async fn delete(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    while !world.borrow().stopped {
+        let topic = TOPICS[rng.random_range(0..2)];
+        let mut before = Vec::new();
+        for partition in 0..PARTITIONS {
+            let bounds = broker.partition_bounds(&caller, topic, partition).unwrap();
+            if rng.random_bool(0.5) {
+                continue;
+            }
+            let offset = rng.random_range(bounds.log_start..=bounds.high_watermark);
+            let all = rng.random_bool(0.1);
+            let most = if all { i64::MAX } else { offset };
+            let mut world = world.borrow_mut();
+            let cut = world.cuts.entry((topic, partition)).or_default();
+            *cut = most.max(*cut);
+            before.push((partition, (!all).then_some(offset)));
+        }
+        let outcome = broker.delete_records(&caller, topic, &before).await;
+        let Some(bounds) = unless_broken(&world, outcome) else {
+            return;
+        };
+        for ((partition, before), bounds) in before.into_iter().zip(bounds) {
+            let mut world = world.borrow_mut();
+            assert_eq!(bounds.partition, partition);
+            assert!(before.is_none_or(|before| bounds.log_start >= before));
+            begins(&mut world, (topic, partition), bounds.log_start);
+            world.deleted += 1;
+        }
+        pause(rng.random_range(0..200)).await;
     }
 }
 
@@ -408,6 +469,8 @@ fn tasks(test: &TestBroker, world: &SharedWorld, rng: &mut SmallRng) -> Vec<Task
         let (broker, caller, world) = with();
         futures.push(Box::pin(read(broker, caller, world, rng.random())));
     }
+    let (broker, caller, shared) = with();
+    futures.push(Box::pin(delete(broker, caller, shared, rng.random())));
     for name in CHURNED {
         let (broker, caller, world) = with();
         futures.push(Box::pin(churn(broker, caller, world, name, rng.random())));
@@ -444,6 +507,7 @@ struct Outcome {
     acknowledged: u64,
     duplicates: u64,
     failures: u64,
+    deleted: u64,
 }
 
 /// Runs a seed and returns everything that was seen.
@@ -501,6 +565,7 @@ fn run(seed: u64, lives: u32, turns: u32) -> Outcome {
         acknowledged: world.acknowledged,
         duplicates: world.duplicates,
         failures: world.failures,
+        deleted: world.deleted,
     }
 }
 
@@ -508,6 +573,14 @@ fn run(seed: u64, lives: u32, turns: u32) -> Outcome {
 fn check(test: &TestBroker, world: &mut World) {
     for topic in TOPICS {
         for partition in 0..PARTITIONS {
+            let bounds = test.broker.partition_bounds(&test.caller, topic, partition);
+            let start = bounds.unwrap().log_start;
+            begins(world, (topic, partition), start);
+            let most = world.cuts.get(&(topic, partition)).copied().unwrap_or(0);
+            assert!(
+                start <= most,
+                "{topic}/{partition} begins at {start}, beyond {most}"
+            );
             let records = test.read_all(topic, partition);
             let values = common::values(&records);
             let unique: BTreeSet<&String> = values.iter().collect();
@@ -517,14 +590,17 @@ fn check(test: &TestBroker, world: &mut World) {
                 "{topic}/{partition} holds a record twice"
             );
             for (offset, value) in world.seen.get(&(topic, partition)).into_iter().flatten() {
-                let found = values.get(*offset as usize);
+                if *offset < start {
+                    continue;
+                }
+                let found = values.get((*offset - start) as usize);
                 assert_eq!(
                     found,
                     Some(value),
                     "{topic}/{partition} at {offset}: acknowledged or read before"
                 );
             }
-            for (offset, value) in (0..).zip(&values) {
+            for (offset, value) in (start..).zip(&values) {
                 see(world, (topic, partition), offset, value.clone());
             }
             let mut last: BTreeMap<&str, u64> = BTreeMap::new();
@@ -557,7 +633,7 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn what_was_acknowledged_or_seen_survives_everything_once_and_in_order() {
-    let (mut acknowledged, mut duplicates, mut failures) = (0, 0, 0);
+    let (mut acknowledged, mut duplicates, mut failures, mut deleted) = (0, 0, 0, 0);
     let seeds = seeds();
     for seed in &seeds {
         eprintln!("SEED={seed}");
@@ -565,11 +641,12 @@ fn what_was_acknowledged_or_seen_survives_everything_once_and_in_order() {
         acknowledged += outcome.acknowledged;
         duplicates += outcome.duplicates;
         failures += outcome.failures;
+        deleted += outcome.deleted;
     }
     eprintln!(
-        "{acknowledged} records acknowledged, {duplicates} batches answered as duplicates, {failures} calls failed"
+        "{acknowledged} records acknowledged, {duplicates} batches answered as duplicates, {failures} calls failed, {deleted} starts moved"
     );
-    let met = acknowledged > 0 && duplicates > 0 && failures > 0;
+    let met = acknowledged > 0 && duplicates > 0 && failures > 0 && deleted > 0;
     assert!(
         met || seeds.len() == 1,
         "the test must meet what it is about"

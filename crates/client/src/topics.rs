@@ -1,10 +1,11 @@
-//! Topics: create, list, describe, alter, delete; offsets of positions.
+//! Topics: create, list, describe, alter, delete, all of it or records from the front; offsets of positions.
 
 use mainstem_proto::v1::fetch_client::FetchClient;
 use mainstem_proto::v1::topics_client::TopicsClient;
 use mainstem_proto::v1::{
-    AlterTopicRequest, CreateTopicRequest, DeleteTopicRequest, DescribeTopicRequest,
-    ListTopicsRequest, PartitionPosition, ResolveOffsetsRequest, Topic,
+    AlterTopicRequest, CreateTopicRequest, DeleteRecordsRequest, DeleteTopicRequest,
+    DescribeTopicRequest, ListTopicsRequest, Partition, PartitionCut, PartitionPosition,
+    ResolveOffsetsRequest, Topic,
 };
 
 use crate::{Client, ClientError, Position};
@@ -51,6 +52,28 @@ impl Client {
         self.write(TopicsClient::new(self.channel()).delete(request))
             .await?;
         Ok(())
+    }
+
+    /// Deletes the records of a partition below an offset, or all that can be read now where none is given. Returns
+    /// what the partition holds afterwards.
+    pub async fn delete_records(
+        &self,
+        topic: &str,
+        partition: u32,
+        before_offset: Option<i64>,
+    ) -> Result<Partition, ClientError> {
+        let cut = PartitionCut {
+            partition,
+            before_offset,
+        };
+        let request = self.request(DeleteRecordsRequest {
+            topic: topic.to_owned(),
+            partitions: vec![cut],
+        });
+        let answer = self
+            .write(TopicsClient::new(self.channel()).delete_records(request))
+            .await?;
+        Ok(answer.partitions.into_iter().next().unwrap_or_default())
     }
 
     /// The offset of a position in a partition.

@@ -128,6 +128,30 @@ impl v1::topics_server::Topics for Topics {
         deleted.map_err(|error| errors::broker(&error))?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
+
+    async fn delete_records(
+        &self,
+        request: Request<v1::DeleteRecordsRequest>,
+    ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
+        let caller = self.platform.caller(request.metadata())?;
+        let v1::DeleteRecordsRequest { topic, partitions } = request.into_inner();
+        if partitions.is_empty() {
+            return Err(errors::invalid(
+                "no partition is named",
+                "name each partition, with the offset before which its records go",
+            ));
+        }
+        let before: Vec<_> = partitions
+            .iter()
+            .map(|cut| (cut.partition, cut.before_offset))
+            .collect();
+        let broker = self.platform.broker();
+        let bounds = broker.delete_records(&caller, &topic, &before).await;
+        let bounds = bounds.map_err(|error| errors::broker(&error))?;
+        Ok(Response::new(v1::DeleteRecordsResponse {
+            partitions: from_bounds(&bounds),
+        }))
+    }
 }
 
 impl Topics {

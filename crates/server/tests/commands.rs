@@ -326,3 +326,39 @@ fn usage_is_exit_2_and_json_where_json_is_asked_for() {
         );
     }
 }
+
+#[test]
+fn records_are_deleted_from_the_front_and_stay_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let csv = file(dir.path(), "a.csv", CSV.as_bytes());
+    server.run(&["topic", "create", "t"]);
+    server.run(&["produce", "t", csv.to_str().unwrap()]);
+    let delete = |before| {
+        [
+            "topic",
+            "delete-records",
+            "t",
+            "--partition",
+            "0",
+            "--before",
+            before,
+        ]
+    };
+    let deleted = server.run(&delete("2")).remove(0);
+    assert_eq!(
+        (&deleted["start_offset"], &deleted["high_watermark"]),
+        (&json!(2), &json!(3))
+    );
+    let left = server.run(&["consume", "t"]);
+    assert_eq!((left.len(), &left[0]["offset"]), (1, &json!(2)));
+    assert_error(
+        &server.fail(&["consume", "t", "--from", "1"]),
+        "offset_out_of_range",
+        1,
+    );
+    assert_error(&server.fail(&delete("4")), "offset_out_of_range", 1);
+    assert_error(&server.fail(&delete("-1")), "usage", 2);
+    let deleted = server.run(&delete("latest")).remove(0);
+    assert_eq!(deleted["start_offset"], json!(3));
+}

@@ -87,6 +87,35 @@ pub enum TopicCommand {
         /// Its name
         name: String,
     },
+    /// Delete the oldest records of a partition
+    #[command(after_help = "Examples:
+  mainstem topic delete-records orders --partition 0 --before 1000
+  mainstem topic delete-records orders --partition 0 --before latest    all there are now")]
+    DeleteRecords {
+        /// The topic's name
+        name: String,
+        /// Which partition
+        #[arg(long, value_name = "N")]
+        partition: u32,
+        /// The offset before which all records go: the first that stays; or latest
+        #[arg(long, value_name = "OFFSET", value_parser = cut)]
+        before: Cut,
+    },
+}
+
+/// Where the records that stay begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    Offset(i64),
+    Latest,
+}
+
+fn cut(text: &str) -> Result<Cut, String> {
+    match text.parse() {
+        Ok(offset) if offset >= 0 => Ok(Cut::Offset(offset)),
+        _ if text == "latest" => Ok(Cut::Latest),
+        _ => Err("give an offset, from 0 on, or latest".into()),
+    }
 }
 
 pub async fn run(common: &Common, command: TopicCommand) -> Result<(), Failure> {
@@ -147,6 +176,29 @@ pub async fn run(common: &Common, command: TopicCommand) -> Result<(), Failure> 
             client.delete_topic(&name).await?;
             document(common.output, &json!({ "deleted": name }), || {
                 format!("{name} is deleted")
+            })
+        }
+        TopicCommand::DeleteRecords {
+            name,
+            partition,
+            before,
+        } => {
+            let before = match before {
+                Cut::Offset(offset) => Some(offset),
+                Cut::Latest => None,
+            };
+            let now = client.delete_records(&name, partition, before).await?;
+            let value = json!({
+                "topic": name,
+                "partition": now.index,
+                "start_offset": now.start_offset,
+                "high_watermark": now.high_watermark,
+            });
+            document(common.output, &value, || {
+                format!(
+                    "{name}/{} now begins at offset {}",
+                    now.index, now.start_offset
+                )
             })
         }
     }
