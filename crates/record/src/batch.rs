@@ -24,18 +24,18 @@ impl Batch {
     /// [`check_records`](Self::check_records).
     pub fn parse(bytes: Bytes) -> Result<Batch, RecordError> {
         let batch = Batch::trusted(bytes)?;
-        batch.validate()?;
+        batch.validate(true)?;
         Ok(batch)
     }
 
-    /// Takes the first of the batches that stand one after another in `bytes`, checked as
-    /// [`parse`](Self::parse) does. `None` at the end. On an error `bytes` stays as it was; a batch
+    /// Takes the first of the batches that stand one after another in `bytes`, as a log hands them out: checked as
+    /// [`parse`](Self::parse) does, but records may be missing, up to all of them. `None` at the end. On an error `bytes` stays as it was; a batch
     /// that is only partly there is [`RecordError::Truncated`].
     pub fn split_first(bytes: &mut Bytes) -> Result<Option<Batch>, RecordError> {
         let rest = bytes.clone();
         let batch = Batch::split_first_trusted(bytes)?;
         if let Some(batch) = &batch
-            && let Err(error) = batch.validate()
+            && let Err(error) = batch.validate(false)
         {
             *bytes = rest;
             return Err(error);
@@ -81,7 +81,8 @@ impl Batch {
         Batch { header, bytes }
     }
 
-    fn validate(&self) -> Result<(), RecordError> {
+    /// From a producer, batches are `dense`: with records, and without gaps.
+    fn validate(&self, dense: bool) -> Result<(), RecordError> {
         let header = &self.header;
         let computed = crc32c::crc32c(&self.bytes[CRC_FROM..]);
         if computed != header.crc {
@@ -91,22 +92,23 @@ impl Batch {
             });
         }
         let refuse = |why| Err(RecordError::BadHeader { why });
-        if header.record_count < 1 {
+        if header.record_count < i32::from(dense) {
             return refuse("it has no records");
         }
-        if header.last_offset_delta != header.record_count - 1 {
+        let span = header.record_count.max(1) - 1;
+        if header.last_offset_delta < span || (dense && header.last_offset_delta != span) {
             return refuse("the last offset does not agree with the number of records");
         }
         if header.base_offset < 0
             || header
                 .base_offset
-                .checked_add(i64::from(header.record_count))
+                .checked_add(i64::from(header.last_offset_delta) + 1)
                 .is_none()
         {
             return refuse("the base offset is out of range");
         }
         if header.compression() == Compression::None {
-            walk::check_dense(header, &self.bytes[BATCH_HEADER_BYTES..])?;
+            walk::check(header, &self.bytes[BATCH_HEADER_BYTES..], dense)?;
         } else if self.bytes.len() == BATCH_HEADER_BYTES {
             return refuse("it is marked as compressed and has no data");
         }
@@ -117,7 +119,7 @@ impl Batch {
     /// This decompresses: gateways that cannot trust their clients' records call it once.
     pub fn check_records(&self, limit_bytes: usize) -> Result<(), RecordError> {
         let payload = self.payload_within(limit_bytes)?;
-        walk::check_dense(&self.header, &payload.bytes)
+        walk::check(&self.header, &payload.bytes, true)
     }
 
     /// The header.
@@ -221,6 +223,11 @@ impl Payload {
     /// The records, each owning slices of these bytes.
     pub fn into_records(self) -> Records {
         Records::new(Walk::new(&self.header), self.bytes)
+    }
+
+    /// The records' bytes, one record after another.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Bytes of all records, decompressed.

@@ -24,6 +24,7 @@ const COMPRESSION_MASK: i16 = 0b0111;
 const APPEND_TIME_BIT: i16 = 1 << 3;
 const TRANSACTIONAL_BIT: i16 = 1 << 4;
 const CONTROL_BIT: i16 = 1 << 5;
+const DELETE_HORIZON_BIT: i16 = 1 << 6;
 
 /// Whose clock a batch's timestamps come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +170,18 @@ impl BatchHeader {
     #[inline]
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_BIT != 0
+    }
+
+    /// Until when compaction keeps the batch's tombstones, once it has seen them (KIP-534).
+    #[inline]
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp_ms)
+    }
+
+    /// Marks the batch with that time; the records' timestamps are then relative to it.
+    pub(crate) fn set_delete_horizon(&mut self, horizon_ms: i64) {
+        self.attributes |= DELETE_HORIZON_BIT;
+        self.base_timestamp_ms = horizon_ms;
     }
 
     /// Whose clock the timestamps come from.

@@ -4,7 +4,8 @@
 //! **What it promises.** [`Batch::parse`] accepts a batch only when everything that can be checked
 //! without decompressing holds: magic 2, exact length, CRC-32C, a known codec, a record count that
 //! agrees with the offsets, and, where the batch is not compressed, every single record (sizes,
-//! offset deltas 0..n without a gap, header counts). What was accepted is kept byte for byte. Records
+//! offset deltas 0..n without a gap, header counts). What was accepted is kept byte for byte, until compaction takes
+//! records out of it ([`Batch::retain`]), so that readers, who use [`Batch::split_first`], find gaps. Records
 //! are read without copying, and [`Payload::views`] reads them without allocating. Decompression is
 //! lazy and has a cap, so that a small batch cannot ask for a large memory. No input panics.
 //!
@@ -17,7 +18,8 @@
 //!
 //! **Where to start reading:** [`BatchHeader`] (`header.rs`) is the layout, [`Batch`] (`batch.rs`)
 //! the validation, `walk.rs` the reading of records, [`BatchBuilder`] (`builder.rs`) the writing,
-//! `codec.rs` the four codecs, [`partition_for_key`] (`partitioner.rs`) where a key goes.
+//! `rewrite.rs` what compaction leaves of a batch, `codec.rs` the four codecs, [`partition_for_key`] (`partitioner.rs`)
+//! where a key goes.
 
 mod batch;
 mod builder;
@@ -25,6 +27,7 @@ mod codec;
 mod error;
 mod header;
 mod partitioner;
+mod rewrite;
 mod varint;
 mod walk;
 
@@ -34,4 +37,5 @@ pub use codec::Compression;
 pub use error::RecordError;
 pub use header::{BATCH_HEADER_BYTES, BatchHeader, TimestampType, assign};
 pub use partitioner::{murmur2, partition_for_key};
+pub use rewrite::Retained;
 pub use walk::{HeaderView, HeaderViews, Record, RecordView, Records, Views};

@@ -215,8 +215,8 @@ impl Walk {
     }
 }
 
-/// Walks all records of a payload and insists on offsets without a gap. Allocates nothing.
-pub(crate) fn check_dense(header: &BatchHeader, payload: &[u8]) -> Result<(), RecordError> {
+/// Walks all records of a payload, and insists on offsets without a gap if they are to be `dense`. Allocates nothing.
+pub(crate) fn check(header: &BatchHeader, payload: &[u8], dense: bool) -> Result<(), RecordError> {
     // Said early, so that a wrong count is not a record's fault.
     if header.record_count as usize > payload.len() / MIN_RECORD_BYTES {
         return Err(RecordError::BadHeader {
@@ -224,7 +224,7 @@ pub(crate) fn check_dense(header: &BatchHeader, payload: &[u8]) -> Result<(), Re
         });
     }
     let mut walk = Walk {
-        dense: true,
+        dense,
         ..Walk::new(header)
     };
     while let Some(record) = walk.next(payload) {
@@ -243,6 +243,11 @@ pub struct Views<'a> {
 impl<'a> Views<'a> {
     pub(crate) fn new(walk: Walk, payload: &'a [u8]) -> Self {
         Views { walk, payload }
+    }
+
+    /// Where the next record begins.
+    pub(crate) fn position(&self) -> usize {
+        self.walk.at
     }
 }
 
