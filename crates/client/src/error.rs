@@ -124,6 +124,10 @@ impl ClientError {
             ClientError::InvalidServer { .. } => {
                 Some("give it as host:port, for example 127.0.0.1:7400")
             }
+            // Why it could not be sent, where the server has said so.
+            ClientError::NotSent {
+                last: Some(last), ..
+            } if last.hint().is_some() => last.hint(),
             ClientError::OutcomeUnknown { .. } => Some(
                 "read the end of the partition to see whether it is there, or raise delivery_timeout",
             ),

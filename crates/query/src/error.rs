@@ -125,8 +125,11 @@ impl QueryError {
                 "WHERE _partition and _offset read around it; the disk should be checked and the data restored".into()
             }
             QueryError::Broker(error) => error.hint().unwrap_or_default(),
-            // Its messages say what to do themselves.
-            QueryError::Engine(_) => String::new(),
+            QueryError::Engine(EngineError::Poisoned { .. }) => {
+                "a query needs a snapshot, and that needs writes; consume reads on: check the server's disk, then restart the server".into()
+            }
+            QueryError::Engine(EngineError::Closed) => "connect again".into(),
+            QueryError::Engine(_) => "look at the server's log".into(),
         }
     }
 }

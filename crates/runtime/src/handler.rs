@@ -120,7 +120,7 @@ impl fmt::Display for StepFailure {
             StepFailure::Trap(message) => write!(f, "the handler trapped: {message}"),
             StepFailure::OutOfFuel { fuel } => write!(
                 f,
-                "the handler ran out of fuel ({fuel} instructions): it loops, or the event needs a higher limit"
+                "the handler ran out of fuel ({fuel} instructions): it loops, or needs a higher fuel per event"
             ),
             StepFailure::Output(message) => write!(f, "an output is refused: {message}"),
             StepFailure::TooLarge(message) => write!(f, "the frame is too large: {message}"),

@@ -275,6 +275,12 @@ impl Producer {
         flushed
     }
 
+    /// Why records wait at this moment, if the server or the way to it is in trouble: they are sent again until
+    /// `delivery_timeout`.
+    pub fn trouble(&self) -> Option<Arc<ClientError>> {
+        self.handle.shared.trouble.lock().clone()
+    }
+
     /// Bytes of records that are not acknowledged.
     pub fn buffered_bytes(&self) -> usize {
         self.handle

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) settled: Notify,
     /// The first failure since the last flush.
     pub(crate) first_error: Mutex<Option<ClientError>>,
+    /// Why nothing goes on at the moment.
+    pub(crate) trouble: Mutex<Option<Arc<ClientError>>>,
     topics: Mutex<Vec<Arc<str>>>,
     closed: AtomicBool,
     started: Instant,
@@ -41,6 +43,7 @@ impl Shared {
             wake: Notify::new(),
             settled: Notify::new(),
             first_error: Mutex::new(None),
+            trouble: Mutex::new(None),
             topics: Mutex::default(),
             closed: AtomicBool::new(false),
             started: Instant::now(),
@@ -124,6 +127,7 @@ impl<T: Transport> Sender<T> {
             if error.is_connection() || error.is_retriable() {
                 tracing::debug!(%error, "producing stopped; trying again");
                 self.tracker.trouble(error);
+                *self.shared.trouble.lock() = self.tracker.last_trouble();
             } else {
                 // Nothing that waiting could mend.
                 self.fail_all(&error);
@@ -165,7 +169,9 @@ impl<T: Transport> Sender<T> {
                     self.tracker.answer(answer.ok_or_else(|| broken("the server ended the stream"))??)?;
                     if self.tracker.take_troubled() {
                         self.patience_until_ms = self.shared.now_ms() + millis(self.backoff.next());
+                        *self.shared.trouble.lock() = self.tracker.last_trouble();
                     } else {
+                        *self.shared.trouble.lock() = None;
                         self.backoff.reset();
                     }
                 }

@@ -297,7 +297,7 @@ impl Tracker {
         }
         for (lane, result) in lanes.into_iter().zip(answer.results) {
             let result = match result.result {
-                Some(partition_result::Result::Produced(produced)) => Ok(produced.base_offset),
+                Some(partition_result::Result::Produced(produced)) => Ok(produced),
                 Some(partition_result::Result::Error(error)) => {
                     Err(ClientError::from_refusal(error))
                 }
@@ -308,7 +308,7 @@ impl Tracker {
         Ok(())
     }
 
-    fn result(&mut self, lane: Lane, result: Result<i64, ClientError>) {
+    fn result(&mut self, lane: Lane, result: Result<v1::Produced, ClientError>) {
         let Some(flight) = self.flights.get_mut(&lane) else {
             return;
         };
@@ -323,11 +323,20 @@ impl Tracker {
             batch.batch.header().base_sequence,
             batch.batch.header().last_sequence(),
         );
+        let result = match result {
+            // Only what may have been stored by an earlier attempt has a duplicate; anything else is not this batch.
+            Ok(produced) if produced.duplicate && !batch.uncertain => Err(ClientError::protocol(
+                "the server holds other records under this batch's sequence",
+            )),
+            other => other.map(|produced| produced.base_offset),
+        };
         let verdict = match &result {
             Ok(_) => Verdict::Stored,
             // Nobody waits for it any more.
             Err(_) if batch.abandoned => Verdict::Fail,
-            Err(error) if error.code() == "duplicate_sequence" => Verdict::Stored,
+            Err(error) if error.code() == "duplicate_sequence" && batch.uncertain => {
+                Verdict::Stored
+            }
             Err(error) if error.code() == "out_of_order_sequence" => {
                 let follows = at == 0 && flight.then == Then::Go && first == flight.expected;
                 match (follows, batch.uncertain) {
@@ -560,6 +569,11 @@ impl Tracker {
             timeout_ms: self.delivery_timeout_ms,
             last: self.last_trouble.clone(),
         }
+    }
+
+    /// Why things did not go on when they last did not.
+    pub(crate) fn last_trouble(&self) -> Option<Arc<ClientError>> {
+        self.last_trouble.clone()
     }
 
     /// Remembers why things do not go on.

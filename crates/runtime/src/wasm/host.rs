@@ -113,7 +113,7 @@ impl ResourceLimiter for MemoryLimit {
         if grown > self.limit_bytes {
             // An error instead of a refusal: the handler's last error then names the cause.
             return Err(format_err!(
-                "the handler asks for {grown} bytes of memory; its limit is {}",
+                "the handler asks for {grown} bytes of memory; its limit is {}: it grows without end, or needs more memory",
                 self.limit_bytes
             ));
         }

@@ -53,13 +53,16 @@ impl Progress {
     pub fn done(self, counts: Counts) {
         match &self.bar {
             Some(bar) => bar.finish_and_clear(),
-            None => self.say(counts),
+            None => self.say(counts, None),
         }
     }
 
-    /// Says how far it is.
-    pub fn say(&self, counts: Counts) {
-        let text = self.line(counts);
+    /// Says how far it is, and why it does not go on.
+    pub fn say(&self, counts: Counts, trouble: Option<&str>) {
+        let mut text = self.line(counts);
+        if let Some(trouble) = trouble {
+            text += &format!(", waiting: {trouble}");
+        }
         match &self.bar {
             Some(bar) => bar.set_message(text),
             // Nobody reading it is no reason to stop.

@@ -109,14 +109,19 @@ pub struct Telling {
     task: tokio::task::JoinHandle<()>,
 }
 
-pub fn tell(counters: Arc<Counters>, every_ms: u64) -> Telling {
+/// `trouble` says why records wait, when they do.
+pub fn tell(
+    counters: Arc<Counters>,
+    every_ms: u64,
+    trouble: impl Fn() -> Option<String> + Send + 'static,
+) -> Telling {
     let (stop, mut stopped) = tokio::sync::oneshot::channel();
     let task = tokio::spawn(async move {
         let progress = Progress::new(every_ms);
         let mut ticks = tokio::time::interval(progress.every());
         loop {
             tokio::select! {
-                _ = ticks.tick() => progress.say(counters.counts()),
+                _ = ticks.tick() => progress.say(counters.counts(), trouble().as_deref()),
                 _ = &mut stopped => return progress.done(counters.counts()),
             }
         }

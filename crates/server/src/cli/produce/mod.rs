@@ -120,9 +120,11 @@ pub async fn run(common: &Common, arguments: ProduceArguments) -> Result<(), Fai
             .transpose()?,
         begun: Instant::now(),
     };
+    let waiting = sending.producer.clone();
     let telling = tell(
         Arc::clone(&sending.acknowledged.counters),
         arguments.progress_ms,
+        move || waiting.trouble().map(|why| why.to_string()),
     );
     let sent = sending.everything(input::read(file, options)).await;
     sending.end(common, sent, telling).await
