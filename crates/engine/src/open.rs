@@ -82,6 +82,7 @@ impl Engine {
         let store_applied = applied.map_or(Lsn(0), |applied| Lsn(applied.lsn));
         let known = Known {
             checkpoint,
+            journal_id: one_journal(recorded.mark, applied)?,
             views: store_applied,
         };
         let (medium, mut replay) = FileMedium::open(
@@ -91,7 +92,6 @@ impl Engine {
             known,
         )?;
         let journal_id = medium.journal_id();
-        same_journal(journal_id, recorded.mark, applied)?;
         let log = Log::open(
             disk.clone(),
             &dir.join("topics"),
@@ -332,19 +332,15 @@ fn read_checkpoint(store: &dyn Store) -> Result<Recorded, EngineError> {
     }
 }
 
-fn same_journal(
-    journal_id: u128,
+/// The journal that the store was built from, if it holds anything yet.
+fn one_journal(
     mark: Option<CheckpointMark>,
     applied: Option<Applied>,
-) -> Result<(), EngineError> {
-    let others = [
-        mark.map(|mark| mark.journal_id),
-        applied.map(|applied| applied.journal_id),
-    ];
-    match others.into_iter().flatten().find(|other| *other != journal_id) {
-        None => Ok(()),
-        Some(other) => Err(EngineError::Damaged(
-            format!("the store belongs to journal {other:032x}, but the journal here is {journal_id:032x}").into(),
+) -> Result<Option<u128>, EngineError> {
+    match (mark.map(|mark| mark.journal_id), applied.map(|applied| applied.journal_id)) {
+        (Some(mark), Some(applied)) if mark != applied => Err(EngineError::Damaged(
+            format!("the store's checkpoint is of journal {mark:032x}, its content of journal {applied:032x}").into(),
         )),
+        (mark, applied) => Ok(mark.or(applied)),
     }
 }

@@ -236,6 +236,7 @@ fn commits(open: OpenMedium) -> Result<(), JournalError> {
     let known = Known {
         checkpoint: Lsn(20),
         views: Lsn(30),
+        journal_id: Some(id),
     };
     let (medium, mut replay) = open(known)?;
     assert_eq!(
@@ -259,6 +260,7 @@ fn commits(open: OpenMedium) -> Result<(), JournalError> {
     let ahead = open(Known {
         checkpoint: Lsn(20),
         views: Lsn(51),
+        journal_id: Some(id),
     })
     .map(drop);
     assert!(
@@ -271,6 +273,15 @@ fn commits(open: OpenMedium) -> Result<(), JournalError> {
             })
         ),
         "a view ahead is damage"
+    );
+    let foreign = open(Known {
+        journal_id: Some(!id),
+        ..known
+    })
+    .map(drop);
+    assert!(
+        matches!(foreign, Err(JournalError::ForeignViews { found, expected }) if found == id && expected == !id),
+        "views of another journal are refused"
     );
     Ok(())
 }

@@ -77,6 +77,17 @@ pub enum JournalError {
         /// The journal of this directory.
         expected: u128,
     },
+    /// The state beside the journal was built from another one.
+    #[error(
+        "the store belongs to journal {expected:032x}, but the journal here is {found:032x}: one of the two was copied here \
+         alone. Put back the one that belongs to the other; nothing was changed"
+    )]
+    ForeignViews {
+        /// The journal of this directory.
+        found: u128,
+        /// The journal that the state was built from.
+        expected: u128,
+    },
     /// There is no room for another journal file.
     #[error("no room for a journal file of {needed_bytes} bytes in {dir}, {free_bytes} bytes are free: free some space and start again", dir = dir.display())]
     Full {

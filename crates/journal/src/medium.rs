@@ -7,6 +7,8 @@ use crate::{Group, JournalError, Lsn, SealedGroup};
 pub struct Known {
     /// Everything up to this LSN is on disk in both views: replay begins after it.
     pub checkpoint: Lsn,
+    /// The journal that these positions are of, if anybody has noted it.
+    pub journal_id: Option<u128>,
     /// The furthest position that a view itself names. Only durable frames are ever applied to a view, so everything up
     /// to it is durable.
     pub views: Lsn,

@@ -130,6 +130,7 @@ fn a_missing_file_is_noticed() {
                 Known {
                     checkpoint: Lsn(12),
                     views: Lsn(12),
+                    journal_id: None,
                 },
             )
             .unwrap();
@@ -168,12 +169,54 @@ fn files_of_another_journal_are_refused() {
 }
 
 #[test]
+fn views_of_another_journal_are_refused_before_anything_is_changed() {
+    let disk = written(20);
+    write_file_durably(&disk, &Path::new(DIR).join("new.spare"), b"").unwrap();
+    disk.rename(
+        &Path::new(DIR).join("new.spare"),
+        &Path::new(DIR).join("new.tmp"),
+    )
+    .unwrap();
+    let names = disk.list(Path::new(DIR)).unwrap();
+    // Further than this journal: all but its last file would be passed.
+    let foreign = Known {
+        checkpoint: Lsn(19),
+        views: Lsn(19),
+        journal_id: Some(77),
+    };
+    let before = disk.counts();
+    let error = refusal(&disk, foreign);
+    assert!(
+        matches!(
+            error,
+            JournalError::ForeignViews {
+                found: 5,
+                expected: 77
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(disk.list(Path::new(DIR)).unwrap(), names);
+    for op in [Op::Write, Op::Rename, Op::Create] {
+        assert_eq!(disk.counts().of(op), before.of(op));
+    }
+    let right = Known {
+        checkpoint: Lsn(2),
+        views: Lsn(2),
+        journal_id: Some(5),
+    };
+    let (medium, _) = open(&disk, 6, right).unwrap();
+    assert_eq!(medium.durable_lsn(), Lsn(20));
+}
+
+#[test]
 fn an_empty_directory_behind_views_is_refused() {
     let error = refusal(
         &MemoryDisk::new(1),
         Known {
             checkpoint: Lsn(3),
             views: Lsn(4),
+            journal_id: None,
         },
     );
     assert!(
@@ -326,6 +369,7 @@ fn a_torn_first_group_behind_a_checkpoint_is_cut() {
     let known = Known {
         checkpoint,
         views: checkpoint,
+        journal_id: Some(5),
     };
     let (medium, _) = open(&disk, 6, known).unwrap();
     assert_eq!(medium.durable_lsn(), checkpoint);
@@ -346,6 +390,7 @@ fn a_first_group_that_is_not_synced_may_go_while_it_is_recovered() {
             let known = Known {
                 checkpoint,
                 views: checkpoint,
+                journal_id: Some(5),
             };
             disk.halt_after(ops);
             let _ = open(&disk, 6, known);

@@ -51,7 +51,10 @@ pub(super) fn open(
         });
     }
 
-    let journal_id = listing.journal_id.unwrap_or(options.entropy);
+    let journal_id = listing
+        .journal_id
+        .or(known.journal_id)
+        .unwrap_or(options.entropy);
     let mut stock = Stock::new(
         disk.clone(),
         dir,
@@ -130,10 +133,10 @@ pub(super) fn open(
 /// Reads the directory and the header of every file, and decides which files are the journal.
 fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, JournalError> {
     let (mut found, mut spares, mut next_number) = (Vec::new(), Vec::new(), 1);
+    let mut unfinished = Vec::new();
     for name in disk.list(dir).at("listing", dir)? {
         if name.ends_with(".tmp") {
-            let path = dir.join(&name);
-            disk.remove_file(&path).at("removing", &path)?;
+            unfinished.push(dir.join(&name));
         } else if let Some(number) = number_of(&name, "spare") {
             spares.push(number);
             next_number = next_number.max(number + 1);
@@ -142,7 +145,11 @@ fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, Journa
             next_number = next_number.max(number + 1);
         }
     }
-    let journal_id = one_id(&found)?;
+    let journal_id = one_id(&found, known)?;
+    // Only now: nothing is touched in a directory that is refused.
+    for path in unfinished {
+        disk.remove_file(&path).at("removing", &path)?;
+    }
 
     let begun = |found: &Found| match &found.header {
         Some(FileHeader {
@@ -232,7 +239,8 @@ fn look_at(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Found, JournalErr
     })
 }
 
-fn one_id(found: &[Found]) -> Result<Option<u128>, JournalError> {
+/// The id of the journal that these files are, which is the one that is known, if one is.
+fn one_id(found: &[Found], known: Known) -> Result<Option<u128>, JournalError> {
     let mut id = None;
     for file in found {
         let Some(header) = &file.header else { continue };
@@ -245,7 +253,12 @@ fn one_id(found: &[Found]) -> Result<Option<u128>, JournalError> {
             });
         }
     }
-    Ok(id)
+    match (id, known.journal_id) {
+        (Some(found), Some(expected)) if found != expected => {
+            Err(JournalError::ForeignViews { found, expected })
+        }
+        _ => Ok(id),
+    }
 }
 
 /// The last file that begins at or below the first frame above the checkpoint, and whether its beginning is known to be

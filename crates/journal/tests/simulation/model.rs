@@ -316,6 +316,8 @@ impl World {
         let last = medium.durable_lsn();
         self.note(format_args!("recovered {last}"));
         assert_eq!(replay.last_lsn(), last);
+        let id = medium.journal_id();
+        assert_eq!(*self.known.journal_id.get_or_insert(id), id);
         assert!(
             last >= self.durable,
             "durable up to {}, but recovery ends at {last}",
