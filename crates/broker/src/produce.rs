@@ -177,9 +177,8 @@ impl Broker {
         &self,
         submission: Submission,
     ) -> Result<Vec<Result<Appended, mainstem_engine::AppendError>>, BrokerError> {
-        let engine = &self.inner.engine;
-        let permit = self.reserve(&submission).await?;
-        Ok(engine.submit(submission, permit).await?.appends)
+        // In turn: what a client sends one after the other stays so, also where it has to wait for memory.
+        Ok(self.inner.engine.submit_in_turn(submission).await?.appends)
     }
 }
 

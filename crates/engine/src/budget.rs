@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::EngineError;
 use crate::ticket::{Promise, Ticket, ticket};
@@ -73,6 +73,8 @@ struct Line {
     /// Those who have something for the store.
     store: VecDeque<Waiting>,
     next_place: u64,
+    /// Somebody has come, or has come to wait for memory, since the last look at whether there is room.
+    newly: bool,
     /// Somebody is handing out permits, and goes on as long as there is room: one at a time, so that nobody is
     /// overtaken between the grant and its answer, and an answer that gives its permit back at once does not nest.
     granting: bool,
@@ -84,14 +86,32 @@ struct Waiting {
     place: u64,
     bytes: u64,
     store_bytes: u64,
-    promise: Promise<Permit>,
+    who: Box<dyn Waiter>,
+}
+
+/// Somebody in the line.
+pub(crate) trait Waiter: Send {
+    /// Whether nobody cares for the answer any more.
+    fn is_gone(&self) -> bool;
+    /// The turn has come, or never will. Called outside every lock.
+    fn answer(self: Box<Self>, outcome: Result<Permit, EngineError>);
+}
+
+impl Waiter for Promise<Permit> {
+    fn is_gone(&self) -> bool {
+        self.is_abandoned()
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<Permit, EngineError>) {
+        self.resolve(outcome);
+    }
 }
 
 impl Line {
-    fn push(&mut self, bytes: u64, store_bytes: u64, promise: Promise<Permit>) {
+    fn push(&mut self, bytes: u64, store_bytes: u64, who: Box<dyn Waiter>) {
         if self.plain.len() + self.store.len() >= self.sweep_at.max(SWEEP_FROM) {
-            self.plain.retain(|one| !one.promise.is_abandoned());
-            self.store.retain(|one| !one.promise.is_abandoned());
+            self.plain.retain(|one| !one.who.is_gone());
+            self.store.retain(|one| !one.who.is_gone());
             self.sweep_at = 2 * (self.plain.len() + self.store.len());
         }
         let place = self.next_place;
@@ -105,7 +125,7 @@ impl Line {
             place,
             bytes,
             store_bytes,
-            promise,
+            who,
         });
     }
 }
@@ -128,23 +148,31 @@ impl Budget {
         })
     }
 
+    /// Room for a submission, once there is.
     pub(crate) fn reserve(self: &Arc<Self>, bytes: usize, store_bytes: usize) -> Ticket<Permit> {
+        let (promise, ticket) = ticket();
+        self.line_up(bytes, store_bytes, Box::new(promise));
+        ticket
+    }
+
+    /// Puts somebody into the line; who finds room is answered before this returns.
+    pub(crate) fn line_up(
+        self: &Arc<Self>,
+        bytes: usize,
+        store_bytes: usize,
+        who: Box<dyn Waiter>,
+    ) {
         // A single submission larger than the limit waits for an empty house, not for ever.
         let bytes = (bytes as u64).min(self.limit_bytes);
         let store_bytes = (store_bytes as u64).min(self.store_limit_bytes);
-        let (promise, ticket) = ticket();
-        {
-            let mut line = self.line.lock();
-            if line.closed {
-                return Ticket::ready(Err(EngineError::Closed));
-            }
-            line.push(bytes, store_bytes, promise);
+        let mut line = self.line.lock();
+        if line.closed {
+            drop(line);
+            return who.answer(Err(EngineError::Closed));
         }
-        self.grant_waiting();
-        if !ticket.is_ready() {
-            self.pressure.notify();
-        }
-        ticket
+        line.push(bytes, store_bytes, who);
+        line.newly = true;
+        self.serve(line);
     }
 
     fn fits_memory(&self, waiting: &Waiting) -> bool {
@@ -158,7 +186,7 @@ impl Budget {
     /// Whose turn it is: the line that the oldest of those stands in who do not wait for the store.
     fn in_turn<'a>(&self, line: &'a mut Line) -> Option<&'a mut VecDeque<Waiting>> {
         for one in [&mut line.plain, &mut line.store] {
-            while one.front().is_some_and(|one| one.promise.is_abandoned()) {
+            while one.front().is_some_and(|one| one.who.is_gone()) {
                 one.pop_front();
             }
         }
@@ -190,7 +218,10 @@ impl Budget {
     /// Serves the lines as far as there is room. Called after room has been given back, so that whoever is serving them
     /// already sees it.
     pub(crate) fn grant_waiting(self: &Arc<Self>) {
-        let mut line = self.line.lock();
+        self.serve(self.line.lock());
+    }
+
+    fn serve<'a>(self: &'a Arc<Self>, mut line: MutexGuard<'a, Line>) {
         if std::mem::replace(&mut line.granting, true) {
             return;
         }
@@ -198,10 +229,15 @@ impl Budget {
             let permit = self.permit(waiting.bytes, waiting.store_bytes);
             drop(line);
             // Outside the lock: a waker may run anything.
-            waiting.promise.resolve(Ok(permit));
+            waiting.who.answer(Ok(permit));
             line = self.line.lock();
         }
         line.granting = false;
+        let lacks_room = std::mem::take(&mut line.newly) && self.in_turn(&mut line).is_some();
+        drop(line);
+        if lacks_room {
+            self.pressure.notify();
+        }
     }
 
     pub(crate) fn admitted(&self, bytes: u64) {
@@ -222,11 +258,10 @@ impl Budget {
     /// `bytes` of the store's share are given back: applied, or never used.
     pub(crate) fn store_applied(self: &Arc<Self>, bytes: u64) {
         self.store_bytes.fetch_sub(bytes, Ordering::AcqRel);
-        self.grant_waiting();
+        let mut line = self.line.lock();
         // Who waited for the store may now be waiting for memory.
-        if bytes > 0 && self.under_pressure() {
-            self.pressure.notify();
-        }
+        line.newly |= bytes > 0;
+        self.serve(line);
     }
 
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -255,7 +290,7 @@ impl Budget {
             )
         };
         for one in plain.into_iter().chain(store) {
-            one.promise.resolve(Err(error.clone()));
+            one.who.answer(Err(error.clone()));
         }
     }
 }

@@ -9,7 +9,7 @@ use mainstem_store::{Store, StoreSnapshot};
 
 use crate::EngineError;
 use crate::budget::Permit;
-use crate::shared::{Pending, Shared};
+use crate::shared::{Pending, Queued, Shared};
 use crate::snapshot::Snapshot;
 use crate::submission::{Committed, Submission};
 use crate::ticket::{Ticket, ticket};
@@ -57,10 +57,19 @@ impl Engine {
     /// Like [`Engine::reserve`], for a submission of which `store_bytes` go to the store: it also
     /// waits for a store that is behind, which plain appends do not.
     pub fn reserve_with_store(&self, bytes: usize, store_bytes: usize) -> Ticket<Permit> {
-        if let Some(error) = self.shared.poison() {
-            return Ticket::ready(Err(error));
+        match self.refusal(bytes) {
+            Some(error) => Ticket::ready(Err(error)),
+            None => self.shared.budget.reserve(bytes, store_bytes),
         }
-        self.shared.budget.reserve(bytes, store_bytes)
+    }
+
+    /// Why nothing of that size can be written at all.
+    fn refusal(&self, bytes: usize) -> Option<EngineError> {
+        let limit_bytes = self.shared.options.max_frame_bytes;
+        // Beyond what memory may hold it would wait for ever, and everybody behind it.
+        let too_large =
+            (bytes > limit_bytes).then_some(EngineError::TooLarge { bytes, limit_bytes });
+        self.shared.poison().or(too_large)
     }
 
     /// Hands a submission over. The ticket resolves once its frame is durable and every view it
@@ -71,18 +80,32 @@ impl Engine {
             return Ticket::ready(Err(error));
         }
         let (promise, ticket) = ticket();
-        {
-            let mut queue = self.shared.queue.lock();
-            if self.shared.closing() {
-                return Ticket::ready(Err(EngineError::Closed));
-            }
-            queue.push_back(Pending {
-                submission,
-                permit,
-                promise,
-            });
+        self.shared.enqueue(Pending {
+            submission,
+            permit,
+            promise,
+        });
+        ticket
+    }
+
+    /// Reserves what a submission takes and hands it over as soon as there is room: like [`Engine::reserve_with_store`]
+    /// and [`Engine::submit`], but submissions that touch no store are admitted in the order of these calls also where
+    /// they have to wait, whenever their callers come to run. A ticket that is dropped before there is room withdraws
+    /// its submission.
+    pub fn submit_in_turn(&self, submission: Submission) -> Ticket<Committed> {
+        let (bytes, store_bytes) = (submission.size_bytes(), submission.store_bytes());
+        if let Some(error) = self.refusal(bytes) {
+            return Ticket::ready(Err(error));
         }
-        self.shared.signals.admission.notify();
+        let (promise, ticket) = ticket();
+        let queued = Queued {
+            shared: Arc::downgrade(&self.shared),
+            submission,
+            promise,
+        };
+        self.shared
+            .budget
+            .line_up(bytes, store_bytes, Box::new(queued));
         ticket
     }
 
@@ -151,5 +174,82 @@ impl Engine {
         self.shared.life.closing.store(true, Ordering::Release);
         self.shared.budget.close(&EngineError::Closed);
         self.shared.wake_all();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::Append;
+    use crate::testing::{TestNode, small_options};
+    use mainstem_log::{LogOp, PartitionId, TopicId};
+    use mainstem_record::{BatchBuilder, Compression};
+
+    const PARTITION: PartitionId = PartitionId {
+        topic: TopicId(7),
+        index: 0,
+    };
+
+    fn one_record() -> Submission {
+        let mut batch = BatchBuilder::new(Compression::None, 1 << 20);
+        batch.append(1, None, Some(b"value"), &[]).unwrap();
+        Submission {
+            appends: vec![Append {
+                partition: PARTITION,
+                batch: batch.build().unwrap(),
+            }],
+            ..Submission::default()
+        }
+    }
+
+    fn node() -> TestNode {
+        let mut node = TestNode::open(1).unwrap();
+        let create = Submission {
+            log_ops: vec![(
+                1,
+                LogOp::CreatePartition {
+                    partition: PARTITION,
+                },
+            )],
+            ..Submission::default()
+        };
+        let created = node.engine.submit_in_turn(create);
+        node.driver.block_on(created).unwrap();
+        node
+    }
+
+    #[test]
+    fn who_waited_for_room_is_admitted_before_who_came_later() {
+        let mut node = node();
+        let engine = node.engine.clone();
+        let all = small_options().max_frame_bytes;
+        let full: Vec<_> = std::iter::from_fn(|| {
+            let ticket = engine.reserve(all);
+            ticket.is_ready().then(|| ticket.wait().unwrap())
+        })
+        .collect();
+        let first = engine.submit_in_turn(one_record());
+        let second = engine.submit_in_turn(one_record());
+        drop(engine.submit_in_turn(one_record()));
+        drop(full);
+        // Nobody has looked at the tickets of those who waited.
+        let third = engine.submit_in_turn(one_record());
+        for (offset, ticket) in [third, second, first].into_iter().rev().enumerate() {
+            let committed = node.driver.block_on(ticket).unwrap();
+            let appended = committed.appends[0].clone().unwrap();
+            assert_eq!(appended.base_offset, offset as i64);
+        }
+    }
+
+    #[test]
+    fn what_no_frame_can_hold_is_refused_and_waits_for_nothing() {
+        let node = node();
+        let limit_bytes = small_options().max_frame_bytes;
+        for bytes in [limit_bytes + 1, usize::MAX] {
+            let refused = node.engine.reserve(bytes);
+            assert!(refused.is_ready());
+            assert!(matches!(refused.wait(), Err(EngineError::TooLarge { .. })));
+        }
     }
 }

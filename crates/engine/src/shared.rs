@@ -8,8 +8,8 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use mainstem_journal::{BufferPool, Disk, GroupBuilder, Lsn};
@@ -17,7 +17,7 @@ use mainstem_log::{Log, LogSnapshot};
 use mainstem_store::{Store, StoreOp};
 use parking_lot::Mutex;
 
-use crate::budget::{Budget, Permit};
+use crate::budget::{Budget, Permit, Waiter};
 use crate::snapshot::Snapshot;
 use crate::submission::{Committed, Submission};
 use crate::ticket::Promise;
@@ -85,6 +85,36 @@ pub(crate) struct Pending {
     pub(crate) submission: Submission,
     pub(crate) permit: Permit,
     pub(crate) promise: Promise<Committed>,
+}
+
+/// A submission that waits for room: it enters the queue in its turn, not when its waiter comes to run.
+pub(crate) struct Queued {
+    pub(crate) shared: Weak<Shared>,
+    pub(crate) submission: Submission,
+    pub(crate) promise: Promise<Committed>,
+}
+
+impl Waiter for Queued {
+    fn is_gone(&self) -> bool {
+        self.promise.is_abandoned()
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<Permit, EngineError>) {
+        let Queued {
+            shared,
+            submission,
+            promise,
+        } = *self;
+        match (outcome, shared.upgrade()) {
+            (Ok(permit), Some(shared)) => shared.enqueue(Pending {
+                submission,
+                permit,
+                promise,
+            }),
+            (Ok(_), None) => promise.resolve(Err(EngineError::Closed)),
+            (Err(error), _) => promise.resolve(Err(error)),
+        }
+    }
 }
 
 /// Frames admitted and not yet handed to the journal, with the answers that wait for them and for
@@ -218,6 +248,19 @@ impl Shared {
             return OpenGroup::new(&self.buffers);
         }
         std::mem::replace(&mut *open, OpenGroup::new(&self.buffers))
+    }
+
+    /// Hands a submission to admission.
+    pub(crate) fn enqueue(&self, pending: Pending) {
+        let mut queue = self.queue.lock();
+        if self.closing() {
+            // Not under the lock: the permit that goes may be what the next in line waits for.
+            drop(queue);
+            return pending.promise.resolve(Err(EngineError::Closed));
+        }
+        queue.push_back(pending);
+        drop(queue);
+        self.signals.admission.notify();
     }
 
     pub(crate) fn closing(&self) -> bool {
