@@ -30,6 +30,7 @@ pub(crate) struct AdmittedPartition {
     pub(crate) next_offset: i64,
 }
 
+#[derive(Clone, Copy)]
 struct FenceState {
     epoch: u64,
     /// A submission of this epoch was refused: nothing after it may pass.
@@ -78,21 +79,21 @@ impl Admission {
             promise,
         } = pending;
         let needs_store = !submission.store_ops.is_empty();
-        let fence = submission.checks.iter().find_map(|check| match check {
-            Check::Fence { owner, .. } => Some(owner.clone()),
-            _ => None,
-        });
+        let fence = fence_of(&submission);
         let outcome = self.decide(submission, open);
         match (&outcome, fence) {
             (Ok(_), _) if needs_store => open.store_bytes += permit.take_store_bytes(),
-            (Err(error), Some(owner)) if !matches!(error, EngineError::Fenced { .. }) => {
-                if let Some(fence) = self.fences.get_mut(&owner) {
-                    fence.broken = true;
-                }
+            (Err(error), Some(fence)) if !matches!(error, EngineError::Fenced { .. }) => {
+                self.break_fence(fence);
             }
             _ => {}
         }
-        let needs_store = needs_store && outcome.is_ok();
+        // Who is sent back to read again must find what stood in the way.
+        let read_again = matches!(
+            outcome,
+            Err(EngineError::Conflict { .. } | EngineError::Stale { .. })
+        );
+        let needs_store = read_again || (needs_store && outcome.is_ok());
         let duplicates = matches!(&outcome, Ok(committed) if committed.appends.iter().flatten().any(|one| one.duplicate));
         let answer = Answer {
             promise,
@@ -123,6 +124,7 @@ impl Admission {
                 self.refuse_early(index, append)?;
             }
         }
+        self.check_log_ops(&submission)?;
         let lsn = self.next_lsn;
         open.builder.begin_frame(lsn);
         let mut appended_bytes = 0u64;
@@ -162,6 +164,9 @@ impl Admission {
 
     fn check(&mut self, index: usize, check: &Check) -> Result<(), EngineError> {
         match check {
+            Check::Unchanged { family, .. } if !is_remembered(*family) => Err(
+                EngineError::Invalid("only keys of the catalogue and of offsets can be checked"),
+            ),
             Check::Unchanged { family, key, as_of } => {
                 match self.overlay.unchanged(*family, key, *as_of) {
                     Unchanged::Yes => Ok(()),
@@ -170,16 +175,7 @@ impl Admission {
                 }
             }
             Check::Fence { owner, epoch } => {
-                let fence = self.fences.entry(owner.clone()).or_insert(FenceState {
-                    epoch: *epoch,
-                    broken: false,
-                });
-                if *epoch > fence.epoch {
-                    *fence = FenceState {
-                        epoch: *epoch,
-                        broken: false,
-                    };
-                }
+                let fence = self.enter_fence(owner.clone(), *epoch);
                 if *epoch < fence.epoch || fence.broken {
                     return Err(EngineError::Fenced {
                         epoch: *epoch,
@@ -203,6 +199,25 @@ impl Admission {
         }
     }
 
+    /// The fence of `owner`; a first or higher epoch takes it.
+    fn enter_fence(&mut self, owner: Bytes, epoch: u64) -> &mut FenceState {
+        let new = FenceState {
+            epoch,
+            broken: false,
+        };
+        let fence = self.fences.entry(owner).or_insert(new);
+        if epoch > fence.epoch {
+            *fence = new;
+        }
+        fence
+    }
+
+    /// A submission was refused: nothing that the same epoch has sent after it may pass. A newer one's may.
+    fn break_fence(&mut self, (owner, epoch): (Bytes, u64)) {
+        let fence = self.enter_fence(owner, epoch);
+        fence.broken |= fence.epoch == epoch;
+    }
+
     /// What would refuse this append, before anything of an all-or-nothing submission is done.
     fn refuse_early(&self, index: usize, append: &Append) -> Result<(), EngineError> {
         if append.batch.header().producer_id >= 0 {
@@ -213,6 +228,51 @@ impl Admission {
         if !self.partitions.contains_key(&append.partition) {
             let error = AppendError::UnknownPartition(append.partition);
             return Err(EngineError::Append { index, error });
+        }
+        Ok(())
+    }
+
+    /// What the log could not apply is refused here: once it is in a durable frame it would stop the engine, and again
+    /// at every start.
+    fn check_log_ops(&self, submission: &Submission) -> Result<(), EngineError> {
+        // Partitions that an operation before has created or removed.
+        let mut changed: HashMap<PartitionId, bool> = HashMap::new();
+        for (index, (_, op)) in submission.log_ops.iter().enumerate() {
+            let partition = op.partition();
+            let known = self.partitions.get(&partition);
+            let exists = changed.get(&partition).copied().unwrap_or(known.is_some());
+            let end = || {
+                let appended = submission
+                    .appends
+                    .iter()
+                    .filter(|append| append.partition == partition)
+                    .map(|append| i64::from(append.batch.header().last_offset_delta) + 1);
+                known.map_or(0, |known| known.next_offset) + appended.sum::<i64>()
+            };
+            match op {
+                LogOp::Append { .. } | LogOp::AppendReference(_) => {
+                    return Err(EngineError::Invalid("records are appended as batches"));
+                }
+                LogOp::CreatePartition { .. }
+                    if known.is_some() || changed.contains_key(&partition) =>
+                {
+                    return Err(EngineError::Invalid("the partition exists"));
+                }
+                LogOp::CreatePartition { .. } => {
+                    changed.insert(partition, true);
+                }
+                _ if !exists => {
+                    let error = AppendError::UnknownPartition(partition);
+                    return Err(EngineError::Append { index, error });
+                }
+                LogOp::RemovePartition { .. } => {
+                    changed.insert(partition, false);
+                }
+                LogOp::SetStart { offset, .. } if *offset > end() => {
+                    return Err(EngineError::Invalid("a start beyond the partition's end"));
+                }
+                LogOp::SetStart { .. } | LogOp::ReplaceSegments(_) => {}
+            }
         }
         Ok(())
     }
@@ -296,10 +356,7 @@ impl Admission {
                 run.iter().for_each(|op| op.encode(out))
             });
         }
-        for op in ops
-            .iter()
-            .filter(|op| matches!(op.family, Family::Catalog | Family::Offsets))
-        {
+        for op in ops.iter().filter(|op| is_remembered(op.family)) {
             self.overlay.written(op.family, &op.key, lsn);
         }
     }
@@ -340,6 +397,18 @@ impl Admission {
     }
 }
 
+/// Whether writes to a family are remembered, to judge checks by.
+fn is_remembered(family: Family) -> bool {
+    matches!(family, Family::Catalog | Family::Offsets)
+}
+
+fn fence_of(submission: &Submission) -> Option<(Bytes, u64)> {
+    submission.checks.iter().find_map(|check| match check {
+        Check::Fence { owner, epoch } => Some((owner.clone(), *epoch)),
+        _ => None,
+    })
+}
+
 /// Records, and what handlers keep. Deleting must stay possible on a full disk: it is the remedy.
 fn takes_space(submission: &Submission) -> bool {
     let kept = |op: &StoreOp| op.family == Family::State && op.value.is_some();
@@ -371,16 +440,8 @@ impl Steps for Admission {
             budget = budget.saturating_sub(pending.submission.size_bytes());
             match self.shortage(&pending) {
                 Some(error) => {
-                    let fence = pending
-                        .submission
-                        .checks
-                        .iter()
-                        .find_map(|check| match check {
-                            Check::Fence { owner, .. } => Some(owner),
-                            _ => None,
-                        });
-                    if let Some(fence) = fence.and_then(|owner| self.fences.get_mut(owner)) {
-                        fence.broken = true;
+                    if let Some(fence) = fence_of(&pending.submission) {
+                        self.break_fence(fence);
                     }
                     open.answers.push(Answer {
                         promise: pending.promise,

@@ -9,7 +9,7 @@ use mainstem_journal::{Group, Lsn, View};
 use mainstem_store::{Applied, StoreOp};
 
 use crate::EngineError;
-use crate::shared::{ApplyItem, Shared, StoreGroup};
+use crate::shared::{Answer, ApplyItem, Shared, StoreGroup};
 use crate::snapshot::Snapshot;
 use crate::worker::{Progress, Steps};
 
@@ -32,6 +32,10 @@ impl Apply {
     fn run(&mut self, first: ApplyItem) -> Result<(), EngineError> {
         match first {
             ApplyItem::Group(group) => self.groups(group),
+            ApplyItem::Answers(answers) => {
+                answers.into_iter().for_each(Answer::give);
+                Ok(())
+            }
             ApplyItem::Barrier { log, promise } => {
                 let outcome = self.shared.store.snapshot().map_err(EngineError::from);
                 promise.resolve(outcome.map(|store| Snapshot {

@@ -74,6 +74,7 @@ impl<M: Medium> Commit<M> {
             barriers,
         } = open;
         if builder.is_empty() {
+            let answers = self.after_store(answers);
             self.finish(answers, barriers);
             return Ok(Progress::Worked);
         }
@@ -114,7 +115,14 @@ impl<M: Medium> Commit<M> {
             .positions
             .durable
             .store(last_lsn.0, Ordering::Release);
-        let touches_store = apply_to_log(&self.shared, &group)?;
+        let touches_store = match apply_to_log(&self.shared, &group) {
+            Ok(touches_store) => touches_store,
+            Err(error) => {
+                // They are durable all the same: their outcome is unknown, not nothing.
+                self.in_flight.push_front(waiting);
+                return Err(error);
+            }
+        };
         self.shared.log.finish_group(last_lsn);
         self.shared
             .budget
@@ -125,21 +133,19 @@ impl<M: Medium> Commit<M> {
             store_bytes,
             ..
         } = waiting;
-        let (store_answers, answers): (Vec<_>, Vec<_>) =
-            answers.into_iter().partition(|answer| answer.needs_store);
-        if touches_store {
+        let answers = if touches_store {
+            let (store_answers, answers) = answers.into_iter().partition(needs_store);
             let part = StoreGroup {
                 last_lsn,
                 ops: store_sections(&group, Lsn(0)),
                 store_bytes,
                 answers: store_answers,
             };
-            self.shared
-                .apply_queue
-                .lock()
-                .push_back(ApplyItem::Group(part));
-            self.shared.signals.store.notify();
-        }
+            self.queue_for_store(ApplyItem::Group(part));
+            answers
+        } else {
+            self.after_store(answers)
+        };
         // Only now: a checkpoint that reads this position finds the store's part in the queue before its own.
         self.shared
             .positions
@@ -149,17 +155,27 @@ impl<M: Medium> Commit<M> {
         Ok(())
     }
 
+    fn queue_for_store(&self, item: ApplyItem) {
+        self.shared.apply_queue.lock().push_back(item);
+        self.shared.signals.store.notify();
+    }
+
+    /// Sends the answers that wait for the store to where it has come so far; returns the others.
+    fn after_store(&self, answers: Vec<Answer>) -> Vec<Answer> {
+        let (store_answers, answers): (Vec<_>, _) = answers.into_iter().partition(needs_store);
+        if !store_answers.is_empty() {
+            self.queue_for_store(ApplyItem::Answers(store_answers));
+        }
+        answers
+    }
+
     fn finish(&mut self, answers: Vec<Answer>, barriers: Vec<Promise<Snapshot>>) {
         for answer in answers {
             answer.give();
         }
         for promise in barriers {
             let log = self.shared.log.snapshot();
-            self.shared
-                .apply_queue
-                .lock()
-                .push_back(ApplyItem::Barrier { log, promise });
-            self.shared.signals.store.notify();
+            self.queue_for_store(ApplyItem::Barrier { log, promise });
         }
         if self.shared.log.unflushed_bytes() >= self.shared.options.flush_bytes {
             self.shared.signals.background.notify();
@@ -241,6 +257,10 @@ impl<M: Medium> Steps for Commit<M> {
             }
         }
     }
+}
+
+fn needs_store(answer: &Answer) -> bool {
+    answer.needs_store
 }
 
 /// Applies a group's log operations; says whether there are store operations too. The same for a

@@ -147,7 +147,7 @@ impl OpenGroup {
 pub(crate) struct Answer {
     pub(crate) promise: Promise<Committed>,
     pub(crate) outcome: Result<Committed, EngineError>,
-    /// Whether the frame touches the store, whose view must then show it first.
+    /// Whether the store must first show the frame, or what it was refused for.
     pub(crate) needs_store: bool,
 }
 
@@ -165,6 +165,8 @@ impl Answer {
 pub(crate) enum ApplyItem {
     /// A durable group that holds store operations.
     Group(StoreGroup),
+    /// Answers that wait for everything before them.
+    Answers(Vec<Answer>),
     /// A snapshot whose log part is taken: the store's part is taken here.
     Barrier {
         log: LogSnapshot,
@@ -193,6 +195,9 @@ impl ApplyItem {
                 .answers
                 .into_iter()
                 .for_each(|answer| answer.fail(error)),
+            ApplyItem::Answers(answers) => {
+                answers.into_iter().for_each(|answer| answer.fail(error))
+            }
             ApplyItem::Barrier { promise, .. } => promise.resolve(Err(error.clone())),
             ApplyItem::Checkpoint { promise, .. } => promise.resolve(Err(error.clone())),
         }

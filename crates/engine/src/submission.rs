@@ -37,7 +37,7 @@ pub struct Append {
 #[derive(Clone, Debug)]
 pub enum Check {
     /// Nobody has written `key` since it was read at `as_of` (see [`crate::Engine::read_at`]). For
-    /// the families `Catalog` and `Offsets`.
+    /// the families `Catalog` and `Offsets`. A refusal is answered when the store shows what was written.
     Unchanged {
         /// The family of the key.
         family: mainstem_store::Family,
