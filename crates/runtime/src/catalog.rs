@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mainstem_engine::{Check, Engine};
+use mainstem_store::Family;
 use serde::{Deserialize, Serialize};
 
 use crate::{OnError, RuntimeError, StartFrom, keys};
@@ -114,6 +116,42 @@ impl HandlerRecord {
             reason: error.to_string(),
         }
     }
+}
+
+/// A handler's entry as it was read, with what a change of it must check.
+pub(crate) struct Read {
+    pub(crate) record: Option<HandlerRecord>,
+    pub(crate) checks: Vec<Check>,
+    pub(crate) next_id: u64,
+}
+
+/// Reads a handler's entry.
+pub(crate) fn read(engine: &Engine, tenant: &str, name: &str) -> Result<Read, RuntimeError> {
+    let (as_of, snapshot) = engine.read_at()?;
+    let (key, next_id_key) = (keys::handler_key(tenant, name), keys::next_id_key());
+    let record = snapshot
+        .get(Family::Catalog, &key)?
+        .map(|value| HandlerRecord::decode(name, &value))
+        .transpose()?;
+    let next_id = snapshot
+        .get(Family::Catalog, &next_id_key)?
+        .as_deref()
+        .and_then(keys::read_number)
+        .unwrap_or(1);
+    let unchanged = |key| Check::Unchanged {
+        family: Family::Catalog,
+        key,
+        as_of,
+    };
+    let mut checks = vec![unchanged(key)];
+    if record.is_none() {
+        checks.push(unchanged(next_id_key));
+    }
+    Ok(Read {
+        record,
+        checks,
+        next_id,
+    })
 }
 
 /// The dead-letter topic of a handler.

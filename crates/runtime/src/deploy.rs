@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mainstem_broker::{Broker, BrokerError, Caller, NewTopic, OffsetSpec, Topic};
 use mainstem_store::{Family, StoreOp};
 
-use crate::catalog::{HandlerRecord, dead_letter_topic};
+use crate::catalog::{self, HandlerRecord, dead_letter_topic};
 use crate::runtime::Runtime;
 use crate::{Code, Deployment, HandlerStatus, OnError, RuntimeError, StartFrom, keys};
 
@@ -44,7 +44,8 @@ impl Runtime {
             self.register_native(&caller.tenant, &deployment.name, version, module.clone());
         }
         for _ in 0..TRIES {
-            let read = self.read(&caller.tenant, &deployment.name)?;
+            let engine = self.inner.broker.engine();
+            let read = catalog::read(engine, &caller.tenant, &deployment.name)?;
             let mut record = match &read.record {
                 Some(record) if record.removing => {
                     return Err(RuntimeError::Removing {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mainstem_engine::Engine;
 use mainstem_store::{Family, StoreOp, prefix_end};
 
-use crate::catalog::HandlerRecord;
+use crate::catalog::{self, HandlerRecord};
 use crate::fence::{self, Fence};
 use crate::{RuntimeError, keys};
 
@@ -20,13 +20,20 @@ pub(crate) async fn remove(engine: &Engine, record: &HandlerRecord) -> Result<()
     for (partition, shard) in record.tasks() {
         remove_task(engine, shard, record.id, partition).await?;
     }
-    fence::submit(
-        engine,
-        vec![StoreOp::delete(Family::Catalog, record.key())],
-        Vec::new(),
-    )
-    .await?;
-    Ok(())
+    remove_entry(engine, record).await
+}
+
+/// Deletes the entry if it still is this handler's: another removal may have been first, and the name have a new owner.
+async fn remove_entry(engine: &Engine, record: &HandlerRecord) -> Result<(), RuntimeError> {
+    let read = catalog::read(engine, &record.tenant, &record.name)?;
+    match read.record {
+        Some(found) if found.id == record.id && found.removing => {
+            let delete = StoreOp::delete(Family::Catalog, record.key());
+            fence::submit(engine, vec![delete], read.checks).await?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn remove_task(

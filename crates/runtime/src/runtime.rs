@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use mainstem_broker::{Broker, Caller, keys::whole_catalog};
-use mainstem_engine::{Check, EngineError, Submission, ticket};
+use mainstem_engine::{Check, EngineError, Promise, Submission, Ticket, ticket};
 use mainstem_journal::Disk;
 use mainstem_store::{Family, StoreOp};
 use parking_lot::Mutex;
 
-use crate::catalog::HandlerRecord;
+use crate::catalog::{self, HandlerRecord};
 use crate::control::{Desired, TaskHandle};
 use crate::executor::Executor;
 use crate::task::{LoadModule, Task};
@@ -71,7 +71,13 @@ pub(crate) struct Inner {
     handlers: Mutex<BTreeMap<HandlerName, Handler>>,
     /// Code of this process, by handler.
     native: Arc<Mutex<BTreeMap<HandlerName, NativeCode>>>,
+    /// Removals under way, by the handler's id: whoever asks for the same one waits for it. Held by the removal's job,
+    /// so that nobody waits for one that has been dropped.
+    removals: Mutex<BTreeMap<u64, Weak<Waiters>>>,
 }
+
+/// Those who wait for one removal.
+type Waiters = Mutex<Vec<Promise<()>>>;
 
 /// A version, and the code of it.
 type NativeCode = (String, Arc<dyn HandlerModule>);
@@ -82,13 +88,6 @@ type HandlerName = (Arc<str>, Arc<str>);
 struct Handler {
     record: Arc<HandlerRecord>,
     tasks: Vec<Arc<TaskHandle>>,
-}
-
-/// A handler's entry in the catalogue as it was read, with what a change of it must check.
-pub(crate) struct Read {
-    pub(crate) record: Option<HandlerRecord>,
-    pub(crate) checks: Vec<Check>,
-    pub(crate) next_id: u64,
 }
 
 impl Runtime {
@@ -113,6 +112,7 @@ impl Runtime {
                 modules,
                 handlers,
                 native,
+                removals: Mutex::default(),
             }),
         };
         for record in runtime.read_all()? {
@@ -197,8 +197,11 @@ impl Runtime {
         name: &str,
         now_ms: i64,
     ) -> Result<(), RuntimeError> {
-        let change =
-            |record: &mut HandlerRecord| (record.removing, record.updated_ms) = (true, now_ms);
+        let change = |record: &mut HandlerRecord| {
+            if !record.removing {
+                (record.removing, record.updated_ms) = (true, now_ms);
+            }
+        };
         let record = Arc::new(self.change(caller, name, change).await?);
         self.start_removal(record).await?;
         Ok(())
@@ -325,38 +328,6 @@ impl Runtime {
         record.inputs.iter().filter_map(position).collect()
     }
 
-    /// Reads a handler's entry, with the checks that guard a change of it.
-    pub(crate) fn read(&self, tenant: &str, name: &str) -> Result<Read, RuntimeError> {
-        let (as_of, snapshot) = self.inner.broker.engine().read_at()?;
-        let (key, next_id_key) = (keys::handler_key(tenant, name), keys::next_id_key());
-        let record = snapshot
-            .get(Family::Catalog, &key)?
-            .map(|value| HandlerRecord::decode(name, &value))
-            .transpose()?;
-        let next_id = snapshot
-            .get(Family::Catalog, &next_id_key)?
-            .as_deref()
-            .and_then(keys::read_number)
-            .unwrap_or(1);
-        let mut checks = vec![Check::Unchanged {
-            family: Family::Catalog,
-            key,
-            as_of,
-        }];
-        if record.is_none() {
-            checks.push(Check::Unchanged {
-                family: Family::Catalog,
-                key: next_id_key,
-                as_of,
-            });
-        }
-        Ok(Read {
-            record,
-            checks,
-            next_id,
-        })
-    }
-
     /// Changes the entry of a handler that is there.
     async fn change(
         &self,
@@ -366,7 +337,7 @@ impl Runtime {
     ) -> Result<HandlerRecord, RuntimeError> {
         const TRIES: u32 = 64;
         for _ in 0..TRIES {
-            let read = self.read(&caller.tenant, name)?;
+            let read = catalog::read(self.inner.broker.engine(), &caller.tenant, name)?;
             let Some(before) = read.record else {
                 return Err(RuntimeError::UnknownHandler {
                     name: name.to_owned(),
@@ -378,6 +349,9 @@ impl Runtime {
                 return Err(RuntimeError::Removing {
                     name: name.to_owned(),
                 });
+            }
+            if record == before {
+                return Ok(record);
             }
             let op = StoreOp::put(Family::Catalog, record.key(), record.encode()?);
             if self.submit_checked(vec![op], read.checks).await? {
@@ -523,8 +497,20 @@ impl Runtime {
         }
     }
 
-    /// Stops the tasks, removes what the handler has, and forgets it. Goes on without whoever waits for it.
-    fn start_removal(&self, record: Arc<HandlerRecord>) -> mainstem_engine::Ticket<()> {
+    /// Stops the tasks, removes what the handler has, and forgets it. Goes on without whoever waits for it; one job does
+    /// it, however many ask.
+    fn start_removal(&self, record: Arc<HandlerRecord>) -> Ticket<()> {
+        let (promise, waiting) = ticket();
+        let waiters = {
+            let mut removals = self.inner.removals.lock();
+            if let Some(waiters) = removals.get(&record.id).and_then(Weak::upgrade) {
+                waiters.lock().push(promise);
+                return waiting;
+            }
+            let waiters = Arc::new(Mutex::new(vec![promise]));
+            removals.insert(record.id, Arc::downgrade(&waiters));
+            waiters
+        };
         let name: HandlerName = (record.tenant.as_str().into(), record.name.as_str().into());
         {
             let mut handlers = self.inner.handlers.lock();
@@ -532,41 +518,57 @@ impl Runtime {
                 record: record.clone(),
                 tasks: Vec::new(),
             });
-            known
-                .tasks
-                .iter()
-                .for_each(|task| task.command(Desired::Stop));
-            known.record = record.clone();
+            // Whoever asks late may meet the next handler of the name already.
+            if known.record.id == record.id {
+                known
+                    .tasks
+                    .iter()
+                    .for_each(|task| task.command(Desired::Stop));
+                known.record = record.clone();
+            }
         }
-        let (promise, waiting) = ticket();
         let (inner, backoff_ms) = (Arc::downgrade(&self.inner), self.inner.options.backoff_ms);
         let (broker, executor) = (self.inner.broker.clone(), self.inner.executor.clone());
         self.inner.executor.spawn(async move {
-            while let Err(error) = removal::remove(broker.engine(), &record).await {
-                if let RuntimeError::Engine(
-                    error @ (EngineError::Closed | EngineError::Poisoned { .. }),
-                ) = error
-                {
-                    return promise.resolve(Err(error));
+            let outcome = loop {
+                match removal::remove(broker.engine(), &record).await {
+                    Ok(()) => break Ok(()),
+                    Err(RuntimeError::Engine(
+                        error @ (EngineError::Closed | EngineError::Poisoned { .. }),
+                    )) => break Err(error),
+                    Err(error) => {
+                        tracing::warn!(handler = %record.name, %error, "a removal is tried again");
+                    }
                 }
-                tracing::warn!(handler = %record.name, %error, "a removal is tried again");
                 executor
                     .sleep_until(executor.now_ms() + 10 * backoff_ms)
                     .await;
-            }
+            };
             if let Some(inner) = inner.upgrade() {
-                inner.native.lock().remove(&name);
-                let mut handlers = inner.handlers.lock();
-                if handlers
-                    .get(&name)
-                    .is_some_and(|handler| handler.record.id == record.id)
-                {
-                    handlers.remove(&name);
+                if outcome.is_ok() {
+                    inner.forget(&name, record.id);
                 }
+                inner.removals.lock().remove(&record.id);
             }
-            promise.resolve(Ok(()));
+            for waiter in std::mem::take(&mut *waiters.lock()) {
+                waiter.resolve(outcome.clone());
+            }
         });
         waiting
+    }
+}
+
+impl Inner {
+    /// The handler is gone; a later one of the same name is left alone.
+    fn forget(&self, name: &HandlerName, id: u64) {
+        let mut handlers = self.handlers.lock();
+        if handlers
+            .get(name)
+            .is_some_and(|handler| handler.record.id == id)
+        {
+            handlers.remove(name);
+            self.native.lock().remove(name);
+        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Deploying, pausing, upgrading, removing; and what is refused.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use mainstem_broker::NewRecord;
-use mainstem_engine::testing::Crash;
+use mainstem_engine::testing::{Crash, poll_once};
 use mainstem_runtime::{
     Code, Deployment, HandlerState, NativeHandler, OnError, OutputRecord, RuntimeError, StartFrom,
     TaskState,
@@ -183,7 +185,7 @@ fn a_removal_cut_short_goes_on_after_a_restart() {
     let runtime = bed.runtime.clone();
     let mut removal = Box::pin(async move { runtime.remove(&caller(), "counter", 0).await });
     while bed.status("counter").state != HandlerState::Removing {
-        let _ = mainstem_engine::testing::poll_once(removal.as_mut());
+        let _ = poll_once(removal.as_mut());
         bed.node.driver.step();
     }
     drop(removal);
@@ -316,4 +318,45 @@ fn a_missing_output_topic_stops_one_handler_and_says_so() {
         "{:?}",
         bed.task_states("third")
     );
+}
+
+type Removal = Pin<Box<dyn Future<Output = Result<(), RuntimeError>>>>;
+
+#[test]
+fn two_removals_at_once_leave_the_next_handler_of_the_name_alone() {
+    let mut bed = bed(11);
+    let first = bed.deploy(counter()).id;
+    bed.produce("in", &[("a", "count"), ("b", "count")]);
+    bed.settle();
+    let remove = |bed: &Bed| -> Removal {
+        let runtime = bed.runtime.clone();
+        Box::pin(async move { runtime.remove(&caller(), "counter", 0).await })
+    };
+    let (mut one, mut two) = (remove(&bed), remove(&bed));
+    let (mut one_is_done, mut two_is_done) = (false, false);
+    let poll = |removal: &mut Removal, done: &mut bool| {
+        if !*done && let Poll::Ready(outcome) = poll_once(removal.as_mut()) {
+            outcome.unwrap();
+            *done = true;
+        }
+    };
+    while !one_is_done && !two_is_done {
+        poll(&mut one, &mut one_is_done);
+        poll(&mut two, &mut two_is_done);
+        bed.runtime.work(bed.now_ms);
+        bed.node.driver.step();
+    }
+    let second = bed.deploy(counter()).id;
+    assert!(second > first);
+    bed.pass(10_000);
+    poll(&mut one, &mut one_is_done);
+    poll(&mut two, &mut two_is_done);
+    assert!(one_is_done && two_is_done, "both asked for the same thing");
+    assert_eq!(bed.status("counter").state, HandlerState::Running);
+    drop((one, two));
+    let mut bed = bed.crash(Crash::Power).unwrap();
+    bed.deploy(counter());
+    bed.pass(10_000);
+    let status = bed.status("counter");
+    assert_eq!((status.id, status.lag()), (second, 0));
 }
