@@ -3,11 +3,13 @@
 use super::{BLOCK_BYTES, Disk, DiskFile, OpenMode};
 use crate::mutation;
 use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The file system of the operating system.
@@ -22,6 +24,8 @@ struct RealFile {
     file: File,
     /// The same file past the page cache, once there is something for it; `None` where the file system does not have it.
     direct: OnceLock<Option<File>>,
+    /// It took the file, but not a write.
+    direct_refused: AtomicBool,
 }
 
 impl RealFile {
@@ -29,10 +33,14 @@ impl RealFile {
         RealFile {
             file,
             direct: OnceLock::new(),
+            direct_refused: AtomicBool::new(false),
         }
     }
 
     fn direct(&self) -> Option<&File> {
+        if self.direct_refused.load(Ordering::Relaxed) {
+            return None;
+        }
         let open = || {
             let path = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
             let mut options = File::options();
@@ -156,7 +164,15 @@ impl DiskFile for RealFile {
         let (head, rest) = buf.split_at(from);
         let (blocks, tail) = rest.split_at(to - from);
         self.file.write_all_at(head, position)?;
-        direct.write_all_at(blocks, position + from as u64)?;
+        match direct.write_all_at(blocks, position + from as u64) {
+            // Not with blocks of this size, or not at all, as some file systems say only now. What is written stays, and is
+            // written again.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                self.direct_refused.store(true, Ordering::Relaxed);
+                self.file.write_all_at(blocks, position + from as u64)?;
+            }
+            outcome => outcome?,
+        }
         self.file.write_all_at(tail, position + to as u64)
     }
 
@@ -180,7 +196,7 @@ impl DiskFile for RealFile {
         match fallocate(&self.file, FallocateFlags::empty(), have, len - have) {
             Ok(()) => Ok(()),
             // A file system without it: writing zeros takes the space as well.
-            Err(rustix::io::Errno::OPNOTSUPP) => {
+            Err(Errno::OPNOTSUPP) => {
                 let zeros = vec![0; 1 << 20];
                 let mut position = have;
                 while position < len {
@@ -192,5 +208,33 @@ impl DiskFile for RealFile {
             }
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_refuses_direct_writes_gets_them_through_the_page_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(true);
+        let file = RealFile::new(options.open(dir.path().join("file")).unwrap());
+        // It answers EINVAL to what is no number, as some file systems do to direct writes.
+        let refusing = File::options().write(true).open("/proc/self/oom_score_adj");
+        file.direct.set(Some(refusing.unwrap())).unwrap();
+        let bytes = vec![b'x'; 3 * DIRECT_FROM_BYTES];
+        let at = bytes.as_ptr().align_offset(BLOCK_BYTES);
+        let whole = &bytes[at..at + 2 * DIRECT_FROM_BYTES];
+        assert!(whole_blocks(whole, 0).is_some());
+        file.write_all_at(whole, 0).unwrap();
+        let mut read = vec![0; whole.len()];
+        assert_eq!(file.read_at(&mut read, 0).unwrap(), whole.len());
+        assert_eq!(read, whole);
+        assert!(file.direct().is_none(), "it is not tried again");
+        file.write_all_at(whole, whole.len() as u64).unwrap();
+        assert_eq!(file.len().unwrap(), 2 * whole.len() as u64);
     }
 }
