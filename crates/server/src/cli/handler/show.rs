@@ -94,7 +94,8 @@ pub fn show(output: Output, handler: &Handler) -> Result<(), Failure> {
             rows.push(("last error", handler.last_error.clone()));
         }
         let mut text = fields(rows);
-        text += "\n";
+        // State and offsets are kept, these are not.
+        text += "\ncounts since the server's start:\n";
         text += &table(
             &[
                 "task",
