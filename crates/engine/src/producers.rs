@@ -54,9 +54,20 @@ impl Producers {
         if producer_id < 0 {
             return Verdict::Accept;
         }
-        // An unknown producer may begin anywhere: its state may have expired (KIP-360).
+        let got = header.base_sequence;
+        let begins_anew = || match got {
+            0 => Verdict::Accept,
+            _ => Verdict::Refuse(AppendError::OutOfOrderSequence {
+                producer_id,
+                expected: 0,
+                got,
+            }),
+        };
+        // Kafka lets an unknown producer begin anywhere, in case its state has expired. Here that would let the second of
+        // two pipelined batches in after the first was refused, and what is then sent in place of the first would pass
+        // for its duplicate. A producer whose state has expired asks for a new id on this answer.
         let Some(state) = self.states.get(&(partition, producer_id)) else {
-            return Verdict::Accept;
+            return begins_anew();
         };
         if header.producer_epoch < state.epoch {
             return Verdict::Refuse(AppendError::InvalidProducerEpoch {
@@ -65,16 +76,8 @@ impl Producers {
                 got: header.producer_epoch,
             });
         }
-        let got = header.base_sequence;
         if header.producer_epoch > state.epoch {
-            return match got {
-                0 => Verdict::Accept,
-                _ => Verdict::Refuse(AppendError::OutOfOrderSequence {
-                    producer_id,
-                    expected: 0,
-                    got,
-                }),
-            };
+            return begins_anew();
         }
         let last_sequence = advance(got, header.last_offset_delta);
         let seen = |batch: &&RememberedBatch| {

@@ -57,6 +57,45 @@ async fn produce(
     acknowledged
 }
 
+/// A producer's very first batch is refused while those behind it are on their way: none of them may pass for another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_follows_a_refused_first_batch_is_stored_before_it_is_acknowledged() {
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    let limited = CreateTopicRequest {
+        configs: [("max.message.bytes".to_owned(), "1024".to_owned())].into(),
+        ..topic("limited", 1)
+    };
+    client.create_topic(limited).await.unwrap();
+    for round in 0..20 {
+        let options = ProducerOptions {
+            max_batch_bytes: 200,
+            max_request_bytes: 400,
+            ..ProducerOptions::default()
+        };
+        let producer = client.producer(options).await.unwrap();
+        let record = |value: String| ProducerRecord::new("limited").partition(0).value(value);
+        let refused = producer.send(record("x".repeat(5_000))).await.unwrap();
+        let mut deliveries = Vec::new();
+        for number in 0..100 {
+            let value = format!("{round}-{number}");
+            deliveries.push((value.clone(), producer.send(record(value)).await.unwrap()));
+        }
+        assert_eq!(refused.await.unwrap_err().code(), "record_too_large");
+        let mut acknowledged = BTreeMap::new();
+        for (value, delivery) in deliveries {
+            acknowledged.insert((0, delivery.await.unwrap().offset), value);
+        }
+        let first_error = producer.close().await.unwrap_err();
+        assert_eq!(first_error.code(), "record_too_large");
+        let stored = read(&client, FetchOptions::new("limited")).await;
+        let mine = stored
+            .into_iter()
+            .filter(|(_, value)| value.starts_with(&format!("{round}-")));
+        assert_eq!(mine.collect::<BTreeMap<_, _>>(), acknowledged);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn topics_are_created_described_altered_and_deleted() {
     let server = TestServer::start().await;
