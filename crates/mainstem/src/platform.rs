@@ -65,7 +65,10 @@ impl Mainstem {
             Threads::start(opened.engine.clone(), opened.workers).map_err(no_threads())?;
 
         let broker = Broker::open(opened.engine, settings)?;
-        let runtime_options = RuntimeOptions::new(disk, directory.modules());
+        let runtime_options = RuntimeOptions {
+            handlers_memory_bytes: memory.handlers_bytes,
+            ..RuntimeOptions::new(disk, directory.modules())
+        };
         let runtime = Runtime::open(broker.clone(), runtime_options, now_ms())?;
         // Before any task moves: where the handlers stood when the last process ended.
         let handlers = committed_events(&broker, &runtime)?;

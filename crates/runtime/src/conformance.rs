@@ -17,7 +17,8 @@ use bytes::Bytes;
 use mainstem_store::{Applied, MemoryStore, Store};
 
 use crate::{
-    Event, HandlerInstance, HandlerModule, StepFailure, StepLimits, StepOutput, StepState,
+    Event, HandlerInstance, HandlerModule, InstanceMemory, StepFailure, StepLimits, StepOutput,
+    StepState, run_through,
 };
 
 /// Plenty.
@@ -51,6 +52,10 @@ pub fn check(module: &dyn HandlerModule) {
     the_same_steps_have_the_same_results(module);
 }
 
+fn fresh(module: &dyn HandlerModule) -> Result<Box<dyn HandlerInstance>, StepFailure> {
+    run_through(module.instantiate("conformance", InstanceMemory::unlimited()))
+}
+
 struct Bench {
     store: Arc<MemoryStore>,
     state: StepState,
@@ -63,7 +68,7 @@ impl Bench {
     fn new(module: &dyn HandlerModule) -> Bench {
         let store = Arc::new(MemoryStore::new(1));
         let state = StepState::new(store.clone(), 1, 2, 3, 1 << 20);
-        let instance = module.instantiate("conformance").expect("an instance");
+        let instance = fresh(module).expect("an instance");
         Bench {
             store,
             state,
@@ -77,7 +82,7 @@ impl Bench {
             .zip(orders)
             .map(|(offset, (key, what))| order(offset, key, what))
             .collect();
-        let result = self.instance.step(&events, &mut self.state, LIMITS);
+        let result = run_through(self.instance.step(&events, &mut self.state, LIMITS));
         if result.is_err() {
             self.state.roll_back();
         }
@@ -144,7 +149,7 @@ fn an_instance_goes_on_over_steps_and_a_new_one_knows_nothing_else(module: &dyn 
     let mut bench = Bench::new(module);
     bench.good(&[("a", "count"), ("b", "count")]);
     assert_eq!(bench.good(&[("a", "count")]), pairs(&[("a", "2")]));
-    let Ok(fresh) = module.instantiate("conformance") else {
+    let Ok(fresh) = fresh(module) else {
         panic!("an instance")
     };
     bench.instance = fresh;
@@ -163,10 +168,9 @@ fn everything_of_an_event_arrives(module: &dyn HandlerModule) {
         ("none".into(), None),
         ("one".into(), Some(Bytes::new())),
     ];
-    let Ok(output) = bench
-        .instance
-        .step(std::slice::from_ref(&event), &mut bench.state, LIMITS)
-    else {
+    let events = std::slice::from_ref(&event);
+    let step = bench.instance.step(events, &mut bench.state, LIMITS);
+    let Ok(output) = run_through(step) else {
         panic!("a good step")
     };
     let [record] = output.records.as_slice() else {
@@ -191,7 +195,7 @@ fn failures_say_what_was_wrong(module: &dyn HandlerModule) {
         other => panic!("an error, not {other:?}"),
     }
     for (what, message) in [("panic", "the milk is sour"), ("what?", "unknown order")] {
-        let Ok(fresh) = module.instantiate("conformance") else {
+        let Ok(fresh) = fresh(module) else {
             panic!("an instance")
         };
         bench.instance = fresh;
@@ -203,7 +207,7 @@ fn failures_say_what_was_wrong(module: &dyn HandlerModule) {
             other => panic!("a failure, not {other:?}"),
         }
     }
-    let Ok(fresh) = module.instantiate("conformance") else {
+    let Ok(fresh) = fresh(module) else {
         panic!("an instance")
     };
     bench.instance = fresh;

@@ -6,6 +6,7 @@ use mainstem_broker::{Broker, BrokerError, Caller, NewTopic, OffsetSpec, Topic};
 use mainstem_store::{Family, StoreOp};
 
 use crate::catalog::{self, HandlerRecord, dead_letter_topic};
+use crate::deployment::{DEFAULT_MEMORY_BYTES, MAX_FUEL_PER_EVENT};
 use crate::runtime::Runtime;
 use crate::{Code, Deployment, HandlerStatus, OnError, RuntimeError, StartFrom, keys};
 
@@ -24,7 +25,7 @@ impl Runtime {
         deployment: Deployment,
         now_ms: i64,
     ) -> Result<HandlerStatus, RuntimeError> {
-        check(&deployment)?;
+        check(&deployment, self.inner.options.handlers_memory_bytes)?;
         let topics = Topics::find(&self.inner.broker, caller, &deployment)?;
         self.inner.modules.trim();
         let (version, native) = match &deployment.code {
@@ -138,7 +139,7 @@ impl Runtime {
     }
 }
 
-fn check(deployment: &Deployment) -> Result<(), RuntimeError> {
+fn check(deployment: &Deployment, handlers_memory_bytes: u64) -> Result<(), RuntimeError> {
     let refuse = |reason: String| {
         Err(RuntimeError::InvalidDeployment {
             name: deployment.name.clone(),
@@ -182,6 +183,20 @@ fn check(deployment: &Deployment) -> Result<(), RuntimeError> {
     }
     if deployment.fuel_per_event == 0 {
         return refuse("without fuel it cannot handle any event; give it some million".to_owned());
+    }
+    if deployment.fuel_per_event > MAX_FUEL_PER_EVENT {
+        return refuse(format!(
+            "a fuel per event of {} is more than {MAX_FUEL_PER_EVENT}, about a minute of one core; give it less, and split the work into several events",
+            deployment.fuel_per_event
+        ));
+    }
+    // The default fits any node: an instance gets less where there is less.
+    let most_bytes = handlers_memory_bytes.max(DEFAULT_MEMORY_BYTES);
+    if deployment.memory_bytes > most_bytes {
+        return refuse(format!(
+            "an instance of {} bytes of memory is more than the {most_bytes} bytes that all handlers share; give it less, or raise the server's memory.limit, of which they get an eighth",
+            deployment.memory_bytes
+        ));
     }
     if deployment.memory_bytes < MIN_MEMORY_BYTES {
         return refuse(format!(

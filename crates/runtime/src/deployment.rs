@@ -10,6 +10,8 @@ use crate::HandlerModule;
 
 /// Fuel an event gets unless the deployment says otherwise: about as many WebAssembly instructions, some 10 ms.
 pub const DEFAULT_FUEL_PER_EVENT: u64 = 20_000_000;
+/// The most fuel that an event can be given: about a minute.
+pub const MAX_FUEL_PER_EVENT: u64 = 100_000_000_000;
 /// Memory an instance gets unless the deployment says otherwise.
 pub const DEFAULT_MEMORY_BYTES: u64 = 64 << 20;
 
@@ -102,9 +104,10 @@ pub struct Deployment {
     pub start: StartFrom,
     /// What happens with an event that fails.
     pub on_error: OnError,
-    /// Instructions an event may use, about; a step gets the sum.
+    /// Instructions an event may use, about; a step gets the sum. Calls of the state use as much again, at 500 for each
+    /// call and key, and 1 for 8 bytes. At most [`MAX_FUEL_PER_EVENT`].
     pub fuel_per_event: u64,
-    /// The linear memory an instance may grow to.
+    /// The linear memory an instance may grow to; at most what all handlers together have.
     pub memory_bytes: u64,
     /// Whether output topics that are missing are created, with as many partitions as the first input topic.
     pub create_topics: bool,

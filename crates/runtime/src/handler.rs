@@ -1,11 +1,14 @@
 //! The seam: what a handler is to a task, whatever it is made of.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use crate::StepState;
+use crate::{InstanceMemory, StepState};
 
 /// One record of an input topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +102,12 @@ pub enum StepFailure {
     TooLarge(String),
     /// Not the handler's doing: the state could not be read. The same step is tried again.
     Host(String),
+    /// Not the handler's doing: all handlers together have no memory left. The same step is tried again when there are
+    /// so many bytes for its instance.
+    NoMemory {
+        /// What the instance needs.
+        wanted_bytes: u64,
+    },
 }
 
 impl StepFailure {
@@ -109,7 +118,7 @@ impl StepFailure {
 
     /// Whether the events are to blame, so that running them alone finds the one that fails.
     pub fn blames_events(&self) -> bool {
-        !matches!(self, StepFailure::Host(_))
+        !matches!(self, StepFailure::Host(_) | StepFailure::NoMemory { .. })
     }
 }
 
@@ -125,6 +134,10 @@ impl fmt::Display for StepFailure {
             StepFailure::Output(message) => write!(f, "an output is refused: {message}"),
             StepFailure::TooLarge(message) => write!(f, "the frame is too large: {message}"),
             StepFailure::Host(message) => write!(f, "the step could not be run: {message}"),
+            StepFailure::NoMemory { wanted_bytes } => write!(
+                f,
+                "the step waits for {wanted_bytes} bytes of the memory that all handlers share; a higher memory.limit gives them more"
+            ),
         }
     }
 }
@@ -138,20 +151,40 @@ impl fmt::Display for StepFailure {
 /// - **All or nothing.** After a failure the task forgets all that the step changed; the instance need not undo it.
 /// - **Reads see the step's own writes.** All state goes through [`StepState`].
 /// - **Bounded.** A step ends, by itself or by its limits.
+/// - **In turns.** A step that takes long is pending now and then, having woken its waker, so that others go on; it may
+///   be dropped then, and the instance with it. (Code of this process is trusted to be short.)
 pub trait HandlerModule: Send + Sync {
-    /// A fresh instance. `label` names the task in the server's log.
-    fn instantiate(&self, label: &str) -> Result<Box<dyn HandlerInstance>, StepFailure>;
+    /// A fresh instance, which holds no more than `memory` gives it. `label` names the task in the server's log.
+    fn instantiate<'a>(
+        &'a self,
+        label: &'a str,
+        memory: InstanceMemory,
+    ) -> StepFuture<'a, Box<dyn HandlerInstance>>;
+}
+
+/// What is under way in a handler, and may fail as a step does.
+pub type StepFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StepFailure>> + Send + 'a>>;
+
+/// Makes a step, or an instance, on this thread: they wait for nothing but their next turn.
+pub fn run_through<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+    }
 }
 
 /// One instance of a handler: used by one task, for one step after another, and dropped after a failure.
 pub trait HandlerInstance: Send {
     /// Makes a step of `events`, in order, on `state`.
-    fn step(
-        &mut self,
-        events: &[Event],
-        state: &mut StepState,
+    fn step<'a>(
+        &'a mut self,
+        events: &'a [Event],
+        state: &'a mut StepState,
         limits: StepLimits,
-    ) -> Result<StepOutput, StepFailure>;
+    ) -> StepFuture<'a, StepOutput>;
 }
 
 /// A handler that is a closure of this process: called once for each event.
@@ -191,8 +224,13 @@ where
         + Sync
         + 'static,
 {
-    fn instantiate(&self, _label: &str) -> Result<Box<dyn HandlerInstance>, StepFailure> {
-        Ok(Box::new(self.clone()))
+    fn instantiate<'a>(
+        &'a self,
+        _label: &'a str,
+        _memory: InstanceMemory,
+    ) -> StepFuture<'a, Box<dyn HandlerInstance>> {
+        let instance: Box<dyn HandlerInstance> = Box::new(self.clone());
+        Box::pin(std::future::ready(Ok(instance)))
     }
 }
 
@@ -203,8 +241,22 @@ where
         + Sync
         + 'static,
 {
-    fn step(
-        &mut self,
+    fn step<'a>(
+        &'a mut self,
+        events: &'a [Event],
+        state: &'a mut StepState,
+        limits: StepLimits,
+    ) -> StepFuture<'a, StepOutput> {
+        Box::pin(std::future::ready(self.run(events, state, limits)))
+    }
+}
+
+impl<F> NativeHandler<F>
+where
+    F: Fn(&Event, &mut StepState, &mut Vec<OutputRecord>) -> Result<(), String>,
+{
+    fn run(
+        &self,
         events: &[Event],
         state: &mut StepState,
         limits: StepLimits,

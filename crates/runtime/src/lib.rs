@@ -4,7 +4,8 @@
 //! restarts, upgrades and failures of the handler: a step's outputs, state changes and input offsets are one frame.
 //! An event that cannot be handled is found by running it alone, and then dead-lettered together with the offset that
 //! passes it, or the task halts: the deployment's policy says which. One task's trouble stops no other. What a handler
-//! may use (instructions, memory, the topics it declared) is bounded, and the bounds are kept by the host.
+//! may use (instructions, memory, the topics it declared) is bounded, and the bounds are kept by the host. A step that takes
+//! long has others between, and ends early when its handler is paused, replaced or removed, or the runtime is closed.
 //!
 //! **Refuses.** Components that ask for anything but state and a log, at deploy and by name; undeclared output topics;
 //! writes of a task that has been replaced (each start of a task has an epoch, checked at admission).
@@ -33,6 +34,7 @@ mod executor;
 mod fence;
 pub mod handler;
 pub mod keys;
+mod memory;
 mod outputs;
 mod removal;
 mod runtime;
@@ -42,13 +44,14 @@ mod step;
 mod task;
 mod wasm;
 
-pub use deployment::{Code, Deployment, OnError, StartFrom};
+pub use deployment::{Code, Deployment, MAX_FUEL_PER_EVENT, OnError, StartFrom};
 pub use error::{RuntimeError, ValidationError};
 pub use executor::Next;
 pub use handler::{
-    Event, HandlerInstance, HandlerModule, NativeHandler, OutputRecord, StepFailure, StepLimits,
-    StepOutput,
+    Event, HandlerInstance, HandlerModule, NativeHandler, OutputRecord, StepFailure, StepFuture,
+    StepLimits, StepOutput, run_through,
 };
+pub use memory::InstanceMemory;
 pub use runtime::{Runtime, RuntimeOptions};
 pub use state::StepState;
 pub use status::{HandlerState, HandlerStatus, InputStatus, TaskState, TaskStatus};

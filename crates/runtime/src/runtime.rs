@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use crate::catalog::{self, HandlerRecord};
 use crate::control::{Desired, TaskHandle};
 use crate::executor::Executor;
+use crate::memory::MemoryPool;
 use crate::task::{LoadModule, Task};
 use crate::wasm::ModuleStore;
 use crate::{
@@ -36,6 +37,8 @@ pub struct RuntimeOptions {
     pub max_step_bytes: usize,
     /// Frames of a task that may be on their way at a time.
     pub max_in_flight: usize,
+    /// Bytes that the instances of all handlers together may hold.
+    pub handlers_memory_bytes: u64,
     /// The first wait after a failure; it doubles up to a hundredfold.
     pub backoff_ms: i64,
     /// Instead of turn by turn, choose which task moves next with this seed: for simulations.
@@ -51,6 +54,7 @@ impl RuntimeOptions {
             max_step_events: 16 * 1024,
             max_step_bytes: 4 << 20,
             max_in_flight: 4,
+            handlers_memory_bytes: 128 << 20,
             backoff_ms: 100,
             schedule_seed: None,
         }
@@ -65,8 +69,9 @@ pub struct Runtime {
 
 pub(crate) struct Inner {
     pub(crate) broker: Broker,
-    options: RuntimeOptions,
+    pub(crate) options: RuntimeOptions,
     executor: Executor,
+    memory: Arc<MemoryPool>,
     pub(crate) modules: Arc<ModuleStore>,
     handlers: Mutex<BTreeMap<HandlerName, Handler>>,
     /// Code of this process, by handler.
@@ -103,12 +108,14 @@ impl Runtime {
             options.modules_dir.clone(),
         )?);
         let executor = Executor::new(options.schedule_seed, now_ms);
+        let memory = MemoryPool::new(options.handlers_memory_bytes);
         let (handlers, native) = (Mutex::default(), Arc::default());
         let runtime = Runtime {
             inner: Arc::new(Inner {
                 broker,
                 options,
                 executor,
+                memory,
                 modules,
                 handlers,
                 native,
@@ -451,6 +458,7 @@ impl Runtime {
             shard,
             handle: handle.clone(),
             load: self.loader(),
+            memory: self.inner.memory.clone(),
         };
         self.inner.executor.spawn(task.run());
         handle

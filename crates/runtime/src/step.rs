@@ -16,8 +16,10 @@ use mainstem_record::Batch;
 use mainstem_store::{Family, StoreOp};
 
 use crate::control::Desired;
+use crate::deployment::MAX_FUEL_PER_EVENT;
 use crate::executor::yield_now;
 use crate::fence::Fence;
+use crate::memory::Listener;
 use crate::outputs::{OutputBatches, OutputTopics};
 use crate::state::{StepChanges, StepState};
 use crate::task::{Ended, Task};
@@ -26,7 +28,7 @@ use crate::{
     TaskState, keys,
 };
 
-/// Fuel of a step of many events at most, or of one event if that may use more: a step must end in a few seconds, whatever
+/// Fuel of a step of many events at most, or of one event if that may use more: a step is to end in a few seconds, whatever
 /// the handler does. Steps that hit it become smaller.
 const MAX_STEP_FUEL: u64 = 2_000_000_000;
 
@@ -78,6 +80,9 @@ pub(crate) struct Stepper<'a> {
     fence: Fence,
     module: Arc<dyn HandlerModule>,
     instance: Option<Box<dyn HandlerInstance>>,
+    /// What the next instance asks for before it starts: what one before it did not get.
+    wanted_bytes: u64,
+    memory: Listener,
     label: Arc<str>,
     inputs: Vec<Input>,
     /// The input that is fetched from first, so that none is starved.
@@ -119,6 +124,8 @@ impl<'a> Stepper<'a> {
             fence,
             module,
             instance: None,
+            wanted_bytes: 0,
+            memory: task.memory.listener(),
             label: record.label(task.partition),
             inputs,
             turn: 0,
@@ -157,6 +164,9 @@ impl<'a> Stepper<'a> {
                 continue;
             }
             self.step().await?;
+            if self.task.memory.is_short() {
+                self.instance = None;
+            }
             yield_now().await;
         }
     }
@@ -266,8 +276,12 @@ impl<'a> Stepper<'a> {
     /// Makes one step, and its frame.
     async fn step(&mut self) -> Result<(), Ended> {
         let size = self.step_size();
-        match self.try_step(size) {
-            Ok((appends, outputs)) => {
+        match self.try_step(size).await {
+            Ok(None) => {
+                self.state.roll_back();
+                Ok(())
+            }
+            Ok(Some((appends, outputs))) => {
                 self.attempts = 0;
                 self.suspects = self
                     .suspects
@@ -280,19 +294,24 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    fn try_step(&mut self, size: usize) -> Result<(Vec<Append>, u64), StepFailure> {
+    /// The outputs of the next `size` events, and how many records they are; none where a command came in between.
+    async fn try_step(&mut self, size: usize) -> Result<Option<(Vec<Append>, u64)>, StepFailure> {
         let limits = self.limits(size);
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => self.module.instantiate(&self.label).map_err(|failure| {
-                StepFailure::Host(format!("it could not be started: {failure}"))
-            })?,
+            None => match self.instantiate().await? {
+                Some(instance) => instance,
+                None => return Ok(None),
+            },
         };
         let events = self
             .events
             .get(self.done..self.done + size)
             .unwrap_or_default();
-        let result = instance.step(events, &mut self.state, limits);
+        let step = instance.step(events, &mut self.state, limits);
+        let Some(result) = self.task.unless_commanded(step).await else {
+            return Ok(None);
+        };
         // An error of the store is nobody's fault but the store's, whatever the handler has made of it.
         if let Some(failure) = self.state.take_store_failure() {
             return Err(StepFailure::Host(failure));
@@ -311,11 +330,28 @@ impl<'a> Stepper<'a> {
         let (appends, records) = batches.finish()?;
         let output_bytes: usize = appends.iter().map(|append| append.batch.size_bytes()).sum();
         self.bytes_per_event = output_bytes.max(self.state.change_bytes()) / size.max(1);
-        Ok((appends, records))
+        Ok(Some((appends, records)))
+    }
+
+    async fn instantiate(&mut self) -> Result<Option<Box<dyn HandlerInstance>>, StepFailure> {
+        let waiting = self.task.memory.reserve(self.wanted_bytes);
+        let Some(memory) = self.task.unless_commanded(waiting).await else {
+            return Ok(None);
+        };
+        let starting = self.module.instantiate(&self.label, memory);
+        match self.task.unless_commanded(starting).await {
+            Some(Err(failure @ StepFailure::NoMemory { .. })) => Err(failure),
+            Some(Err(failure)) => {
+                let what = format!("it could not be started: {failure}");
+                Err(StepFailure::Host(what))
+            }
+            Some(Ok(instance)) => Ok(Some(instance)),
+            None => Ok(None),
+        }
     }
 
     fn limits(&self, size: usize) -> StepLimits {
-        let each = self.task.record.fuel_per_event;
+        let each = self.task.record.fuel_per_event.min(MAX_FUEL_PER_EVENT);
         let fuel = each
             .saturating_mul(size as u64)
             .min(MAX_STEP_FUEL.max(each));
@@ -337,6 +373,11 @@ impl<'a> Stepper<'a> {
     /// Undoes a step that failed, and decides how the events are tried again. Only an event that was run alone is judged.
     async fn failed(&mut self, size: usize, failure: StepFailure) -> Result<(), Ended> {
         self.state.roll_back();
+        if let StepFailure::NoMemory { wanted_bytes } = failure {
+            tracing::debug!(handler = %self.label, wanted_bytes, "a step waits for memory");
+            self.wanted_bytes = wanted_bytes;
+            return Ok(());
+        }
         self.task.handle.status.lock().failures += 1;
         if !failure.blames_events() {
             return Err(failure.into());
@@ -366,6 +407,8 @@ impl<'a> Stepper<'a> {
             self.task.record.on_error.attempts()
         );
         self.task.note_error(&why);
+        // Whatever it waits for from here on, it holds no memory.
+        self.instance = None;
         if self.attempts < self.task.record.on_error.attempts() {
             self.task.set_state(TaskState::Retrying);
             self.task.wait_to_retry(self.attempts).await;
@@ -380,7 +423,7 @@ impl<'a> Stepper<'a> {
 
     /// How many events a step may have that failed because it had so many.
     fn fitting(&self, size: usize, failure: &StepFailure) -> Option<usize> {
-        let each = self.task.record.fuel_per_event.max(1);
+        let each = self.task.record.fuel_per_event.clamp(1, MAX_FUEL_PER_EVENT);
         match failure {
             // It was cut short by the limit of the step, not by the sum of its events'.
             StepFailure::OutOfFuel { fuel } if *fuel < each.saturating_mul(size as u64) => {
@@ -571,6 +614,9 @@ impl<'a> Stepper<'a> {
             self.task.handle.listen(context.waker());
             if self.task.handle.desired() != Desired::Run {
                 return Poll::Ready(());
+            }
+            if self.instance.is_some() && self.memory.is_wanted(context.waker()) {
+                self.instance = None;
             }
             if !self.in_flight.is_empty() && self.poll_front(context).is_ready() {
                 return Poll::Ready(());

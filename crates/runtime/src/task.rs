@@ -20,6 +20,7 @@ use crate::catalog::HandlerRecord;
 use crate::control::{Desired, TaskHandle};
 use crate::executor::Executor;
 use crate::fence::Fence;
+use crate::memory::MemoryPool;
 use crate::outputs::OutputTopics;
 use crate::step::{Input, Stepper};
 use crate::{
@@ -44,6 +45,7 @@ pub(crate) struct Task {
     pub(crate) shard: u16,
     pub(crate) handle: Arc<TaskHandle>,
     pub(crate) load: Arc<LoadModule>,
+    pub(crate) memory: Arc<MemoryPool>,
 }
 
 /// Why a run of a task ended.
@@ -220,6 +222,22 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// Waits for something that may take long; a command to stand still or stop drops it.
+    pub(crate) async fn unless_commanded<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context| {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            self.handle.listen(context.waker());
+            match self.handle.desired() {
+                Desired::Run => Poll::Pending,
+                Desired::Pause | Desired::Stop => Poll::Ready(None),
+            }
+        })
+        .await
     }
 
     /// Waits before the next try, longer each time, or for a command.

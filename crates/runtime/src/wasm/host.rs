@@ -1,9 +1,14 @@
 //! What a component may import: its state, and a log. Nothing else is there.
 
-use wasmtime::component::{ComponentType, Lift, Linker, WasmList, WasmStr};
-use wasmtime::{Engine, ResourceLimiter, Result, StoreContextMut, format_err};
+use std::future::Future;
 
-use crate::StepState;
+use bytes::Bytes;
+use wasmtime::component::{ComponentType, Lift, Linker, WasmList, WasmStr};
+use wasmtime::{Engine, ResourceLimiter, Result, StoreContextMut, Trap, format_err};
+
+use super::SLICE_FUEL;
+use crate::executor::yield_now;
+use crate::{InstanceMemory, StepState};
 
 /// The interfaces on offer, by their full names.
 pub(super) const STATE: &str = "mainstem:handler/state@0.1.0";
@@ -13,6 +18,11 @@ pub(super) const TYPES: &str = "mainstem:handler/types@0.1.0";
 const MAX_LOG_LINES_PER_STEP: u32 = 100;
 const MAX_LOG_LINE_BYTES: usize = 4096;
 
+/// What a call of the host is taken for, in fuel, so that a step which does nothing else ends as well and has others
+/// between: each call and each key, and the bytes that one unit moves.
+const CALL_FUEL: u64 = 500;
+const BYTES_PER_FUEL: u64 = 8;
+
 /// The host's side of one instance.
 pub struct Host {
     pub(super) memory: MemoryLimit,
@@ -20,28 +30,37 @@ pub struct Host {
     /// The task's state, here while a step is under way.
     state: StepState,
     scratch: Vec<u8>,
+    /// Fuel that the step may use in the host; the guest's own is counted apart.
+    fuel: u64,
+    /// Of that, until others have a turn.
+    slice_fuel: u64,
     lines: u32,
     /// The last error that the handler has logged in this step: a panic says why before it traps.
     last_error: Option<String>,
 }
 
 impl Host {
-    pub(super) fn new(label: &str, memory_bytes: u64) -> Host {
+    pub(super) fn new(label: &str, memory_bytes: u64, memory: InstanceMemory) -> Host {
         Host {
             memory: MemoryLimit {
-                limit_bytes: memory_bytes,
+                limit_bytes: memory_bytes.min(memory.limit_bytes()),
                 used_bytes: 0,
+                wanted_bytes: None,
+                memory,
             },
             label: label.to_owned(),
             state: StepState::default(),
             scratch: Vec::new(),
+            fuel: 0,
+            slice_fuel: SLICE_FUEL,
             lines: 0,
             last_error: None,
         }
     }
 
-    pub(super) fn begin(&mut self, state: &mut StepState) {
+    pub(super) fn begin(&mut self, state: &mut StepState, fuel: u64) {
         std::mem::swap(&mut self.state, state);
+        self.fuel = fuel;
         self.lines = 0;
         self.last_error = None;
     }
@@ -53,6 +72,22 @@ impl Host {
             tracing::warn!(target: "mainstem::handler", handler = %self.label, dropped, "too many log lines in one step");
         }
         self.last_error.take()
+    }
+
+    /// Takes note of what a call has cost; whether others have a turn now.
+    fn charge(&mut self, keys: usize, bytes: usize) -> Result<bool> {
+        let cost = CALL_FUEL * (1 + keys as u64) + bytes as u64 / BYTES_PER_FUEL;
+        self.fuel = self.fuel.checked_sub(cost).ok_or(Trap::OutOfFuel)?;
+        match self.slice_fuel.checked_sub(cost) {
+            Some(left) => {
+                self.slice_fuel = left;
+                Ok(false)
+            }
+            None => {
+                self.slice_fuel = SLICE_FUEL;
+                Ok(true)
+            }
+        }
     }
 
     fn log(&mut self, level: Level, message: &str) {
@@ -98,6 +133,15 @@ enum Level {
 pub(super) struct MemoryLimit {
     limit_bytes: u64,
     used_bytes: u64,
+    memory: InstanceMemory,
+    /// What was asked for when there was no room, which is nobody's fault.
+    wanted_bytes: Option<u64>,
+}
+
+impl MemoryLimit {
+    pub(super) fn wanted_bytes(&self) -> Option<u64> {
+        self.wanted_bytes
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {
@@ -116,6 +160,10 @@ impl ResourceLimiter for MemoryLimit {
                 "the handler asks for {grown} bytes of memory; its limit is {}: it grows without end, or needs more memory",
                 self.limit_bytes
             ));
+        }
+        if !self.memory.grow(grown) {
+            self.wanted_bytes = Some(self.memory.wanted(grown));
+            return Err(format_err!("all handlers together have no memory left"));
         }
         self.used_bytes = grown;
         Ok(true)
@@ -154,76 +202,113 @@ fn with_key<R>(
 
 type Entries = Vec<(Vec<u8>, Vec<u8>)>;
 
+type Answer<T> = Box<dyn Future<Output = Result<T>> + Send>;
+
+/// Answers a call, after others have had a turn if it is time.
+fn answer<T: Send + 'static>(
+    cx: &mut StoreContextMut<'_, Host>,
+    result: Result<T>,
+    keys: usize,
+    bytes: usize,
+) -> Answer<T> {
+    let turn = cx.data_mut().charge(keys, bytes);
+    Box::new(async move {
+        if turn? {
+            yield_now().await;
+        }
+        result
+    })
+}
+
+fn get_many(
+    cx: &mut StoreContextMut<'_, Host>,
+    table: &str,
+    keys: &WasmList<WasmList<u8>>,
+) -> Result<Vec<Option<Vec<u8>>>> {
+    let keys = keys.iter(&mut *cx)?.collect::<Result<Vec<_>>>()?;
+    // One buffer for all keys: the state cannot read them where they lie.
+    let mut arena = Vec::new();
+    let mut ends = Vec::with_capacity(keys.len());
+    for key in &keys {
+        arena.extend_from_slice(key.as_le_slice(&*cx));
+        ends.push(arena.len());
+    }
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let keys: Vec<&[u8]> = starts
+        .zip(&ends)
+        .map(|(start, end)| arena.get(start..*end).unwrap_or_default())
+        .collect();
+    let values = cx.data_mut().state.get_many(table, &keys);
+    let values = values.map_err(|message| format_err!("{message}"))?;
+    Ok(values
+        .into_iter()
+        .map(|value| value.map(Vec::from))
+        .collect())
+}
+
 pub(super) fn linker(engine: &Engine) -> Result<Linker<Host>> {
     let mut linker = Linker::new(engine);
     linker.instance(TYPES)?;
 
     let mut state = linker.instance(STATE)?;
-    state.func_wrap(
+    state.func_wrap_async(
         "get",
         |mut cx: StoreContextMut<'_, Host>, (table, key): (WasmStr, WasmList<u8>)| {
-            let value = with_key(&mut cx, &table, &key, StepState::get)?;
-            Ok((value.map(Vec::from),))
+            let value = with_key(&mut cx, &table, &key, StepState::get);
+            let value = value.map(|value| (value.map(Vec::from),));
+            let found = value.as_ref().ok().and_then(|(value,)| value.as_ref());
+            let bytes = found.map_or(0, Vec::len);
+            answer(&mut cx, value, 0, bytes)
         },
     )?;
-    state.func_wrap(
+    state.func_wrap_async(
         "get-many",
         |mut cx: StoreContextMut<'_, Host>, (table, keys): (String, WasmList<WasmList<u8>>)| {
-            let keys = keys.iter(&mut cx)?.collect::<Result<Vec<_>>>()?;
-            // One buffer for all keys: the state cannot read them where they lie.
-            let mut arena = Vec::new();
-            let mut ends = Vec::with_capacity(keys.len());
-            for key in &keys {
-                arena.extend_from_slice(key.as_le_slice(&cx));
-                ends.push(arena.len());
-            }
-            let starts = std::iter::once(0).chain(ends.iter().copied());
-            let keys: Vec<&[u8]> = starts
-                .zip(&ends)
-                .map(|(start, end)| arena.get(start..*end).unwrap_or_default())
-                .collect();
-            let values = cx
-                .data_mut()
-                .state
-                .get_many(&table, &keys)
-                .map_err(|message| format_err!("{message}"))?;
-            let values: Vec<Option<Vec<u8>>> = values
-                .into_iter()
-                .map(|value| value.map(Vec::from))
-                .collect();
-            Ok((values,))
+            let values = get_many(&mut cx, &table, &keys);
+            let (found, bytes) = values.as_ref().map_or((0, 0), |values| {
+                let bytes = values.iter().flatten().map(Vec::len).sum();
+                (values.len(), bytes)
+            });
+            answer(&mut cx, values.map(|values| (values,)), found, bytes)
         },
     )?;
-    state.func_wrap(
+    state.func_wrap_async(
         "put",
         |mut cx: StoreContextMut<'_, Host>,
          (table, key, value): (WasmStr, WasmList<u8>, WasmList<u8>)| {
             let value = value.as_le_slice(&cx).to_vec();
-            with_key(&mut cx, &table, &key, |state, table, key| {
+            let bytes = value.len();
+            let put = with_key(&mut cx, &table, &key, |state, table, key| {
                 state.put(table, key, value)
-            })
+            });
+            answer(&mut cx, put, 0, bytes)
         },
     )?;
-    state.func_wrap(
+    state.func_wrap_async(
         "delete",
         |mut cx: StoreContextMut<'_, Host>, (table, key): (WasmStr, WasmList<u8>)| {
-            with_key(&mut cx, &table, &key, StepState::delete)
+            let deleted = with_key(&mut cx, &table, &key, StepState::delete);
+            answer(&mut cx, deleted, 0, 0)
         },
     )?;
-    state.func_wrap(
+    state.func_wrap_async(
         "scan",
         |mut cx: StoreContextMut<'_, Host>,
          (table, start, end, limit): (String, Vec<u8>, Option<Vec<u8>>, u32)| {
-            let found = cx
-                .data_mut()
-                .state
-                .scan(&table, &start, end.as_deref(), limit as usize)
-                .map_err(|message| format_err!("{message}"))?;
-            let entries: Entries = found
-                .into_iter()
-                .map(|(key, value)| (key.into(), value.into()))
-                .collect();
-            Ok((entries,))
+            let state = &mut cx.data_mut().state;
+            let found = state.scan(&table, &start, end.as_deref(), limit as usize);
+            let found = found.map_err(|message| format_err!("{message}"));
+            let (mut keys, mut bytes) = (0, 0);
+            let found = found.map(|found| {
+                let owned = |(key, value): (Bytes, Bytes)| {
+                    keys += 1;
+                    bytes += key.len() + value.len();
+                    (key.into(), value.into())
+                };
+                let entries: Entries = found.into_iter().map(owned).collect();
+                (entries,)
+            });
+            answer(&mut cx, found, keys, bytes)
         },
     )?;
 

@@ -18,12 +18,14 @@ pub(crate) use cache::ModuleStore;
 use host::Host;
 
 use crate::{
-    Event, HandlerInstance, HandlerModule, StepFailure, StepLimits, StepOutput, StepState,
-    ValidationError,
+    Event, HandlerInstance, HandlerModule, InstanceMemory, StepFailure, StepFuture, StepLimits,
+    StepOutput, StepState, ValidationError, run_through,
 };
 
 /// Fuel for a component's own start, before its first event.
 const START_FUEL: u64 = 1_000_000_000;
+/// Fuel after which others have a turn: about a millisecond.
+const SLICE_FUEL: u64 = 2_000_000;
 
 /// Compiles components. One is enough for a process; cheap to clone.
 #[derive(Clone)]
@@ -87,9 +89,11 @@ impl WasmEngine {
             world,
             memory_bytes,
         };
-        module
-            .start("validation")
-            .map(|started| module.check_export(started))??;
+        let started = run_through(module.start("validation", InstanceMemory::unlimited()));
+        let started = started.map_err(|failure| ValidationError::Instantiation {
+            reason: failure.to_string(),
+        })?;
+        module.check_export(started)?;
         Ok(module)
     }
 }
@@ -104,15 +108,25 @@ pub struct WasmModule {
 }
 
 impl WasmModule {
-    fn start(&self, label: &str) -> Result<(Store<Host>, Instance), ValidationError> {
-        let failed = |error: wasmtime::Error| ValidationError::Instantiation {
-            reason: format!("{error:#}"),
-        };
-        let mut store = Store::new(self.pre.engine(), Host::new(label, self.memory_bytes));
+    async fn start(
+        &self,
+        label: &str,
+        memory: InstanceMemory,
+    ) -> Result<(Store<Host>, Instance), StepFailure> {
+        let host = Host::new(label, self.memory_bytes, memory);
+        let mut store = Store::new(self.pre.engine(), host);
         store.limiter(|host| &mut host.memory);
-        store.set_fuel(START_FUEL).map_err(failed)?;
-        let instance = self.pre.instantiate(&mut store).map_err(failed)?;
-        Ok((store, instance))
+        let started = async {
+            store.fuel_async_yield_interval(Some(SLICE_FUEL))?;
+            store.set_fuel(START_FUEL)?;
+            self.pre.instantiate_async(&mut store).await
+        };
+        let started = started.await;
+        match (store.data_mut().memory.wanted_bytes(), started) {
+            (_, Ok(instance)) => Ok((store, instance)),
+            (Some(wanted_bytes), Err(_)) => Err(StepFailure::NoMemory { wanted_bytes }),
+            (None, Err(error)) => Err(StepFailure::Trap(format!("{error:#}"))),
+        }
     }
 
     fn check_export(
@@ -134,77 +148,113 @@ impl WasmModule {
 }
 
 impl HandlerModule for WasmModule {
-    fn instantiate(&self, label: &str) -> Result<Box<dyn HandlerInstance>, StepFailure> {
-        let (mut store, instance) = self
-            .start(label)
-            .map_err(|error| StepFailure::Trap(error.to_string()))?;
-        let function = instance
-            .get_func(&mut store, self.world.export())
-            .ok_or_else(|| {
-                StepFailure::Trap(format!("the export `{}` is gone", self.world.export()))
-            })?;
-        Ok(match self.world {
-            World::Typed => Box::new(typed::TypedInstance { store, function }),
-            World::Packed => Box::new(packed::PackedInstance::new(store, function)),
+    fn instantiate<'a>(
+        &'a self,
+        label: &'a str,
+        memory: InstanceMemory,
+    ) -> StepFuture<'a, Box<dyn HandlerInstance>> {
+        Box::pin(async move {
+            let (mut store, instance) = self.start(label, memory).await?;
+            let function = instance
+                .get_func(&mut store, self.world.export())
+                .ok_or_else(|| {
+                    StepFailure::Trap(format!("the export `{}` is gone", self.world.export()))
+                })?;
+            let instance: Box<dyn HandlerInstance> = match self.world {
+                World::Typed => Box::new(typed::TypedInstance { store, function }),
+                World::Packed => Box::new(packed::PackedInstance::new(store, function)),
+            };
+            Ok(instance)
         })
     }
 }
 
-/// Runs one call of a component with the step's state and fuel in its host, and says what went wrong in the words of
-/// a step.
-fn run_step<R>(
-    store: &mut Store<Host>,
-    state: &mut StepState,
+/// A component's host with a step's state in it, until it is dropped: also where the step is dropped half way.
+struct Lent<'a> {
+    store: &'a mut Store<Host>,
+    state: Option<&'a mut StepState>,
     limits: StepLimits,
-    call: impl FnOnce(&mut Store<Host>) -> wasmtime::Result<Result<R, String>>,
-) -> Result<R, StepFailure> {
-    store.data_mut().begin(state);
-    let result = match store.set_fuel(limits.fuel) {
-        Ok(()) => call(store),
-        Err(error) => Err(error),
-    };
-    let said = store.data_mut().end(state);
-    match result {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(message)) => Err(StepFailure::Error(message)),
-        Err(error) => Err(match error.downcast_ref::<wasmtime::Trap>() {
-            Some(wasmtime::Trap::OutOfFuel) => StepFailure::OutOfFuel { fuel: limits.fuel },
+}
+
+impl<'a> Lent<'a> {
+    fn new(
+        store: &'a mut Store<Host>,
+        state: &'a mut StepState,
+        limits: StepLimits,
+    ) -> Result<Lent<'a>, StepFailure> {
+        store
+            .set_fuel(limits.fuel)
+            .map_err(|error| StepFailure::Host(format!("{error:#}")))?;
+        store.data_mut().begin(state, limits.fuel);
+        Ok(Lent {
+            store,
+            state: Some(state),
+            limits,
+        })
+    }
+
+    /// Gives the state back; answers what the handler has said last.
+    fn give_back(&mut self) -> Option<String> {
+        self.store.data_mut().end(self.state.take()?)
+    }
+
+    /// What has become of the call, in the words of a step.
+    fn outcome<R>(mut self, result: wasmtime::Result<Result<R, String>>) -> Result<R, StepFailure> {
+        let said = self.give_back();
+        let error = match result {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(message)) => return Err(StepFailure::Error(message)),
+            Err(error) => error,
+        };
+        if let Some(wanted_bytes) = self.store.data().memory.wanted_bytes() {
+            return Err(StepFailure::NoMemory { wanted_bytes });
+        }
+        Err(match error.downcast_ref::<wasmtime::Trap>() {
+            Some(wasmtime::Trap::OutOfFuel) => StepFailure::OutOfFuel {
+                fuel: self.limits.fuel,
+            },
             Some(wasmtime::Trap::UnreachableCodeReached) if said.is_some() => {
                 StepFailure::Trap(said.unwrap_or_default())
             }
             Some(trap) => StepFailure::Trap(trap.to_string()),
             None => StepFailure::Trap(error.root_cause().to_string()),
-        }),
+        })
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.give_back();
     }
 }
 
 impl HandlerInstance for typed::TypedInstance {
-    fn step(
-        &mut self,
-        events: &[Event],
-        state: &mut StepState,
+    fn step<'a>(
+        &'a mut self,
+        events: &'a [Event],
+        state: &'a mut StepState,
         limits: StepLimits,
-    ) -> Result<StepOutput, StepFailure> {
-        let function = self.function;
-        run_step(&mut self.store, state, limits, |store| {
-            typed::call(store, &function, events)
+    ) -> StepFuture<'a, StepOutput> {
+        Box::pin(async move {
+            let lent = Lent::new(&mut self.store, state, limits)?;
+            let result = typed::call(lent.store, self.function, events).await;
+            typed::outputs(lent.outcome(result)?, limits)
         })
-        .and_then(|outputs| typed::outputs(outputs, limits))
     }
 }
 
 impl HandlerInstance for packed::PackedInstance {
-    fn step(
-        &mut self,
-        events: &[Event],
-        state: &mut StepState,
+    fn step<'a>(
+        &'a mut self,
+        events: &'a [Event],
+        state: &'a mut StepState,
         limits: StepLimits,
-    ) -> Result<StepOutput, StepFailure> {
-        self.pack(events);
-        let (buffer, function) = (&self.buffer, self.function);
-        run_step(&mut self.store, state, limits, |store| {
-            packed::call(store, &function, buffer)
+    ) -> StepFuture<'a, StepOutput> {
+        Box::pin(async move {
+            self.pack(events);
+            let lent = Lent::new(&mut self.store, state, limits)?;
+            let result = packed::call(lent.store, self.function, &self.buffer).await;
+            packed::unpack(lent.outcome(result)?.into(), limits)
         })
-        .and_then(|outputs| packed::unpack(outputs.into(), limits))
     }
 }

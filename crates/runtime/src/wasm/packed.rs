@@ -25,13 +25,13 @@ pub(super) fn check(function: &Func, store: impl AsContext) -> Result<()> {
     function.typed::<Parameters<'_>, Results>(store).map(|_| ())
 }
 
-pub(super) fn call(
+pub(super) async fn call(
     store: &mut Store<Host>,
-    function: &Func,
+    function: Func,
     events: &[u8],
 ) -> Result<std::result::Result<Vec<u8>, String>> {
     let typed = function.typed::<Parameters<'_>, Results>(&*store)?;
-    let (result,) = typed.call(store, (events,))?;
+    let (result,) = typed.call_async(store, (events,)).await?;
     Ok(result)
 }
 

@@ -61,9 +61,9 @@ pub(super) fn check(function: &Func, store: impl AsContext) -> Result<()> {
     function.typed::<Parameters<'_>, Results>(store).map(|_| ())
 }
 
-pub(super) fn call(
+pub(super) async fn call(
     store: &mut Store<Host>,
-    function: &Func,
+    function: Func,
     events: &[Event],
 ) -> Result<std::result::Result<Vec<TypedOutput>, String>> {
     let events: Vec<TypedEvent<'_>> = events
@@ -86,7 +86,7 @@ pub(super) fn call(
         })
         .collect();
     let typed = function.typed::<Parameters<'_>, Results>(&*store)?;
-    let (result,) = typed.call(store, (events,))?;
+    let (result,) = typed.call_async(store, (events,)).await?;
     Ok(result)
 }
 

@@ -1,9 +1,11 @@
 //! Components: both worlds keep the contract, what is no handler is refused by name, and limits hold.
 
 use bytes::Bytes;
+use mainstem_broker::NewRecord;
 use mainstem_runtime::{
-    Deployment, HandlerModule, NativeHandler, OnError, RuntimeError, StepFailure, StepLimits,
-    ValidationError, WasmEngine, conformance,
+    Deployment, HandlerModule, InstanceMemory, MAX_FUEL_PER_EVENT, NativeHandler, OnError,
+    RuntimeError, StepFailure, StepLimits, TaskState, ValidationError, WasmEngine, conformance,
+    run_through,
 };
 
 use crate::support::{Bed, caller, guest, obey};
@@ -82,10 +84,10 @@ fn fuel_and_memory_are_limits() {
     let store = std::sync::Arc::new(mainstem_store::MemoryStore::new(1));
     let run = |what: &str, limits: StepLimits| {
         let mut state = mainstem_runtime::StepState::new(store.clone(), 1, 2, 3, 1 << 20);
-        let mut instance = module.instantiate("limits").unwrap();
-        instance
-            .step(&[conformance::order(0, "k", what)], &mut state, limits)
-            .unwrap_err()
+        let memory = InstanceMemory::unlimited();
+        let mut instance = run_through(module.instantiate("limits", memory)).unwrap();
+        let events = [conformance::order(0, "k", what)];
+        run_through(instance.step(&events, &mut state, limits)).unwrap_err()
     };
     let limits = StepLimits {
         fuel: 10_000_000,
@@ -95,6 +97,9 @@ fn fuel_and_memory_are_limits() {
         run("loop", limits),
         StepFailure::OutOfFuel { fuel: 10_000_000 }
     );
+    // Next to nothing of this is the guest's own work.
+    let scans = run("scan for ever", limits);
+    assert_eq!(scans, StepFailure::OutOfFuel { fuel: 10_000_000 });
     let grown = run(
         "grow",
         StepLimits {
@@ -214,4 +219,98 @@ fn bad_events_of_every_kind_are_dead_lettered_and_the_others_count() {
         (status.tasks[0].dead_letters, status.lag()),
         (bad.len() as u64, 0)
     );
+}
+
+#[test]
+fn fuel_and_memory_beyond_all_measure_are_refused() {
+    let mut bed = Bed::new(9);
+    bed.topic("in", 1);
+    let mut deployment = Deployment::new("kitchen", guest("kitchen")).input("in");
+    deployment.fuel_per_event = u64::MAX;
+    let error = deploy(&mut bed, deployment.clone()).unwrap_err();
+    assert!(error.to_string().contains("fuel per event"), "{error}");
+    deployment.fuel_per_event = MAX_FUEL_PER_EVENT;
+    deployment.memory_bytes = 1 << 40;
+    let error = deploy(&mut bed, deployment).unwrap_err();
+    assert!(error.to_string().contains("memory.limit"), "{error}");
+}
+
+/// One thread moves everything here, so whoever kept it would keep it for all.
+#[test]
+fn an_endless_loop_holds_up_no_other_handler_and_ends_when_told_to() {
+    let mut bed = Bed::new(10);
+    bed.topic("loops", 3);
+    bed.topic("in", 1);
+    bed.topic("out", 1);
+    let mut endless = Deployment::new("endless", guest("kitchen")).input("loops");
+    endless.fuel_per_event = MAX_FUEL_PER_EVENT;
+    bed.deploy(endless);
+    bed.deploy(
+        Deployment::new("victim", guest("kitchen"))
+            .input("in")
+            .output("out"),
+    );
+    let at = |partition, what: &'static str| NewRecord {
+        partition: Some(partition),
+        value: Some(what.into()),
+        ..NewRecord::default()
+    };
+    bed.produce_records("loops", vec![at(0, "loop"), at(1, "loop"), at(2, "loop")]);
+    let moves = |bed: &mut Bed, done: &dyn Fn(&Bed) -> bool| {
+        for _ in 0..20_000 {
+            if done(bed) {
+                return;
+            }
+            bed.runtime.work(bed.now_ms);
+            bed.node.driver.step();
+        }
+        panic!("it has not come: {:?}", bed.status("endless"));
+    };
+    let all_run = |bed: &Bed| {
+        let states = bed.task_states("endless");
+        states.iter().all(|state| *state == TaskState::Running)
+    };
+    moves(&mut bed, &all_run);
+    bed.produce("in", &[("a", "count"), ("b", "count"), ("a", "count")]);
+    moves(&mut bed, &|bed| bed.status("victim").lag() == 0);
+    assert_eq!(bed.values("out").len(), 3);
+    assert_eq!(bed.status("endless").lag(), 3, "it is still at it");
+
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    bed.block_on(runtime.pause(&caller(), "endless", now_ms))
+        .unwrap();
+    moves(&mut bed, &|bed| {
+        let states = bed.task_states("endless");
+        states.iter().all(|state| *state == TaskState::Paused)
+    });
+    bed.block_on(runtime.resume(&caller(), "endless", now_ms))
+        .unwrap();
+    moves(&mut bed, &all_run);
+    bed.block_on(runtime.remove(&caller(), "endless", now_ms))
+        .unwrap();
+    assert_eq!(bed.runtime.list(&caller()).len(), 1);
+}
+
+#[test]
+fn handlers_share_memory_by_turns() {
+    // Two instances fit, and there are eight tasks.
+    let mut bed = Bed::with_memory(11, 3 << 20);
+    bed.topic("in", 8);
+    bed.topic("out", 1);
+    bed.deploy(
+        Deployment::new("kitchen", guest("kitchen"))
+            .input("in")
+            .output("out"),
+    );
+    let keys: Vec<String> = (0..100).map(|n| format!("k{n}")).collect();
+    for _ in 0..3 {
+        let records: Vec<_> = keys.iter().map(|key| (key.as_str(), "count")).collect();
+        bed.produce("in", &records);
+        bed.pass(1_000);
+    }
+    let status = bed.status("kitchen");
+    assert_eq!((status.lag(), bed.values("out").len()), (0, 300));
+    assert_eq!(status.last_error(), None, "nobody is blamed");
+    let failures: u64 = status.tasks.iter().map(|task| task.failures).sum();
+    assert_eq!(failures, 0);
 }

@@ -53,13 +53,20 @@ pub struct Bed {
     seed: u64,
     /// Starts with a number of their own, so that crashes do not give topics the same ids again.
     lives: u64,
+    handlers_memory_bytes: u64,
 }
 
 pub fn caller() -> Caller {
     Caller::anonymous()
 }
 
-fn open(node: &TestNode, seed: u64, lives: u64, now_ms: i64) -> (Broker, Runtime) {
+fn open(
+    node: &TestNode,
+    seed: u64,
+    lives: u64,
+    now_ms: i64,
+    handlers_memory_bytes: u64,
+) -> (Broker, Runtime) {
     let mut next = u128::from(seed) << 64 | u128::from(lives) << 32;
     let random = Box::new(move || {
         next += 1;
@@ -70,6 +77,7 @@ fn open(node: &TestNode, seed: u64, lives: u64, now_ms: i64) -> (Broker, Runtime
     // The node's frames are small.
     options.max_step_bytes = 48 << 10;
     options.max_step_events = 512;
+    options.handlers_memory_bytes = handlers_memory_bytes;
     options.schedule_seed = Some(seed ^ lives << 1 | 1);
     let runtime = Runtime::open(broker.clone(), options, now_ms).unwrap();
     (broker, runtime)
@@ -78,8 +86,13 @@ fn open(node: &TestNode, seed: u64, lives: u64, now_ms: i64) -> (Broker, Runtime
 #[allow(dead_code)]
 impl Bed {
     pub fn new(seed: u64) -> Bed {
+        Bed::with_memory(seed, 128 << 20)
+    }
+
+    /// With so many bytes for the instances of all handlers.
+    pub fn with_memory(seed: u64, handlers_memory_bytes: u64) -> Bed {
         let node = TestNode::open(seed).unwrap();
-        let (broker, runtime) = open(&node, seed, 0, 1_000);
+        let (broker, runtime) = open(&node, seed, 0, 1_000, handlers_memory_bytes);
         Bed {
             node,
             broker,
@@ -87,6 +100,7 @@ impl Bed {
             now_ms: 1_000,
             seed,
             lives: 0,
+            handlers_memory_bytes,
         }
     }
 
@@ -99,11 +113,12 @@ impl Bed {
             now_ms,
             seed,
             lives,
+            handlers_memory_bytes,
         } = self;
         runtime.close();
         drop((runtime, broker));
         let node = node.crash(crash)?;
-        let (broker, runtime) = open(&node, seed, lives + 1, now_ms);
+        let (broker, runtime) = open(&node, seed, lives + 1, now_ms, handlers_memory_bytes);
         Ok(Bed {
             node,
             broker,
@@ -111,6 +126,7 @@ impl Bed {
             now_ms,
             seed,
             lives: lives + 1,
+            handlers_memory_bytes,
         })
     }
 

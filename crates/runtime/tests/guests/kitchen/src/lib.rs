@@ -74,6 +74,9 @@ fn obey(event: &Event, ctx: &mut Context) -> Result<()> {
         "loop" => loop {
             std::hint::black_box(());
         },
+        "scan for ever" => loop {
+            std::hint::black_box(COUNTS.scan(ctx, "", None, 100)?);
+        },
         "grow" => {
             let mut all = Vec::new();
             loop {
