@@ -19,8 +19,12 @@ use mainstem_store::{Family, StoreOp, StoreSnapshot, prefix_end};
 use crate::keys;
 
 const MAX_TABLE_NAME_BYTES: usize = 255;
-const MAX_KEY_BYTES: usize = 64 << 10;
+pub(crate) const MAX_KEY_BYTES: usize = 64 << 10;
 const MAX_SCAN_BYTES: usize = 4 << 20;
+/// Values that one [`StepState::get_many`] hands out at most.
+const MAX_GET_MANY_BYTES: usize = 16 << 20;
+/// Keys that are read of the store before what was found is counted: RocksDB itself reads no more at a time.
+const KEYS_PER_READ: usize = 32;
 const NO_STEP: &str = "state can only be used while an event is handled";
 
 /// The state of one task, during a step. Every error is a message for the handler's author or the operator; reading
@@ -44,7 +48,8 @@ pub struct StepState {
     op_bytes: usize,
     max_op_bytes: usize,
     store_failure: Option<String>,
-    over_limit: bool,
+    /// What the step has read or changed too much of: with fewer events it may fit.
+    over_limit: Option<String>,
 }
 
 struct Change {
@@ -89,15 +94,19 @@ impl StepState {
         found.map_err(|error| self.store_failed(&error))
     }
 
-    /// The values of many keys, in the order asked.
+    /// The values of many keys, in the order asked. More than 16 MiB of them is an error, and the step's failure.
     pub fn get_many(&mut self, table: &str, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, String> {
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Vec::new();
         let mut arena: Vec<u8> = Vec::new();
+        let mut bytes = 0;
         for key in keys {
             self.locate(table, key)?;
             match self.changes.get(self.scratch.as_slice()) {
-                Some(change) => values.push(change.value.clone()),
+                Some(change) => {
+                    bytes += change.value.as_ref().map_or(0, Bytes::len);
+                    values.push(change.value.clone());
+                }
                 None => {
                     missing.push((values.len(), arena.len()..arena.len() + self.scratch.len()));
                     arena.extend_from_slice(&self.scratch);
@@ -111,17 +120,33 @@ impl StepState {
             .collect();
         // In order, so that the store finds each near the one before.
         sort_by_key_bytes(&mut missing, |(_, key)| key);
-        let wanted: Vec<&[u8]> = missing.iter().map(|(_, key)| *key).collect();
-        let found = self
-            .store()?
-            .get_many(Family::State, &wanted)
-            .map_err(|error| self.store_failed(&error))?;
-        for ((place, _), value) in missing.iter().zip(found) {
-            if let Some(slot) = values.get_mut(*place) {
-                *slot = value;
+        for some in missing.chunks(KEYS_PER_READ) {
+            self.bound_get_many(table, bytes)?;
+            let wanted: Vec<&[u8]> = some.iter().map(|(_, key)| *key).collect();
+            let found = self
+                .store()?
+                .get_many(Family::State, &wanted)
+                .map_err(|error| self.store_failed(&error))?;
+            for ((place, _), value) in some.iter().zip(found) {
+                bytes += value.as_ref().map_or(0, Bytes::len);
+                if let Some(slot) = values.get_mut(*place) {
+                    *slot = value;
+                }
             }
         }
+        self.bound_get_many(table, bytes)?;
         Ok(values)
+    }
+
+    fn bound_get_many(&mut self, table: &str, bytes: usize) -> Result<(), String> {
+        if bytes <= MAX_GET_MANY_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "the keys asked for at once in table `{table}` have more than {MAX_GET_MANY_BYTES} bytes of values; ask for fewer"
+        );
+        self.over_limit = Some(message.clone());
+        Err(message)
     }
 
     /// Sets a key.
@@ -262,9 +287,9 @@ impl StepState {
         self.op_bytes
     }
 
-    /// Whether the step has changed more than it may.
-    pub(crate) fn take_over_limit(&mut self) -> bool {
-        std::mem::take(&mut self.over_limit)
+    /// What the step has read or changed more of than it may.
+    pub(crate) fn take_over_limit(&mut self) -> Option<String> {
+        self.over_limit.take()
     }
 
     /// The store's error that a step has met, if one has.
@@ -313,11 +338,12 @@ impl StepState {
             }
         }
         if self.op_bytes > self.max_op_bytes {
-            self.over_limit = true;
-            return Err(format!(
+            let message = format!(
                 "the step changes more than {} bytes of state",
                 self.max_op_bytes
-            ));
+            );
+            self.over_limit = Some(message.clone());
+            return Err(message);
         }
         Ok(())
     }
@@ -456,7 +482,30 @@ mod tests {
         }
         assert!(state.change_bytes() < 101_000);
         assert!(state.put("t", b"b", vec![0; 1 << 20]).is_err());
-        assert!(state.take_over_limit());
+        assert!(state.take_over_limit().is_some());
+    }
+
+    #[test]
+    fn the_values_of_many_keys_are_bounded() {
+        let store = Arc::new(MemoryStore::new(1));
+        let mut state = StepState::new(store.clone(), 3, 7, 1, 64 << 20);
+        state.put("t", b"large", vec![0; 1 << 20]).unwrap();
+        let (ops, changes) = state.commit();
+        let one = || vec![b"large".as_slice(); 1];
+        let many = || vec![b"large".as_slice(); 100_000];
+        assert_eq!(state.get_many("t", &one()).unwrap().len(), 1);
+        assert!(state.get_many("t", &many()).unwrap_err().contains("fewer"));
+        assert!(state.take_over_limit().is_some());
+        // The same where the store has it.
+        let applied = Applied {
+            journal_id: 1,
+            lsn: 1,
+        };
+        store.write(&ops, applied).unwrap();
+        state.forget(changes);
+        assert_eq!(state.get_many("t", &one()).unwrap().len(), 1);
+        assert!(state.get_many("t", &many()).unwrap_err().contains("fewer"));
+        assert!(state.take_over_limit().is_some() && state.take_store_failure().is_none());
     }
 
     proptest! {

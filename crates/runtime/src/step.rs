@@ -316,9 +316,7 @@ impl<'a> Stepper<'a> {
         if let Some(failure) = self.state.take_store_failure() {
             return Err(StepFailure::Host(failure));
         }
-        if self.state.take_over_limit() {
-            let limit = self.task.options.max_step_bytes;
-            let what = format!("the step changes more than {limit} bytes of state");
+        if let Some(what) = self.state.take_over_limit() {
             return Err(StepFailure::TooLarge(what));
         }
         if !matches!(&result, Err(failure) if failure.breaks_instance()) {

@@ -8,6 +8,7 @@ use wasmtime::{Engine, ResourceLimiter, Result, StoreContextMut, Trap, format_er
 
 use super::SLICE_FUEL;
 use crate::executor::yield_now;
+use crate::state::MAX_KEY_BYTES;
 use crate::{InstanceMemory, StepState};
 
 /// The interfaces on offer, by their full names.
@@ -22,6 +23,8 @@ const MAX_LOG_LINE_BYTES: usize = 4096;
 /// between: each call and each key, and the bytes that one unit moves.
 const CALL_FUEL: u64 = 500;
 const BYTES_PER_FUEL: u64 = 8;
+/// Keys of one `get-many` at most, in bytes.
+const MAX_GET_MANY_KEY_BYTES: usize = 16 << 20;
 
 /// The host's side of one instance.
 pub struct Host {
@@ -230,7 +233,14 @@ fn get_many(
     let mut arena = Vec::new();
     let mut ends = Vec::with_capacity(keys.len());
     for key in &keys {
-        arena.extend_from_slice(key.as_le_slice(&*cx));
+        if arena.len() > MAX_GET_MANY_KEY_BYTES {
+            return Err(format_err!(
+                "the keys asked for at once have more than {MAX_GET_MANY_KEY_BYTES} bytes; ask for fewer"
+            ));
+        }
+        // What is longer than any key is refused there.
+        let key = key.as_le_slice(&*cx);
+        arena.extend_from_slice(key.get(..=MAX_KEY_BYTES).unwrap_or(key));
         ends.push(arena.len());
     }
     let starts = std::iter::once(0).chain(ends.iter().copied());
