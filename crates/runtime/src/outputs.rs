@@ -101,23 +101,26 @@ impl<'a> OutputBatches<'a> {
         })
     }
 
-    /// Adds a record that failed, with what is known about its failure, whatever its size.
+    /// Adds a record that failed, with what is known about its failure. What would not fit into a frame (a record that is
+    /// compressed in its topic may be larger) is left out, and a header says so.
     pub(crate) fn add_dead_letter(
         &mut self,
         topic: &Topic,
         event: &Event,
         error: &str,
         attempts: u32,
+        max_bytes: usize,
     ) -> Result<(), StepFailure> {
         const MAX_ERROR_BYTES: usize = 4096;
+        const MAX_KEPT_KEY_BYTES: usize = 4096;
         let error = error
             .get(..error.floor_char_boundary(MAX_ERROR_BYTES))
             .unwrap_or_default();
         let (partition, offset) = (event.partition.to_string(), event.offset.to_string());
         let attempts = attempts.to_string();
-        let mut headers: Vec<(&str, Option<&[u8]>)> = event
-            .headers
-            .iter()
+        let is_whole = event.size_bytes() <= max_bytes;
+        let own = event.headers.iter().filter(|_| is_whole);
+        let mut headers: Vec<(&str, Option<&[u8]>)> = own
             .map(|(name, value)| {
                 (
                     std::str::from_utf8(name).unwrap_or_default(),
@@ -125,6 +128,21 @@ impl<'a> OutputBatches<'a> {
                 )
             })
             .collect();
+        let key = event.key.as_ref();
+        let key = key.filter(|key| is_whole || key.len() <= MAX_KEPT_KEY_BYTES);
+        let value = event.value.as_ref().filter(|_| is_whole);
+        let left_out = format!(
+            "the record has {} bytes, more than a frame holds: its value and headers are left out here{}, and stand at topic, partition and offset",
+            event.size_bytes(),
+            if key == event.key.as_ref() {
+                ""
+            } else {
+                ", its key as well"
+            },
+        );
+        if !is_whole {
+            headers.push(("mainstem-left-out", Some(left_out.as_bytes())));
+        }
         headers.extend([
             ("mainstem-error", Some(error.as_bytes())),
             ("mainstem-topic", Some(event.topic.as_bytes())),
@@ -140,7 +158,6 @@ impl<'a> OutputBatches<'a> {
                     topic.name
                 ))
             })?;
-        let (key, value) = (event.key.as_ref(), event.value.as_ref());
         self.append(
             target,
             i32::MAX as usize,

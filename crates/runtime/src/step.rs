@@ -439,7 +439,14 @@ impl<'a> Stepper<'a> {
         };
         let mut batches =
             OutputBatches::new(&self.outputs, self.task.partition, event.timestamp_ms);
-        batches.add_dead_letter(&topic, event, &failure.to_string(), self.attempts)?;
+        let max_bytes = self.task.options.max_step_bytes;
+        batches.add_dead_letter(
+            &topic,
+            event,
+            &failure.to_string(),
+            self.attempts,
+            max_bytes,
+        )?;
         let (appends, _) = batches.finish()?;
         self.attempts = 0;
         self.suspects = None;

@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mainstem_broker::ProduceBatch;
 use mainstem_engine::testing::Crash;
+use mainstem_record::{BatchBuilder, Compression};
 use mainstem_runtime::{Code, Deployment, NativeHandler, OnError};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::support::{Bed, obey};
+use crate::support::{Bed, caller, obey};
 
 const EVENTS: usize = 10_000;
 
@@ -117,4 +119,45 @@ fn one_poison_event_in_ten_thousand_with_kills_during_bisection() {
     for seed in 2..6 {
         run(seed, 12);
     }
+}
+
+#[test]
+fn a_poison_record_that_is_larger_than_a_frame_is_passed_all_the_same() {
+    let mut bed = Bed::new(7);
+    bed.topic("in", 1);
+    bed.topic("out", 1);
+    bed.deploy(deployment());
+    // A few hundred bytes in the log, and a value larger than what this node takes into a frame.
+    let large = vec![b'x'; 4 << 20];
+    let mut builder = BatchBuilder::new(Compression::Zstd, 8 << 20);
+    builder
+        .append(1_000, Some(b"large"), Some(&large), &[("h", Some(b"v"))])
+        .unwrap();
+    let batch = ProduceBatch {
+        topic: "in".into(),
+        partition: 0,
+        batch: builder.build().unwrap(),
+    };
+    let (broker, now_ms) = (bed.broker.clone(), bed.now_ms);
+    let produced = bed.block_on(broker.produce(&caller(), vec![batch], now_ms));
+    produced.unwrap().remove(0).unwrap();
+    bed.produce("in", &[("a", "count")]);
+    bed.pass(60_000);
+    assert_eq!(
+        (bed.status("counter").lag(), bed.values("out").len()),
+        (0, 1)
+    );
+    let dead: Vec<_> = bed.read("counter.dlq").into_iter().flatten().collect();
+    assert_eq!((dead.len(), &dead[0].value), (1, &None));
+    assert_eq!(dead[0].key.as_deref(), Some(&b"large"[..]));
+    let names: Vec<&[u8]> = dead[0]
+        .headers
+        .iter()
+        .map(|(name, _)| name.as_ref())
+        .collect();
+    assert!(
+        names.contains(&b"mainstem-left-out".as_slice()),
+        "{names:?}"
+    );
+    assert!(names.contains(&b"mainstem-offset".as_slice()));
 }
