@@ -100,6 +100,8 @@ impl Task {
             let steps_before = self.handle.status.lock().steps;
             let why = match self.run_once().await {
                 Err(Ended::Failed(why)) => why,
+                // Who has taken the task over has told this one to stop before. If nobody has, it takes it back.
+                Err(Ended::Fenced(why)) if self.handle.desired() != Desired::Stop => why,
                 Err(Ended::Fenced(why)) => {
                     self.note_error(&why);
                     return self.set_state(TaskState::Stopped);
