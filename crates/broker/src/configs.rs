@@ -93,17 +93,31 @@ pub struct TopicLimits {
     pub retention_bytes: Option<u64>,
     /// When segments are sealed; a size that is not set is the data directory's.
     pub segments: SegmentLimits,
+    /// Whether retention applies: not where records are only compacted.
+    pub deletes: bool,
+    /// How the topic is compacted, if it is: then every record has a key.
+    pub compaction: Option<CompactionLimits>,
     /// The largest batch accepted.
     pub max_message_bytes: usize,
     /// How far a record's time may lie ahead of the server's.
     pub timestamp_after_max_ms: i64,
 }
 
+/// How a topic is compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactionLimits {
+    /// The share of what could be compacted that is not yet, above which it is, in millionths.
+    pub min_dirty_millionths: u64,
+    /// Segments with a record younger than this are left alone.
+    pub min_lag_ms: i64,
+    /// How long a tombstone stays after compaction has first seen it.
+    pub delete_retention_ms: i64,
+}
+
 const SYNCED: &str =
     "every answer waits for the sync of its frame; there is nothing to flush less or more often";
 const ONE_COPY: &str = "there is one copy of a partition on a node";
-const NO_COMPACTION: &str =
-    "compaction by key is not built yet; use retention.ms and retention.bytes";
+const BY_RATIO: &str = "compaction begins by min.cleanable.dirty.ratio alone";
 const KEPT_BYTES: &str =
     "a producer's batch is kept byte for byte, under the checksum its producer gave it";
 const NO_TIERS: &str = "there is no second tier of storage yet";
@@ -116,8 +130,8 @@ pub const TABLE: &[ConfigKey] = &[
         "cleanup.policy",
         Kind::Word(&["delete", "compact", "compact,delete", "delete,compact"]),
         "delete",
-        "What happens to old records: they are deleted, or only the last record of each key is kept.",
-        Support::DefaultOnly(NO_COMPACTION),
+        "What happens to old records: they are deleted, or only the last record of each key is kept, or both.",
+        Support::Acted,
     ),
     key(
         "compression.type",
@@ -130,8 +144,8 @@ pub const TABLE: &[ConfigKey] = &[
         "delete.retention.ms",
         Kind::Millis { min: 0 },
         "86400000",
-        "How long a compacted topic keeps tombstones.",
-        Support::Idle(NO_COMPACTION),
+        "How long a compacted topic keeps a tombstone after compaction has first seen it.",
+        Support::Acted,
     ),
     key(
         "file.delete.delay.ms",
@@ -197,7 +211,7 @@ pub const TABLE: &[ConfigKey] = &[
         Kind::Millis { min: 1 },
         "9223372036854775807",
         "How long a record of a compacted topic may stay uncompacted.",
-        Support::Idle(NO_COMPACTION),
+        Support::Idle(BY_RATIO),
     ),
     key(
         "max.message.bytes",
@@ -241,15 +255,15 @@ pub const TABLE: &[ConfigKey] = &[
         "min.cleanable.dirty.ratio",
         Kind::Share,
         "0.5",
-        "How much of a compacted topic may be uncompacted.",
-        Support::Idle(NO_COMPACTION),
+        "The share of a partition's sealed segments that is not compacted yet above which compaction begins.",
+        Support::Acted,
     ),
     key(
         "min.compaction.lag.ms",
         Kind::Millis { min: 0 },
         "0",
-        "How long a record of a compacted topic stays uncompacted.",
-        Support::Idle(NO_COMPACTION),
+        "How long a record of a compacted topic stays uncompacted at least.",
+        Support::Acted,
     ),
     key(
         "min.insync.replicas",
@@ -450,11 +464,21 @@ impl TopicLimits {
         };
         // Where nobody has set it, the data directory's own size holds.
         let own = |name: &str| topic.get(name).or_else(|| broker.get(name));
+        let policies = own("cleanup.policy").map_or("delete", String::as_str);
+        let has = |policy| policies.split(',').any(|one| one.trim() == policy);
+        let ratio = own("min.cleanable.dirty.ratio").and_then(|ratio| ratio.parse().ok());
+        let ratio: f64 = ratio.unwrap_or(0.5);
         TopicLimits {
             segments: SegmentLimits {
                 segment_bytes: own("segment.bytes").and_then(|bytes| bytes.parse().ok()),
                 segment_ms: Some(number("segment.ms")),
             },
+            deletes: !has("compact") || has("delete"),
+            compaction: has("compact").then(|| CompactionLimits {
+                min_dirty_millionths: (ratio * 1e6) as u64,
+                min_lag_ms: number("min.compaction.lag.ms"),
+                delete_retention_ms: number("delete.retention.ms"),
+            }),
             retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
             retention_bytes: u64::try_from(number("retention.bytes")).ok(),
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
@@ -492,7 +516,8 @@ mod tests {
             ("retention.ms", "1 day", "invalid_config"),
             ("max.message.bytes", "10", "invalid_config"),
             ("cleanup.policy", "delete", "ok"),
-            ("cleanup.policy", "compact", "refused_config"),
+            ("cleanup.policy", "compact", "ok"),
+            ("compression.type", "gzip", "refused_config"),
             ("cleanup.policy", "shred", "invalid_config"),
             ("min.insync.replicas", "2", "refused_config"),
             ("unclean.leader.election.enable", "true", "refused_config"),

@@ -15,7 +15,8 @@ use crate::{BrokerError, Caller, keys};
 impl Broker {
     /// Deletes the records below an offset in each of the named partitions, or all that can be read now where no offset
     /// is given: in all of these partitions together, or in none. Returns what they hold afterwards, in the order of
-    /// the question. An offset below the start changes nothing; one above the high watermark is out of range.
+    /// the question. An offset below the start changes nothing; one above the high watermark is out of range. A topic that
+    /// is only compacted refuses, as in Kafka.
     pub async fn delete_records(
         &self,
         caller: &Caller,
@@ -30,6 +31,11 @@ impl Broker {
             let found = self.inner.catalog.read(&*store, &entry)?;
             let found = found.ok_or_else(|| not_found(topic))?;
             drop(store);
+            if !found.limits.deletes {
+                return Err(BrokerError::NotDeleted {
+                    topic: topic.into(),
+                });
+            }
             let log_ops = self.cuts(&found, before)?;
             if !log_ops.is_empty() {
                 let submission = Submission {

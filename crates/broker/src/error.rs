@@ -122,6 +122,18 @@ pub enum BrokerError {
         /// What is wrong with it.
         why: String,
     },
+    /// A record without a key for a topic that keeps the last record of each key.
+    #[error("topic '{topic}' is compacted by key, and a record has none")]
+    KeyRequired {
+        /// The topic.
+        topic: String,
+    },
+    /// Records of a topic that is only compacted cannot be deleted from the front.
+    #[error("the records of topic '{topic}' are not deleted: its cleanup.policy is 'compact'")]
+    NotDeleted {
+        /// The topic.
+        topic: String,
+    },
     /// A batch is missing between the producer's last one and this one.
     #[error(
         "producer {producer_id}: sequence {got} does not follow on {topic}/{partition}: {expected} was expected"
@@ -227,6 +239,8 @@ impl BrokerError {
             BrokerError::RefusedConfig { .. } => "refused_config",
             BrokerError::RecordTooLarge { .. } => "record_too_large",
             BrokerError::InvalidBatch { .. } => "invalid_batch",
+            BrokerError::KeyRequired { .. } => "key_required",
+            BrokerError::NotDeleted { .. } => "not_deleted",
             BrokerError::OutOfOrderSequence { .. } => "out_of_order_sequence",
             BrokerError::DuplicateSequence { .. } => "duplicate_sequence",
             BrokerError::ProducerFenced { .. } => "producer_fenced",
@@ -263,6 +277,10 @@ impl BrokerError {
                 "batches of one producer go out in order; after an answer of unknown outcome, retry that batch first".into()
             }
             BrokerError::DuplicateSequence { .. } => "the batch is stored; do not send it again".into(),
+            BrokerError::KeyRequired { .. } => "give every record a key, or set cleanup.policy=delete".into(),
+            BrokerError::NotDeleted { topic } => {
+                format!("write tombstones, or: mainstem topic alter {topic} --set cleanup.policy=compact,delete")
+            }
             BrokerError::ProducerFenced { .. } => "take a new producer id; another producer uses this one".into(),
             BrokerError::Contended { .. } => "try again".into(),
             BrokerError::DiskFull { .. } => {

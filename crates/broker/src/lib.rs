@@ -6,7 +6,7 @@
 //! or no trace of it; and nothing sees a topic before that frame is durable. Names live in a tenant. Every call carries
 //! its [`Caller`], and every call passes one access check.
 //!
-//! **Refuses.** To create a topic by accident; settings it does not know, or that would break a promise (each by name,
+//! **Refuses.** Records without a key for a compacted topic; to create a topic by accident; settings it does not know, or that would break a promise (each by name,
 //! with the reason); batches above `max.message.bytes`. Every refusal is a [`BrokerError`] with a stable
 //! [`BrokerError::code`] and, where something can be done, a [`BrokerError::hint`].
 //!
@@ -34,11 +34,11 @@ mod topics;
 
 pub use access::Caller;
 pub use broker::{Broker, BrokerSettings, Random};
-pub use configs::TopicLimits;
+pub use configs::{CompactionLimits, TopicLimits};
 pub use error::BrokerError;
 pub use fetch::{FetchRequest, Fetched, OffsetSpec, PartitionBounds};
 pub use mainstem_log::Waiter;
 pub use produce::{NewRecord, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;
-pub use retention::RetentionRound;
+pub use retention::{CompactionRound, RetentionRound};
 pub use topic::{NewTopic, Topic, TopicChange, TopicDescription};

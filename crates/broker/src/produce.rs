@@ -225,12 +225,21 @@ fn check_batch(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerEr
     if header.producer_id >= 0 && (header.producer_epoch < 0 || header.base_sequence < 0) {
         return refuse("it has a producer id, but no epoch or sequence");
     }
+    if topic.limits.compaction.is_some() {
+        batch.for_each(|record| record.key.map(|_| ()).ok_or_else(|| key_required(topic)))?;
+    }
     if header.max_timestamp_ms.saturating_sub(now_ms) > topic.limits.timestamp_after_max_ms {
         return refuse(
             "its time lies further ahead than message.timestamp.after.max.ms allows; check the producer's clock",
         );
     }
     Ok(())
+}
+
+fn key_required(topic: &Topic) -> BrokerError {
+    BrokerError::KeyRequired {
+        topic: topic.name.to_string(),
+    }
 }
 
 fn too_large(topic: &Topic, what: &'static str, bytes: usize) -> BrokerError {
@@ -272,6 +281,9 @@ fn place(topic: &Topic, records: Vec<NewRecord>, now_ms: i64) -> Result<Placed, 
     let mut places = Vec::with_capacity(records.len());
     let mut took_turns = false;
     for record in &records {
+        if record.key.is_none() && topic.limits.compaction.is_some() {
+            return Err(key_required(topic));
+        }
         let partition = match (record.partition, &record.key) {
             (Some(partition), _) if partition >= topic.partitions => {
                 return Err(no_partition(topic, partition));

@@ -1,6 +1,7 @@
-//! Retention: the log says what is expired, a frame says that it is gone. Nobody who writes waits for it.
+//! Retention: the log says what is expired, a frame says that it is gone. Nobody who writes waits for it. And when
+//! compaction begins: the engine's background worker does it.
 
-use mainstem_engine::{Check, EngineError, Submission};
+use mainstem_engine::{Check, CompactionPolicy, CompactionRequest, EngineError, Submission};
 use mainstem_log::{LogError, LogOp};
 
 use crate::BrokerError;
@@ -18,13 +19,66 @@ pub struct RetentionRound {
     pub moved: usize,
 }
 
+/// What a round of compaction asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CompactionRound {
+    /// Compacted topics looked at.
+    pub topics: usize,
+    /// Partitions that were handed to the background.
+    pub requested: usize,
+}
+
 impl Broker {
+    /// Looks at every partition of compacted topics once and asks for a pass over those that have become dirty enough,
+    /// the dirtiest first. Whoever has the timer calls this now and then.
+    pub fn compaction_round(&self, now_ms: i64) -> Result<CompactionRound, BrokerError> {
+        let mut round = CompactionRound::default();
+        let mut due = Vec::new();
+        for topic in self.all_topics()? {
+            let Some(limits) = topic.limits.compaction else {
+                continue;
+            };
+            round.topics += 1;
+            let policy = CompactionPolicy {
+                now_ms,
+                min_lag_ms: limits.min_lag_ms,
+                delete_retention_ms: limits.delete_retention_ms,
+            };
+            for (partition, shard) in topic.partition_ids().zip(&topic.shards) {
+                let found = match self.inner.engine.log().compactable(partition, &policy) {
+                    Err(LogError::UnknownPartition { .. }) => continue,
+                    found => found?,
+                };
+                let all = u128::from(found.clean_bytes) + u128::from(found.dirty_bytes);
+                let dirty = u128::from(found.dirty_bytes) * 1_000_000;
+                let dirty_millionths = dirty.checked_div(all).unwrap_or(0);
+                if dirty_millionths > u128::from(limits.min_dirty_millionths) {
+                    let request = CompactionRequest {
+                        partition,
+                        shard: *shard,
+                        policy,
+                    };
+                    due.push((dirty_millionths, request));
+                }
+            }
+        }
+        due.sort_by_key(|(dirty_millionths, _)| std::cmp::Reverse(*dirty_millionths));
+        let taken = due
+            .into_iter()
+            .map(|(_, request)| self.inner.engine.compact(request));
+        round.requested = taken.filter(|taken| *taken).count();
+        Ok(round)
+    }
+
     /// Looks at every partition once and moves the starts of those that hold expired segments. Whoever has the timer
     /// calls this now and then.
     pub async fn retention_round(&self, now_ms: i64) -> Result<RetentionRound, BrokerError> {
         let mut round = RetentionRound::default();
         for topic in self.all_topics()? {
             round.topics += 1;
+            if !topic.limits.deletes {
+                continue;
+            }
             round.moved += self.expire(&topic, now_ms).await?;
         }
         Ok(round)

@@ -14,7 +14,7 @@ use mainstem_broker::{
     ProducerIdentity, TopicChange,
 };
 use mainstem_engine::testing::{Crash, poll_once, small_options};
-use mainstem_record::partition_for_key;
+use mainstem_record::{BatchBuilder, Compression, partition_for_key};
 
 fn create(test: &mut TestBroker, topic: NewTopic) {
     test.run(|broker, caller| async move { broker.create_topic(&caller, topic, 7).await })
@@ -127,7 +127,7 @@ fn requests_that_cannot_be_are_refused_by_name() {
             "invalid_config",
         ),
         (
-            NewTopic::named("a").config("cleanup.policy", "compact"),
+            NewTopic::named("a").config("compression.type", "gzip"),
             "refused_config",
         ),
     ] {
@@ -801,4 +801,96 @@ fn segments_are_cut_as_their_topic_says() {
     }
     test = test.restart();
     assert_eq!((log(&test, "default"), log(&test, "large")), (4, 1));
+}
+
+#[test]
+fn a_compacted_topic_keeps_the_last_record_of_each_key_and_what_its_producers_sent() {
+    let mut options = small_options();
+    options.log.segment_bytes = 2 << 10;
+    let mut test = TestBroker::open_with(31, options);
+    let compacted = |policy| {
+        NewTopic::named("t")
+            .config("cleanup.policy", policy)
+            .config("min.cleanable.dirty.ratio", "0.1")
+    };
+    create(&mut test, compacted("compact"));
+    let identity = test
+        .run(|broker, caller| async move { broker.init_producer(&caller).await })
+        .unwrap();
+    let mut batches = Vec::new();
+    for n in 0..60 {
+        let mut builder = BatchBuilder::new(Compression::None, 1 << 20);
+        builder.producer(identity.id, identity.epoch, n);
+        let (key, value) = (format!("key-{}", n % 3), format!("{n}-{}", "x".repeat(100)));
+        builder
+            .append(1_000, Some(key.as_bytes()), Some(value.as_bytes()), &[])
+            .unwrap();
+        batches.push(builder.build().unwrap());
+        test.produce_one("t", 0, batches[n as usize].clone())
+            .unwrap();
+    }
+    test = test.restart();
+    let round = test.broker.compaction_round(2_000).unwrap();
+    assert_eq!((round.topics, round.requested), (1, 1));
+    test.node.driver.settle();
+    let records = |test: &TestBroker| {
+        let request = FetchRequest {
+            topic: "t".into(),
+            partition: 0,
+            offset: 0,
+            max_bytes: 1 << 20,
+        };
+        let fetched = test.broker.fetch(&test.caller, &request).unwrap();
+        records_of(&fetched.batches)
+    };
+    // The tail in memory may still have them all; what a restart finds on disk has not.
+    for crash in [Crash::Power, Crash::Process] {
+        test = test.restart();
+        let found = records(&test);
+        assert!(found.len() < 25, "{} records are left", found.len());
+        let last: Vec<i64> = found[found.len() - 3..]
+            .iter()
+            .map(|record| record.offset)
+            .collect();
+        assert_eq!(last, [57, 58, 59]);
+        let bounds = test.broker.partition_bounds(&test.caller, "t", 0).unwrap();
+        assert_eq!((bounds.log_start, bounds.high_watermark), (0, 60));
+        // Retries are known though the batches are gone, and what comes next follows.
+        let again = test.produce_one("t", 0, batches[59].clone()).unwrap();
+        assert!(again.duplicate && again.base_offset == 59);
+        test = test.crash(crash);
+    }
+    assert_eq!(
+        test.broker.compaction_round(3_000).unwrap().requested,
+        0,
+        "nothing is dirty"
+    );
+    // Records without a key are refused, however they come, and so is deleting from the front.
+    assert_eq!(
+        code(test.produce_one("t", 0, batch(&["x"]))),
+        "key_required"
+    );
+    let produced = test.run(|broker, caller| async move {
+        broker
+            .produce_records(&caller, "t", vec![record(None, "x")], 0)
+            .await
+    });
+    assert_eq!(code(produced), "key_required");
+    let delete = |broker: Broker, caller: Caller| async move {
+        broker.delete_records(&caller, "t", &[(0, None)]).await
+    };
+    assert_eq!(code(test.run(delete)), "not_deleted");
+    let moved = |test: &mut TestBroker| {
+        let round = test.run(|broker, _| async move { broker.retention_round(i64::MAX / 2).await });
+        round.unwrap().moved
+    };
+    assert_eq!(moved(&mut test), 0, "retention leaves it alone");
+    let both = TopicChange {
+        set: [("cleanup.policy".into(), Some("compact,delete".into()))].into(),
+        ..TopicChange::default()
+    };
+    test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", both, 0).await })
+        .unwrap();
+    assert_eq!(moved(&mut test), 1);
+    assert_eq!(code(test.run(delete)), "ok");
 }

@@ -9,6 +9,7 @@ use mainstem_log::{PartitionId, PartitionState};
 use mainstem_store::{Family, StoreOp};
 
 use crate::EngineError;
+use crate::compaction::Compactor;
 use crate::keys::{self, CheckpointMark};
 use crate::producers::Producers;
 use crate::shards::Shards;
@@ -30,6 +31,7 @@ pub(crate) struct Background {
     journal_bytes_at_checkpoint: u64,
     idle_ticks: u64,
     ballast: Ballast,
+    compactor: Compactor,
     /// The ballast was given up for a checkpoint, which has not begun yet.
     space_was_made: bool,
 }
@@ -57,6 +59,7 @@ impl Background {
             shared.options.ballast_bytes,
         );
         Background {
+            compactor: Compactor::new(shared.clone()),
             shared,
             ballast,
             space_was_made: false,
@@ -75,7 +78,7 @@ impl Background {
             Phase::Writing { lsn, written } if !written.is_ready() => {
                 self.phase = Phase::Writing { lsn, written };
                 // The tail must not grow without bound while the store is slow.
-                self.make_room()
+                self.tend()
             }
             Phase::Writing { lsn, written } => {
                 written.wait()?;
@@ -87,7 +90,7 @@ impl Background {
                 Ok(Progress::Worked)
             }
             Phase::Rest if self.ending() => Ok(Progress::Stopped),
-            Phase::Rest => self.make_room(),
+            Phase::Rest => self.tend(),
         }
     }
 
@@ -119,6 +122,17 @@ impl Background {
             producers.observe(partition, header)
         })?;
         Ok(())
+    }
+
+    /// What is done whenever there is nothing more urgent.
+    fn tend(&mut self) -> Result<Progress, EngineError> {
+        let progress = self.make_room()?;
+        // When the engine ends, what is not compacted is so the next time.
+        Ok(if !self.ending() && self.compactor.step() {
+            Progress::Worked
+        } else {
+            progress
+        })
     }
 
     fn make_room(&mut self) -> Result<Progress, EngineError> {

@@ -18,6 +18,7 @@ use mainstem_store::{Store, StoreOp};
 use parking_lot::Mutex;
 
 use crate::budget::{Budget, Permit, Waiter};
+use crate::compaction::CompactionRequest;
 use crate::snapshot::Snapshot;
 use crate::submission::{Committed, Submission};
 use crate::ticket::Promise;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) queue: Mutex<VecDeque<Pending>>,
     pub(crate) open_group: Mutex<OpenGroup>,
     pub(crate) apply_queue: Mutex<VecDeque<ApplyItem>>,
+    /// Partitions that wait for compaction.
+    pub(crate) compactions: Mutex<VecDeque<CompactionRequest>>,
     pub(crate) signals: Signals,
     pub(crate) positions: Positions,
     pub(crate) life: Life,
@@ -234,6 +237,7 @@ impl Shared {
             budget,
             queue: Mutex::new(VecDeque::new()),
             apply_queue: Mutex::new(VecDeque::new()),
+            compactions: Mutex::new(VecDeque::new()),
             signals,
             positions: Positions::default(),
             life: Life::default(),

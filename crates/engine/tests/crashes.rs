@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use mainstem_engine::testing::{Crash, TestNode, poll_once};
-use mainstem_engine::{Append, Check, Committed, EngineError, Submission, Ticket};
-use mainstem_log::{LogOp, PartitionId, TopicId};
+use mainstem_engine::{
+    Append, Check, Committed, CompactionPolicy, CompactionRequest, EngineError, Submission, Ticket,
+};
+use mainstem_log::{LogOp, PartitionId, SegmentLimits, TopicId};
 use mainstem_record::{Batch, BatchBuilder, Compression};
 use mainstem_store::{Family, StoreOp, StoreSnapshot};
 use rand::rngs::SmallRng;
@@ -24,6 +26,16 @@ fn partition(index: u32) -> PartitionId {
         index,
     }
 }
+
+/// A partition that is compacted: records have one of a few keys.
+fn keyed() -> PartitionId {
+    PartitionId {
+        topic: TopicId(8),
+        index: 0,
+    }
+}
+
+const KEYS: u64 = 6;
 
 fn batch(producer: Option<(i64, i32)>, values: &[String]) -> Batch {
     let mut builder = BatchBuilder::new(Compression::None, 1 << 20);
@@ -60,6 +72,9 @@ enum What {
     Step {
         count: u64,
     },
+    Keyed {
+        records: Vec<(String, String)>,
+    },
 }
 
 /// A run of one seed. A step adds 1 to a counter in the store and appends the counter's new value to
@@ -77,6 +92,10 @@ struct Run {
     next_step: u64,
     epoch: u64,
     next_value: u64,
+    /// What was seen or acknowledged in the compacted partition, by offset: key and value.
+    keyed: BTreeMap<i64, (String, String)>,
+    /// Reads of it that found something gone.
+    compacted: u32,
     crashes: u32,
     replayed: u64,
 }
@@ -96,9 +115,11 @@ impl Run {
                         },
                     )
                 })
+                .chain([(9, LogOp::CreatePartition { partition: keyed() })])
                 .collect(),
             ..Submission::default()
         };
+        small_segments(&node);
         let permit = node.engine.reserve(0).wait().unwrap();
         let created = node.engine.submit(create, permit);
         node.driver.block_on(created).unwrap();
@@ -113,6 +134,8 @@ impl Run {
             next_step: 1,
             epoch: 1,
             next_value: 0,
+            keyed: BTreeMap::new(),
+            compacted: 0,
             crashes: 0,
             replayed: 0,
         }
@@ -200,6 +223,78 @@ impl Run {
         self.submit(submission, What::Step { count });
     }
 
+    /// Records with keys, not repeated: where the answer is lost they may be there or not.
+    fn produce_keyed(&mut self) {
+        let mut builder = BatchBuilder::new(Compression::None, 1 << 20);
+        let mut records = Vec::new();
+        for _ in 0..self.rng.random_range(1..6) {
+            self.next_value += 1;
+            let key = format!("k{}", self.rng.random_range(0..KEYS));
+            let value = format!("{:060}", self.next_value);
+            let (one, two) = (Some(key.as_bytes()), Some(value.as_bytes()));
+            builder.append(1, one, two, &[]).unwrap();
+            records.push((key, value));
+        }
+        let submission = Submission {
+            appends: vec![Append {
+                partition: keyed(),
+                batch: builder.build().unwrap(),
+            }],
+            ..Submission::default()
+        };
+        self.submit(submission, What::Keyed { records });
+    }
+
+    fn compact(&mut self) {
+        let request = CompactionRequest {
+            partition: keyed(),
+            shard: 9,
+            policy: CompactionPolicy {
+                now_ms: 1,
+                min_lag_ms: 0,
+                delete_retention_ms: 0,
+            },
+        };
+        self.node().engine.compact(request);
+    }
+
+    /// The newest record of each key that was acknowledged or seen is there, or a newer one; and no offset names another
+    /// record than before.
+    fn check_keyed(&mut self) {
+        let log = self.node().engine.log().clone();
+        let bounds = log.bounds(keyed()).unwrap();
+        let (mut next, mut found) = (0, 0);
+        let mut newest: BTreeMap<String, i64> = BTreeMap::new();
+        while next < bounds.high_watermark {
+            for mut bytes in log.read(keyed(), next, 16 << 10, None).unwrap().batches {
+                while let Some(batch) = Batch::split_first(&mut bytes).unwrap() {
+                    assert_eq!(batch.base_offset(), next, "batches have no gaps");
+                    next = batch.next_offset();
+                    for record in batch.records().unwrap().map(Result::unwrap) {
+                        let text = |bytes: Option<Bytes>| {
+                            String::from_utf8(bytes.unwrap().to_vec()).unwrap()
+                        };
+                        let now = (text(record.key), text(record.value));
+                        newest.insert(now.0.clone(), record.offset);
+                        let before = self
+                            .keyed
+                            .entry(record.offset)
+                            .or_insert_with(|| now.clone());
+                        assert_eq!(*before, now, "an offset names another record");
+                        found += 1;
+                    }
+                }
+            }
+        }
+        for (offset, (key, _)) in &self.keyed {
+            assert!(
+                newest.get(key).is_some_and(|newest| newest >= offset),
+                "{key} at {offset} is lost"
+            );
+        }
+        self.compacted += u32::from(found < bounds.high_watermark);
+    }
+
     fn collect(&mut self) {
         let mut index = 0;
         while index < self.waiting.len() {
@@ -235,6 +330,12 @@ impl Run {
                 let sent = self.sent.get_mut(&(producer, partition)).unwrap();
                 if sent.open.as_ref().is_some_and(|open| open.1 == values) {
                     sent.open = None;
+                }
+            }
+            What::Keyed { records } => {
+                for (offset, record) in (appended.base_offset..).zip(records) {
+                    let before = self.keyed.insert(offset, record.clone());
+                    assert!(before.is_none_or(|before| before == record));
                 }
             }
             What::Step { count } => {
@@ -303,6 +404,7 @@ impl Run {
 
     fn check(&mut self) {
         self.read();
+        self.check_keyed();
         for ((index, offset), value) in &self.acknowledged {
             assert_eq!(
                 self.seen[index].get(*offset as usize),
@@ -369,6 +471,7 @@ impl Run {
     fn come_back(&mut self, node: TestNode) {
         self.replayed += node.recovery.replayed_frames;
         self.waiting.clear();
+        small_segments(&node);
         self.node = Some(node);
         self.check();
         self.epoch += 1;
@@ -387,11 +490,13 @@ impl Run {
         self.come_back(node);
     }
 
-    fn run(mut self, operations: u32) -> (u32, u64) {
+    fn run(mut self, operations: u32) -> (u32, u64, u32) {
         for _ in 0..operations {
             match self.rng.random_range(0..100) {
-                0..40 => self.produce(),
-                40..60 => self.step(),
+                0..30 => self.produce(),
+                30..40 => self.produce_keyed(),
+                40..57 => self.step(),
+                57..60 => self.compact(),
                 60..88 => {
                     let steps = self.rng.random_range(1..8);
                     (0..steps).for_each(|_| {
@@ -411,8 +516,17 @@ impl Run {
             }
         }
         self.crash();
-        (self.crashes, self.replayed)
+        (self.crashes, self.replayed, self.compacted)
     }
+}
+
+/// A wish, so not kept over a restart.
+fn small_segments(node: &TestNode) {
+    let limits = SegmentLimits {
+        segment_bytes: Some(2_000),
+        segment_ms: None,
+    };
+    node.engine.log().set_segment_limits(keyed().topic, limits);
 }
 
 fn counter_key() -> Bytes {
@@ -428,19 +542,26 @@ fn nothing_acknowledged_is_lost_doubled_or_taken_back() {
         Some(seed) => vec![seed],
         None => (0..60).collect(),
     };
-    let (mut crashes, mut replayed) = (0, 0);
+    let (mut crashes, mut replayed, mut compacted) = (0, 0, 0);
     for seed in seeds {
         let guard = PrintSeed(seed);
-        let (seed_crashes, seed_replayed) = Run::new(seed).run(600);
+        let (seed_crashes, seed_replayed, seed_compacted) = Run::new(seed).run(600);
         std::mem::forget(guard);
         crashes += seed_crashes;
         replayed += seed_replayed;
+        compacted += seed_compacted;
     }
     assert!(
         replayed > 0,
         "no crash left anything to replay: the test shows nothing"
     );
-    println!("{crashes} crashes, {replayed} frames replayed");
+    assert!(
+        compacted > 0 || std::env::var("MAINSTEM_SEED").is_ok(),
+        "nothing was compacted"
+    );
+    println!(
+        "{crashes} crashes, {replayed} frames replayed, {compacted} reads of a compacted partition"
+    );
 }
 
 /// Says how to run a failing seed again.

@@ -16,20 +16,49 @@ pub(crate) fn partition_dir(topics_dir: &Path, partition: PartitionId) -> PathBu
         .join(partition.index.to_string())
 }
 
-/// The segment that begins with `base_offset`.
-pub(crate) fn segment_name(base_offset: i64) -> String {
-    format!("{base_offset:020}.log")
+/// What a segment's files are called. No two segments of a partition ever have the same name: one that compaction
+/// writes has a higher generation than all that it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentName {
+    /// Its first offset.
+    pub base_offset: i64,
+    /// 0 as written first.
+    pub generation: u32,
 }
 
-/// The index of that segment.
-pub(crate) fn index_name(base_offset: i64) -> String {
-    format!("{base_offset:020}.index")
-}
+impl SegmentName {
+    /// The file of its batches: `<base offset, 20 digits>[.<generation>].log`.
+    pub(crate) fn log(self) -> String {
+        self.with("log")
+    }
 
-/// The base offset in a file's name, if it is one that this crate gives.
-pub(crate) fn parse_file_name(name: &str) -> Option<i64> {
-    let base_offset = name.split('.').next()?.parse().ok()?;
-    (name == segment_name(base_offset) || name == index_name(base_offset)).then_some(base_offset)
+    /// The file of its index.
+    pub(crate) fn index(self) -> String {
+        self.with("index")
+    }
+
+    fn with(self, extension: &str) -> String {
+        match self.generation {
+            0 => format!("{:020}.{extension}", self.base_offset),
+            generation => format!("{:020}.{generation}.{extension}", self.base_offset),
+        }
+    }
+
+    /// The segment whose file this is, if it is a name that this crate gives.
+    pub(crate) fn parse(file_name: &str) -> Option<Self> {
+        let mut parts = file_name.split('.');
+        let base_offset = parts.next()?.parse().ok()?;
+        let second = parts.next()?;
+        let generation = match parts.next() {
+            Some(_) => second.parse().ok()?,
+            None => 0,
+        };
+        let name = Self {
+            base_offset,
+            generation,
+        };
+        (file_name == name.log() || file_name == name.index()).then_some(name)
+    }
 }
 
 /// The topic whose directory is called `name`.

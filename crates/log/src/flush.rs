@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use mainstem_journal::Lsn;
 use mainstem_record::BatchHeader;
 
+use crate::files::SegmentName;
 use crate::log::{Log, Shared};
 use crate::partition::{Control, Partition};
 use crate::recorded::PartitionRecord;
@@ -67,8 +68,8 @@ impl Worker {
 }
 
 /// When a segment is sealed, defaults filled in.
-struct Limits {
-    segment_bytes: u64,
+pub(crate) struct Limits {
+    pub(crate) segment_bytes: u64,
     segment_ms: Option<i64>,
 }
 
@@ -270,7 +271,7 @@ impl Shared {
                 });
                 let segment = match active.take().filter(|_| fits > 0) {
                     Some(segment) => segment,
-                    None => self.roll(worker, partition, first.base_offset)?,
+                    None => self.roll(worker, partition, first.base_offset, upto)?,
                 };
                 // An empty segment takes at least one batch, however large.
                 let count = if fits > 0 {
@@ -293,7 +294,7 @@ impl Shared {
         Ok(written)
     }
 
-    fn limits_of(&self, topic: TopicId) -> Limits {
+    pub(crate) fn limits_of(&self, topic: TopicId) -> Limits {
         let limits = self.segment_limits.read().get(&topic).copied();
         let limits = limits.unwrap_or_default();
         Limits {
@@ -308,12 +309,17 @@ impl Shared {
         worker: &mut Worker,
         partition: &Partition,
         base_offset: i64,
+        upto: Lsn,
     ) -> Result<Arc<Segment>, LogError> {
         let sealed = partition.state.lock().active().cloned();
         if let Some(sealed) = sealed {
-            sealed.seal(&self.shelf)?;
+            sealed.seal(&self.shelf, upto)?;
         }
-        let segment = Segment::create(&self.shelf, &partition.dir, base_offset)?;
+        let name = SegmentName {
+            base_offset,
+            generation: 0,
+        };
+        let segment = Segment::create(&self.shelf, &partition.dir, name)?;
         worker.unsynced_dirs.insert(partition.dir.clone());
         worker.note_unsynced(&segment);
         partition.state.lock().segments.push_back(segment.clone());
@@ -354,6 +360,11 @@ impl Shared {
             match control {
                 Control::Create => {}
                 Control::SetStart(offset) => state.recorded_start = offset,
+                Control::Replace(replace) => {
+                    let dir = &partition.dir;
+                    state.replace(&self.shelf, dir, &replace, (upto, next_snapshot));
+                    worker.retiring.insert(partition.id, partition.clone());
+                }
                 Control::Remove => {
                     if let Some(departed) = self.departed.lock().get_mut(&partition.id) {
                         departed.flushed = Some((upto, next_snapshot));
@@ -377,7 +388,7 @@ impl Shared {
             worker.dirty.push(partition.clone());
         }
         // The last segment went too: what comes next begins a new one.
-        sealed.map_or(Ok(()), |segment| segment.seal(&self.shelf))?;
+        sealed.map_or(Ok(()), |segment| segment.seal(&self.shelf, upto))?;
         Ok(changed)
     }
 }

@@ -28,13 +28,14 @@
 //!   a [`Waiter`] is a plain future.
 //! - It never looks into a directory to learn what exists: only the records given to [`Log::open`] say so.
 //! - A removed partition's id is never used again.
-//! - References to records in segments and replaced segments are part of the format, and refused when applied.
+//! - References to records in segments are part of the format, and refused when applied.
 //!
 //! ## Where to start reading
 //! `op.rs` (what a frame can ask of the log), `partition.rs` (the state of one partition), then `log.rs`
-//! (applying), `read.rs` (reading), `flush.rs` (the way to disk) and `segment.rs` (files).
+//! (applying), `read.rs` (reading), `flush.rs` (the way to disk), `segment.rs` (files) and `compact/` (compaction).
 
 mod codec;
+mod compact;
 mod error;
 mod files;
 mod flush;
@@ -51,7 +52,9 @@ mod snapshot;
 mod tail;
 mod waiter;
 
+pub use compact::{Compactable, Compacted, Compaction, CompactionPolicy, CompactionStep};
 pub use error::LogError;
+pub use files::SegmentName;
 pub use flush::Flushed;
 pub use ids::{PartitionId, TopicId};
 pub use log::{Bounds, Log, LogOptions, SegmentLimits};

@@ -19,7 +19,7 @@ use crate::recorded::{PartitionRecord, PartitionState};
 use crate::segment::SegmentShelf;
 use crate::tail::TailBatch;
 use crate::waiter::Waiter;
-use crate::{LogError, LogOp, PartitionId, TopicId};
+use crate::{LogError, LogOp, PartitionId, ReplaceSegments, TopicId};
 
 /// Sizes of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ pub struct LogOptions {
     pub max_open_files: usize,
     /// Memory for the indexes of sealed segments; those not used lately are read again when needed.
     pub index_cache_bytes: usize,
+    /// Memory for the keys that a pass of compaction knows; where it is too little for all, there are several passes.
+    pub compaction_memory_bytes: usize,
 }
 
 impl Default for LogOptions {
@@ -42,6 +44,7 @@ impl Default for LogOptions {
             index_interval_bytes: 4096,
             max_open_files: 2_000,
             index_cache_bytes: 16 << 20,
+            compaction_memory_bytes: 32 << 20,
         }
     }
 }
@@ -87,6 +90,9 @@ pub(crate) struct Shared {
     pub(crate) pins: Mutex<Pins>,
     applied: AtomicU64,
     pub(crate) flushed: AtomicU64,
+    /// The last checkpoint that is known to be durable.
+    pub(crate) checkpoint: AtomicU64,
+    pub(crate) compaction_memory_bytes: usize,
     pub(crate) tail_bytes: AtomicU64,
     pub(crate) unflushed_bytes: AtomicU64,
 }
@@ -166,7 +172,8 @@ impl Log {
             else {
                 continue;
             };
-            let partition = Partition::recorded(&shelf, topics_dir, id, start, end, &segments)?;
+            let partition =
+                Partition::recorded(&shelf, topics_dir, id, start, end, &segments, applied)?;
             let state = partition.state.lock();
             if let Some(active) = state.active() {
                 // Bytes beyond the recorded end may be replayed byte for byte, and must then be synced all the same.
@@ -195,6 +202,8 @@ impl Log {
             pins: Mutex::default(),
             applied: AtomicU64::new(applied.0),
             flushed: AtomicU64::new(applied.0),
+            checkpoint: AtomicU64::new(applied.0),
+            compaction_memory_bytes: options.compaction_memory_bytes,
             tail_bytes: AtomicU64::new(0),
             unflushed_bytes: AtomicU64::new(0),
         };
@@ -228,10 +237,7 @@ impl Log {
                 operation: "an append by reference",
                 partition: reference.partition,
             }),
-            LogOp::ReplaceSegments(replace) => Err(LogError::Unsupported {
-                operation: "replacing segments",
-                partition: replace.partition,
-            }),
+            LogOp::ReplaceSegments(replace) => self.shared.replace(&mut applier, lsn, replace),
         }
     }
 
@@ -437,6 +443,20 @@ impl Shared {
             state.pending.push_back((lsn, Control::SetStart(offset)));
             self.enlist(applier, &partition, &mut state);
         }
+        Ok(())
+    }
+
+    /// What is read stays the same: the segments change when a flush passes this.
+    fn replace(
+        &self,
+        applier: &mut Applier,
+        lsn: Lsn,
+        replace: ReplaceSegments,
+    ) -> Result<(), LogError> {
+        let partition = self.find(replace.partition)?;
+        let mut state = partition.state.lock();
+        state.pending.push_back((lsn, Control::Replace(replace)));
+        self.enlist(applier, &partition, &mut state);
         Ok(())
     }
 

@@ -10,7 +10,7 @@
 //! | 3 | create partition | nothing |
 //! | 4 | remove partition | nothing |
 //! | 5 | set start | the new log start `i64` |
-//! | 6 | replace segments | count `u32` and base offsets `i64` of those replaced, count `u32` and records of the new |
+//! | 6 | replace segments | count `u32` and names (base offset `i64`, generation `u32`) of those replaced, count `u32` and records of the new, as a checkpoint has them |
 //!
 //! The kind is also the version: an operation that changes its shape gets a new number, and a number that is
 //! not known here is refused as newer.
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader, assign};
 
 use crate::codec::{Reader, put_partition};
+use crate::files::SegmentName;
 use crate::recorded::SegmentRecord;
 use crate::{LogError, PartitionId};
 
@@ -61,7 +62,7 @@ pub enum LogOp {
         /// The new log start.
         offset: i64,
     },
-    /// Segments rewritten by compaction. Not applied by this version.
+    /// Segments rewritten by compaction.
     ReplaceSegments(ReplaceSegments),
 }
 
@@ -83,9 +84,9 @@ pub struct AppendReference {
 pub struct ReplaceSegments {
     /// The partition.
     pub partition: PartitionId,
-    /// Base offsets of those that go.
-    pub replaced: Vec<i64>,
-    /// Those that come, already synced.
+    /// Those that go: one after another, sealed, and in the record of a checkpoint before this frame.
+    pub replaced: Vec<SegmentName>,
+    /// Those that come, for the same offsets; already synced. One of the same name is the same file.
     pub with: Vec<SegmentRecord>,
 }
 
@@ -150,8 +151,9 @@ impl LogOp {
             Self::ReplaceSegments(replace) => {
                 begin(out, REPLACE_SEGMENTS);
                 out.extend_from_slice(&(replace.replaced.len() as u32).to_be_bytes());
-                for base in &replace.replaced {
-                    out.extend_from_slice(&base.to_be_bytes());
+                for name in &replace.replaced {
+                    out.extend_from_slice(&name.base_offset.to_be_bytes());
+                    out.extend_from_slice(&name.generation.to_be_bytes());
                 }
                 out.extend_from_slice(&(replace.with.len() as u32).to_be_bytes());
                 for segment in &replace.with {
@@ -233,7 +235,10 @@ fn decode(body: &Bytes, reader: &mut Reader<'_>) -> Result<LogOp, LogError> {
             // Counts are not trusted with an allocation: each entry is read before room for it is made.
             let mut replaced = Vec::new();
             for _ in 0..reader.u32()? {
-                replaced.push(reader.i64()?);
+                replaced.push(SegmentName {
+                    base_offset: reader.i64()?,
+                    generation: reader.u32()?,
+                });
             }
             let mut with = Vec::new();
             for _ in 0..reader.u32()? {
@@ -282,13 +287,13 @@ mod tests {
                 .prop_map(|(partition, offset)| LogOp::SetStart { partition, offset }),
             (
                 any_partition(),
-                prop::collection::vec(any::<i64>(), 0..4),
+                prop::collection::vec(any_segment(), 0..4),
                 prop::collection::vec(any_segment(), 0..4)
             )
                 .prop_map(|(partition, replaced, with)| LogOp::ReplaceSegments(
                     ReplaceSegments {
                         partition,
-                        replaced,
+                        replaced: replaced.iter().map(SegmentRecord::name).collect(),
                         with
                     }
                 )),

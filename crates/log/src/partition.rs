@@ -8,6 +8,7 @@ use mainstem_journal::Lsn;
 use parking_lot::Mutex;
 
 use crate::files::partition_dir;
+use crate::op::ReplaceSegments;
 use crate::recorded::{PartitionRecord, PartitionState, SegmentRecord};
 use crate::segment::{Segment, SegmentShelf};
 use crate::tail::Tail;
@@ -33,6 +34,8 @@ pub(crate) struct State {
     /// snapshot needs them and a checkpoint has forgotten them.
     pub(crate) segments: VecDeque<Arc<Segment>>,
     pub(crate) retired: usize,
+    /// Replaced by compaction: kept until no snapshot needs them and a checkpoint has forgotten them.
+    pub(crate) replaced: Vec<Arc<Segment>>,
     pub(crate) parked: Parked,
     /// The frame that created it.
     pub(crate) created: Lsn,
@@ -45,10 +48,11 @@ pub(crate) struct State {
 }
 
 /// What changes a partition other than an append.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Control {
     Create,
     SetStart(i64),
+    Replace(ReplaceSegments),
     Remove,
 }
 
@@ -77,7 +81,7 @@ impl Partition {
         })
     }
 
-    /// A partition as of a checkpoint. Files are not touched.
+    /// A partition as of a checkpoint at the LSN `recorded_at`. Files are not touched.
     pub(crate) fn recorded(
         shelf: &SegmentShelf,
         topics_dir: &Path,
@@ -85,6 +89,7 @@ impl Partition {
         start: i64,
         end: i64,
         records: &[SegmentRecord],
+        recorded_at: Lsn,
     ) -> Result<Arc<Self>, LogError> {
         let dir = partition_dir(topics_dir, id);
         let mut state = State::new(Lsn::ZERO, start, end);
@@ -98,7 +103,7 @@ impl Partition {
             }
             state
                 .segments
-                .push_back(Segment::recorded(shelf, &dir, record, next));
+                .push_back(Segment::recorded(shelf, &dir, record, next, recorded_at));
             due = next;
         }
         let first = records.first().map_or(end, |first| first.base_offset);
@@ -153,6 +158,7 @@ impl State {
             tail: Tail::default(),
             segments: VecDeque::new(),
             retired: 0,
+            replaced: Vec::new(),
             parked: Parked::default(),
             created,
             pending: VecDeque::new(),
@@ -171,6 +177,56 @@ impl State {
         }
     }
 
+    /// Puts segments in the place of others. Some of these, or all, may be gone already, below the start; what comes in
+    /// their place then goes the same way. `retired` is what those that go are marked with.
+    pub(crate) fn replace(
+        &mut self,
+        shelf: &SegmentShelf,
+        dir: &Path,
+        replace: &ReplaceSegments,
+        retired: (Lsn, u64),
+    ) {
+        let Some(first) = replace.replaced.first() else {
+            return;
+        };
+        let at = self
+            .segments
+            .partition_point(|segment| segment.base_offset() < first.base_offset);
+        let goes = |segment: &&Arc<Segment>| replace.replaced.contains(&segment.name());
+        let count = self.segments.range(at..).take_while(goes).count();
+        let mut gone: Vec<Arc<Segment>> = self.segments.drain(at..at + count).collect();
+        let were_retired = self.retired.saturating_sub(at).min(count);
+        self.retired -= were_retired;
+        let end = gone.last().map(|segment| segment.end().offset);
+        for (index, record) in replace.with.iter().enumerate() {
+            let same = gone
+                .iter()
+                .position(|segment| segment.name() == record.name());
+            let segment = match same {
+                Some(same) => {
+                    let segment = gone.remove(same);
+                    segment.set_cleaned(record.cleaned);
+                    segment
+                }
+                None => {
+                    let next = replace.with.get(index + 1).map(|next| next.base_offset);
+                    let next = next.or(end).unwrap_or(record.base_offset);
+                    Segment::recorded(shelf, dir, record, next, retired.0)
+                }
+            };
+            if end.is_some() {
+                self.segments.insert(at + index, segment);
+            } else {
+                gone.push(segment);
+            }
+        }
+        // Those that lay below the start still do, or are now part of one that does not.
+        for segment in &gone {
+            segment.retired.get_or_init(|| retired);
+        }
+        self.replaced.append(&mut gone);
+    }
+
     /// The segment that takes the next batch, if there is one.
     pub(crate) fn active(&self) -> Option<&Arc<Segment>> {
         self.segments
@@ -179,8 +235,22 @@ impl State {
             .filter(|segment| !segment.is_sealed())
     }
 
-    /// The segment that holds `offset`, if one does; retired ones included, for snapshots.
-    pub(crate) fn segment_of(&self, offset: i64) -> Option<&Arc<Segment>> {
+    /// The segment that holds `offset`, if one does; retired ones included, for snapshots. A snapshot that is older than
+    /// a compaction sees what that has replaced: the newest record of a key may be one that the snapshot does not have.
+    pub(crate) fn segment_of(&self, offset: i64, snapshot: Option<u64>) -> Option<&Arc<Segment>> {
+        if let Some(number) = snapshot {
+            let next_of = |segment: &Segment| segment.retired.get().map_or(0, |(_, next)| *next);
+            let holds = |segment: &&Arc<Segment>| {
+                (segment.base_offset()..segment.end().offset).contains(&offset)
+                    && next_of(segment) > number
+            };
+            let replaced = self.replaced.iter().filter(holds);
+            if let Some(segment) =
+                replaced.min_by_key(|segment| (next_of(segment), segment.name().generation))
+            {
+                return Some(segment);
+            }
+        }
         let at = self
             .segments
             .partition_point(|segment| segment.base_offset() <= offset)

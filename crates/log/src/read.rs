@@ -53,7 +53,7 @@ impl Log {
         let bounds = found.state.lock().bounds();
         let result = self
             .shared
-            .read_within(&found, bounds, offset, max_bytes, upto);
+            .read_within(&found, bounds, None, offset, max_bytes, upto);
         self.explain(&found, offset, result)
     }
 
@@ -68,7 +68,7 @@ impl Log {
         let bounds = found.state.lock().bounds();
         let result = self
             .shared
-            .offset_for_timestamp(&found, bounds, timestamp_ms);
+            .offset_for_timestamp(&found, bounds, None, timestamp_ms);
         self.explain(&found, bounds.start, result)
     }
 
@@ -108,6 +108,7 @@ impl Shared {
         &self,
         partition: &Partition,
         bounds: Bounds,
+        snapshot: Option<u64>,
         offset: i64,
         max_bytes: usize,
         upto: Option<i64>,
@@ -125,11 +126,10 @@ impl Shared {
         let (mut next, mut bytes) = (offset, 0);
         while next < limit && (batches.is_empty() || bytes < max_bytes) {
             // Bound first, so that the lock is given back before anything is read.
-            let piece =
-                partition
-                    .state
-                    .lock()
-                    .piece(next, limit, max_bytes, &mut bytes, &mut batches);
+            let piece = {
+                let state = partition.state.lock();
+                state.piece(next, snapshot, limit, max_bytes, &mut bytes, &mut batches)
+            };
             match piece {
                 Piece::Tail { next_offset, full } => {
                     next = next_offset;
@@ -185,6 +185,7 @@ impl Shared {
         &self,
         partition: &Partition,
         bounds: Bounds,
+        snapshot: Option<u64>,
         timestamp_ms: i64,
     ) -> Result<Option<(i64, i64)>, LogError> {
         let Bounds {
@@ -194,7 +195,10 @@ impl Shared {
         } = bounds;
         let mut next = start;
         while next < end {
-            let search = partition.state.lock().search_tail(next, timestamp_ms);
+            let search = partition
+                .state
+                .lock()
+                .search_tail(next, snapshot, timestamp_ms);
             let segment = match search {
                 Search::Passed(offset) => {
                     next = offset;
@@ -260,6 +264,7 @@ impl State {
     fn piece(
         &self,
         next: i64,
+        snapshot: Option<u64>,
         limit: i64,
         max_bytes: usize,
         bytes: &mut usize,
@@ -267,7 +272,7 @@ impl State {
     ) -> Piece {
         if self.tail.first_offset().is_none_or(|first| next < first) {
             return self
-                .segment_of(next)
+                .segment_of(next, snapshot)
                 .map_or(Piece::Gone, |segment| Piece::Segment(segment.clone()));
         }
         let mut next_offset = next;
@@ -298,10 +303,10 @@ impl State {
         }
     }
 
-    fn search_tail(&self, next: i64, timestamp_ms: i64) -> Search {
+    fn search_tail(&self, next: i64, snapshot: Option<u64>, timestamp_ms: i64) -> Search {
         if self.tail.first_offset().is_none_or(|first| next < first) {
             return self
-                .segment_of(next)
+                .segment_of(next, snapshot)
                 .map_or(Search::Gone, |segment| Search::Segment(segment.clone()));
         }
         let mut passed = next;

@@ -1,13 +1,17 @@
 //! What a checkpoint keeps of a partition: the only source from which the log is opened.
 //!
-//! Encoding, big-endian: version `u8` (1), partition (16 + 4 bytes), state `u8`: 0 is removed, with nothing after
+//! Encoding, big-endian: version `u8` (2), partition (16 + 4 bytes), state `u8`: 0 is removed, with nothing after
 //! it; 1 is live, then start `i64`, end `i64`, count of segments `u32`, and for each: base offset `i64`, end
-//! position `u64`, header checksum `u32`, largest timestamp `i64`, sealed `u8`. Last a CRC-32C of all before it.
+//! position `u64`, header checksum `u32`, largest timestamp `i64`, flags `u8` (1 sealed, 2 compacted), generation `u32`.
+//! Last a CRC-32C of all before it. In version 1, which is still read, the flags are 0 or 1 and there is no generation.
 
 use crate::codec::{Reader, put_partition};
+use crate::files::SegmentName;
 use crate::{LogError, PartitionId};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+const SEALED: u8 = 1;
+const CLEANED: u8 = 2;
 const WHAT: &str = "a partition's record in the checkpoint";
 
 /// One partition as of a checkpoint.
@@ -38,8 +42,10 @@ pub enum PartitionState {
 /// One segment file as of a checkpoint. It ends where the next one begins, the last at the partition's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentRecord {
-    /// First offset, also the file's name.
+    /// First offset; with the generation the file's name.
     pub base_offset: i64,
+    /// How often compaction has written it anew.
+    pub generation: u32,
     /// Bytes of the file that count; what stands behind them is ignored and written again.
     pub end_position: u64,
     /// CRC-32C over all batch headers, in order.
@@ -48,6 +54,8 @@ pub struct SegmentRecord {
     pub max_timestamp_ms: i64,
     /// Nothing is appended any more.
     pub sealed: bool,
+    /// Compaction has been over it.
+    pub cleaned: bool,
 }
 
 impl PartitionRecord {
@@ -97,7 +105,7 @@ impl PartitionRecord {
             let (start, end) = (reader.i64()?, reader.i64()?);
             let mut segments = Vec::new();
             for _ in 0..reader.u32()? {
-                segments.push(SegmentRecord::decode(&mut reader)?);
+                segments.push(SegmentRecord::decode_version(&mut reader, version)?);
             }
             PartitionState::Live {
                 start,
@@ -119,17 +127,45 @@ impl SegmentRecord {
         out.extend_from_slice(&self.end_position.to_be_bytes());
         out.extend_from_slice(&self.header_checksum.to_be_bytes());
         out.extend_from_slice(&self.max_timestamp_ms.to_be_bytes());
-        out.push(self.sealed.into());
+        out.push((SEALED * u8::from(self.sealed)) | (CLEANED * u8::from(self.cleaned)));
+        out.extend_from_slice(&self.generation.to_be_bytes());
     }
 
     pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, LogError> {
-        Ok(Self {
+        Self::decode_version(reader, VERSION)
+    }
+
+    fn decode_version(reader: &mut Reader<'_>, version: u8) -> Result<Self, LogError> {
+        let mut segment = Self {
             base_offset: reader.i64()?,
+            generation: 0,
             end_position: reader.u64()?,
             header_checksum: reader.u32()?,
             max_timestamp_ms: reader.i64()?,
-            sealed: reader.bool()?,
-        })
+            sealed: false,
+            cleaned: false,
+        };
+        let flags = reader.u8()?;
+        let known = if version == 1 {
+            SEALED
+        } else {
+            SEALED | CLEANED
+        };
+        if flags & !known != 0 {
+            return Err(reader.bad("it has flags that are not known"));
+        }
+        (segment.sealed, segment.cleaned) = (flags & SEALED != 0, flags & CLEANED != 0);
+        if version > 1 {
+            segment.generation = reader.u32()?;
+        }
+        Ok(segment)
+    }
+
+    pub(crate) fn name(&self) -> SegmentName {
+        SegmentName {
+            base_offset: self.base_offset,
+            generation: self.generation,
+        }
     }
 }
 
@@ -146,16 +182,24 @@ pub(crate) mod tests {
             any::<u64>(),
             any::<u32>(),
             any::<i64>(),
-            any::<bool>(),
+            any::<(bool, bool, u32)>(),
         )
             .prop_map(
-                |(base_offset, end_position, header_checksum, max_timestamp_ms, sealed)| {
+                |(
+                    base_offset,
+                    end_position,
+                    header_checksum,
+                    max_timestamp_ms,
+                    (sealed, cleaned, generation),
+                )| {
                     SegmentRecord {
                         base_offset,
+                        generation,
                         end_position,
                         header_checksum,
                         max_timestamp_ms,
                         sealed,
+                        cleaned,
                     }
                 },
             )

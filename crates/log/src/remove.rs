@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mainstem_journal::Lsn;
 
-use crate::files::{
-    index_name, parse_file_name, parse_partition_dir, parse_topic_dir, partition_dir, segment_name,
-};
+use crate::files::{SegmentName, parse_partition_dir, parse_topic_dir, partition_dir};
 use crate::log::{Log, Shared};
-use crate::partition::Partition;
+use crate::partition::{Control, Partition};
 use crate::segment::Segment;
 use crate::{LogError, PartitionId};
 
@@ -83,6 +82,9 @@ impl Log {
     /// next call.
     pub fn remove_files(&self, checkpoint: Lsn) -> Result<Removed, LogError> {
         let mut worker = self.shared.worker.lock();
+        self.shared
+            .checkpoint
+            .fetch_max(checkpoint.0, Ordering::AcqRel);
         let mut removed = Removed::default();
         let mut result = Ok(());
         worker.retiring.retain(|_, partition| {
@@ -91,7 +93,8 @@ impl Log {
                     .shared
                     .remove_retired(partition, checkpoint, &mut removed);
             }
-            partition.state.lock().retired > 0
+            let state = partition.state.lock();
+            state.retired > 0 || !state.replaced.is_empty()
         });
         result?;
         self.shared.remove_departed(checkpoint, &mut removed)?;
@@ -116,26 +119,24 @@ impl Shared {
         loop {
             let segment = {
                 let mut state = partition.state.lock();
-                let due = state.retired > 0
-                    && state
-                        .segments
-                        .front()
-                        .is_some_and(|segment| self.is_free(segment, checkpoint));
-                if !due {
-                    return Ok(());
+                let due = |segment: &Arc<Segment>| self.is_free(segment, checkpoint);
+                let replaced = state.replaced.iter().position(due);
+                if let Some(at) = replaced {
+                    Some(state.replaced.remove(at))
+                } else if state.retired > 0 && state.segments.front().is_some_and(due) {
+                    state.retired -= 1;
+                    state.segments.pop_front()
+                } else {
+                    None
                 }
-                state.retired -= 1;
-                state.segments.pop_front()
             };
             let Some(segment) = segment else {
                 return Ok(());
             };
             removed.bytes += segment.end().position;
             segment.close(&self.shelf);
-            removed.entries +=
-                self.remove_file(&partition.dir, &segment_name(segment.base_offset()))?;
-            removed.entries +=
-                self.remove_file(&partition.dir, &index_name(segment.base_offset()))?;
+            removed.entries += self.remove_file(&partition.dir, &segment.name().log())?;
+            removed.entries += self.remove_file(&partition.dir, &segment.name().index())?;
         }
     }
 
@@ -164,14 +165,12 @@ impl Shared {
         for partition in due {
             {
                 let mut state = partition.state.lock();
-                if state
-                    .segments
-                    .iter()
-                    .any(|segment| Arc::strong_count(segment) > 1)
-                {
+                let state = &mut *state;
+                let mut all = state.segments.iter().chain(&state.replaced);
+                if all.any(|segment| Arc::strong_count(segment) > 1) {
                     continue;
                 }
-                for segment in state.segments.drain(..) {
+                for segment in state.segments.drain(..).chain(state.replaced.drain(..)) {
                     removed.bytes += segment.end().position;
                     segment.close(&self.shelf);
                 }
@@ -201,12 +200,12 @@ impl Shared {
                 };
                 let id = PartitionId { topic, index };
                 let dir = partition_dir(&self.topics_dir, id);
-                let Some(bases) = known.get(&id) else {
+                let Some(names) = known.get(&id) else {
                     removed.entries += self.remove_dir(&dir)?;
                     continue;
                 };
                 for name in self.list(&dir)? {
-                    if parse_file_name(&name).is_some_and(|base| !bases.contains(&base)) {
+                    if SegmentName::parse(&name).is_some_and(|name| !names.contains(&name)) {
                         removed.entries += self.remove_file(&dir, &name)?;
                     }
                 }
@@ -216,8 +215,9 @@ impl Shared {
         Ok(removed)
     }
 
-    /// Base offsets of the segments of every partition that exists or still has files to be removed later.
-    fn known_files(&self) -> BTreeMap<PartitionId, BTreeSet<i64>> {
+    /// The segments of every partition that exists or still has files to be removed later, those included that a frame
+    /// names which no flush has passed.
+    fn known_files(&self) -> BTreeMap<PartitionId, BTreeSet<SegmentName>> {
         let mut partitions: Vec<Arc<Partition>> =
             self.partitions.read().values().cloned().collect();
         partitions.extend(
@@ -226,18 +226,20 @@ impl Shared {
                 .values()
                 .map(|departed| departed.partition.clone()),
         );
-        let bases = |partition: &Partition| {
-            partition
-                .state
-                .lock()
-                .segments
-                .iter()
-                .map(|segment| segment.base_offset())
-                .collect()
+        let names = |partition: &Partition| {
+            let state = partition.state.lock();
+            let segments = state.segments.iter().chain(&state.replaced);
+            let mut names: BTreeSet<_> = segments.map(|segment| segment.name()).collect();
+            for (_, control) in &state.pending {
+                if let Control::Replace(replace) = control {
+                    names.extend(replace.with.iter().map(|record| record.name()));
+                }
+            }
+            names
         };
         partitions
             .iter()
-            .map(|partition| (partition.id, bases(partition)))
+            .map(|partition| (partition.id, names(partition)))
             .collect()
     }
 

@@ -13,7 +13,7 @@ use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::LogError;
-use crate::files::{OpenFiles, index_name, segment_name};
+use crate::files::{OpenFiles, SegmentName};
 use crate::index::{Index, Point};
 use crate::recorded::SegmentRecord;
 use crate::tail::TailBatch;
@@ -58,7 +58,7 @@ impl SegmentShelf {
 pub(crate) struct Segment {
     id: u64,
     path: PathBuf,
-    base_offset: i64,
+    name: SegmentName,
     state: Mutex<State>,
     /// One builds the index at a time; the others wait for it.
     loading: Mutex<()>,
@@ -74,7 +74,10 @@ pub(crate) struct Segment {
 struct State {
     /// What is written and may be read. Its offset is the next segment's base.
     end: Point,
-    sealed: bool,
+    /// Nothing is appended any more, as of that flush.
+    sealed_at: Option<Lsn>,
+    /// Compaction has been over it.
+    cleaned: bool,
     /// Points from `from` on; what lies before is in the index file, or is found by reading the headers.
     index: Index,
     from: Point,
@@ -98,24 +101,25 @@ impl Segment {
     pub(crate) fn create(
         shelf: &SegmentShelf,
         dir: &Path,
-        base_offset: i64,
+        name: SegmentName,
     ) -> Result<Arc<Self>, LogError> {
         shelf
             .files
             .disk()
             .create_dir_all(dir)
             .map_err(LogError::io("create the directory", dir))?;
-        let segment = Self::new(shelf, dir, Point::start(base_offset), base_offset, false);
+        let segment = Self::new(shelf, dir, Point::start(name.base_offset), name);
         segment.file(shelf, OpenMode::Create)?;
         Ok(Arc::new(segment))
     }
 
-    /// A segment as recorded, which ends with `next_offset`. The file is not touched.
+    /// A segment as recorded as of the LSN `recorded_at`, which ends before `next_offset`. The file is not touched.
     pub(crate) fn recorded(
         shelf: &SegmentShelf,
         dir: &Path,
         record: &SegmentRecord,
         next_offset: i64,
+        recorded_at: Lsn,
     ) -> Arc<Self> {
         let end = Point {
             offset: next_offset,
@@ -123,19 +127,20 @@ impl Segment {
             max_timestamp_ms: record.max_timestamp_ms,
             checksum: record.header_checksum,
         };
-        Arc::new(Self::new(
-            shelf,
-            dir,
-            end,
-            record.base_offset,
-            record.sealed,
-        ))
+        let segment = Self::new(shelf, dir, end, record.name());
+        {
+            let mut state = segment.state.lock();
+            state.sealed_at = record.sealed.then_some(recorded_at);
+            state.cleaned = record.cleaned;
+        }
+        Arc::new(segment)
     }
 
-    fn new(shelf: &SegmentShelf, dir: &Path, end: Point, base_offset: i64, sealed: bool) -> Self {
+    fn new(shelf: &SegmentShelf, dir: &Path, end: Point, name: SegmentName) -> Self {
         let state = State {
             end,
-            sealed,
+            sealed_at: None,
+            cleaned: false,
             index: Index::new(shelf.interval_bytes),
             from: end,
             index_saved: end.position,
@@ -144,8 +149,8 @@ impl Segment {
         };
         Self {
             id: shelf.next_id.fetch_add(1, Ordering::Relaxed),
-            path: dir.join(segment_name(base_offset)),
-            base_offset,
+            path: dir.join(name.log()),
+            name,
             state: Mutex::new(state),
             loading: Mutex::default(),
             unsynced: AtomicBool::new(false),
@@ -154,8 +159,12 @@ impl Segment {
         }
     }
 
+    pub(crate) fn name(&self) -> SegmentName {
+        self.name
+    }
+
     pub(crate) fn base_offset(&self) -> i64 {
-        self.base_offset
+        self.name.base_offset
     }
 
     pub(crate) fn end(&self) -> Point {
@@ -163,25 +172,41 @@ impl Segment {
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
-        self.state.lock().sealed
+        self.sealed_at().is_some()
+    }
+
+    /// The flush as of which nothing is appended any more.
+    pub(crate) fn sealed_at(&self) -> Option<Lsn> {
+        self.state.lock().sealed_at
+    }
+
+    /// Whether compaction has been over it.
+    pub(crate) fn is_cleaned(&self) -> bool {
+        self.state.lock().cleaned
+    }
+
+    pub(crate) fn set_cleaned(&self, cleaned: bool) {
+        self.state.lock().cleaned = cleaned;
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    fn index_path(&self) -> PathBuf {
-        self.path.with_file_name(index_name(self.base_offset))
+    pub(crate) fn index_path(&self) -> PathBuf {
+        self.path.with_file_name(self.name.index())
     }
 
     pub(crate) fn record(&self) -> SegmentRecord {
         let state = self.state.lock();
         SegmentRecord {
-            base_offset: self.base_offset,
+            base_offset: self.name.base_offset,
+            generation: self.name.generation,
             end_position: state.end.position,
             header_checksum: state.end.checksum,
             max_timestamp_ms: state.end.max_timestamp_ms,
-            sealed: state.sealed,
+            sealed: state.sealed_at.is_some(),
+            cleaned: state.cleaned,
         }
     }
 
@@ -303,11 +328,15 @@ impl Segment {
         Ok(())
     }
 
-    /// Nothing is appended from now on. The index is written out; its memory may go when others need it.
-    pub(crate) fn seal(self: &Arc<Self>, shelf: &SegmentShelf) -> Result<(), LogError> {
+    /// Nothing is appended from now on, as of the flush up to `flushed`. The index is written out; its memory may go when others need it.
+    pub(crate) fn seal(
+        self: &Arc<Self>,
+        shelf: &SegmentShelf,
+        flushed: Lsn,
+    ) -> Result<(), LogError> {
         let whole = {
             let mut state = self.state.lock();
-            state.sealed = true;
+            state.sealed_at = Some(flushed);
             if state.from.position > 0 {
                 // Found at a restart and never read since: the first read builds the index.
                 state.index = Index::new(shelf.interval_bytes);
@@ -339,7 +368,7 @@ impl Segment {
                 return Ok(());
             }
             (
-                state.index.encode(self.base_offset, state.end),
+                state.index.encode(self.name.base_offset, state.end),
                 state.end.position,
             )
         };
@@ -399,13 +428,13 @@ impl Segment {
         shelf: &SegmentShelf,
         timestamp_ms: i64,
     ) -> Result<i64, LogError> {
-        let state = self.with_index(shelf, self.base_offset)?;
+        let state = self.with_index(shelf, self.name.base_offset)?;
         // The running maximum only grows, so the point before the first that has reached it begins the interval.
         let points = state.index.points();
         let reached = points.partition_point(|point| point.max_timestamp_ms < timestamp_ms);
         Ok(points
             .get(reached.saturating_sub(1))
-            .map_or(self.base_offset, |point| point.offset))
+            .map_or(self.name.base_offset, |point| point.offset))
     }
 
     /// The points around what a read needs.
@@ -553,17 +582,17 @@ impl Segment {
         let prefix = match saved {
             Some((index, end)) => self.walk_headers(&*file, index, end, upto).or_else(|error| {
                 tracing::warn!(file = %self.index_path().display(), %error, "the index does not fit its segment");
-                self.walk_headers(&*file, Index::new(shelf.interval_bytes), Point::start(self.base_offset), upto)
+                self.walk_headers(&*file, Index::new(shelf.interval_bytes), Point::start(self.name.base_offset), upto)
             }),
-            None => self.walk_headers(&*file, Index::new(shelf.interval_bytes), Point::start(self.base_offset), upto),
+            None => self.walk_headers(&*file, Index::new(shelf.interval_bytes), Point::start(self.name.base_offset), upto),
         };
         let prefix = prefix.map_err(|error| self.locate(&*file, upto, error))?;
         let sealed = {
             let mut state = self.state.lock();
             state.index.prepend(prefix);
-            state.from = Point::start(self.base_offset);
+            state.from = Point::start(self.name.base_offset);
             state.index_saved = reaches;
-            state.sealed
+            state.sealed_at.is_some()
         };
         if sealed {
             // A rebuilt index that cannot be saved is only built again.
@@ -588,7 +617,7 @@ impl Segment {
             let count = file
                 .read_at(&mut bytes, 0)
                 .map_err(LogError::io("read", &path))?;
-            Index::decode(self.base_offset, &bytes[..count])
+            Index::decode(self.name.base_offset, &bytes[..count])
         };
         match read() {
             Ok((index, end)) if end.position <= upto.position => Some((index, end)),
@@ -643,7 +672,7 @@ impl Segment {
         if !matches!(&error, LogError::Damaged { .. }) {
             return error;
         }
-        let mut point = Point::start(self.base_offset);
+        let mut point = Point::start(self.name.base_offset);
         let mut walk = || -> Result<(), LogError> {
             while point.position < upto.position {
                 let mut head = [0; BATCH_HEADER_BYTES];

@@ -81,6 +81,15 @@ impl LogSnapshot {
             .ok_or(LogError::UnknownPartition { partition })
     }
 
+    /// Whether every offset of a partition that can be read here is a record: compaction has not been over it.
+    pub fn is_dense(&self, partition: PartitionId) -> bool {
+        self.find(partition).is_ok_and(|found| {
+            let state = found.state.lock();
+            let mut segments = state.segments.iter().chain(&state.replaced);
+            segments.all(|segment| segment.name().generation == 0)
+        })
+    }
+
     /// Like [`Log::read`], as of this snapshot.
     pub fn read(
         &self,
@@ -90,8 +99,9 @@ impl LogSnapshot {
         upto: Option<i64>,
     ) -> Result<Read, LogError> {
         let bounds = self.bounds(partition)?;
+        let (found, number) = (self.find(partition)?, Some(self.pin.number));
         self.shared()
-            .read_within(&*self.find(partition)?, bounds, offset, max_bytes, upto)
+            .read_within(&found, bounds, number, offset, max_bytes, upto)
     }
 
     /// Like [`Log::offset_for_timestamp`], as of this snapshot.
@@ -101,8 +111,9 @@ impl LogSnapshot {
         timestamp_ms: i64,
     ) -> Result<Option<(i64, i64)>, LogError> {
         let bounds = self.bounds(partition)?;
+        let (found, number) = (self.find(partition)?, Some(self.pin.number));
         self.shared()
-            .offset_for_timestamp(&*self.find(partition)?, bounds, timestamp_ms)
+            .offset_for_timestamp(&found, bounds, number, timestamp_ms)
     }
 
     fn shared(&self) -> &Shared {

@@ -144,13 +144,13 @@ fn what_does_not_fit_is_refused() {
         LogError::Unsupported { .. }
     ));
     let replace = ReplaceSegments {
-        partition: id,
-        replaced: vec![0],
+        partition: other,
+        replaced: Vec::new(),
         with: Vec::new(),
     };
     assert!(matches!(
         refused(LogOp::ReplaceSegments(replace)),
-        LogError::Unsupported { .. }
+        LogError::UnknownPartition { .. }
     ));
     // And an id that was removed is not given again while its files are there.
     apply(&log, LogOp::RemovePartition { partition: id });

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use common::{batch, open, partition, topics};
 use mainstem_journal::{Disk, Lsn, MemoryDisk};
 use mainstem_log::{
-    Bounds, Log, LogError, LogOp, LogSnapshot, PartitionId, PartitionRecord, PartitionState,
-    SegmentLimits,
+    Bounds, Compaction, CompactionPolicy, CompactionStep, Log, LogError, LogOp, LogSnapshot,
+    PartitionId, PartitionRecord, PartitionState, SegmentLimits,
 };
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -50,11 +50,14 @@ struct Simulation {
     recorded: BTreeMap<PartitionId, PartitionRecord>,
     checkpoint: Lsn,
     snapshots: Vec<(LogSnapshot, Model)>,
+    /// Every record has a key of its own, so compaction changes nothing that can be read.
+    pass: Option<Compaction>,
     next_topic: u64,
     /// What happened, to compare two runs of a seed.
     trace: u32,
     crashes: u64,
     replayed: u64,
+    replaced: u64,
 }
 
 impl Simulation {
@@ -70,10 +73,12 @@ impl Simulation {
             recorded: BTreeMap::new(),
             checkpoint: Lsn::ZERO,
             snapshots: Vec::new(),
+            pass: None,
             next_topic: 1,
             trace: 0,
             crashes: 0,
             replayed: 0,
+            replaced: 0,
         }
     }
 
@@ -86,8 +91,9 @@ impl Simulation {
             match self.rng.random_range(0..100) {
                 0..30 => self.group(),
                 30..45 => self.read(),
-                45..50 => self.timestamp(),
-                50..60 => self.flush(),
+                45..49 => self.timestamp(),
+                49..52 => self.compact(),
+                52..60 => self.flush(),
                 60..66 => self.take_checkpoint(),
                 66..72 => self.evict(),
                 72..78 => self.snapshot(),
@@ -217,6 +223,40 @@ impl Simulation {
     fn remove_files(&mut self) {
         let removed = self.log.remove_files(self.checkpoint).unwrap();
         self.note(&removed.bytes.to_be_bytes());
+    }
+
+    fn compact(&mut self) {
+        for _ in 0..self.rng.random_range(1..20) {
+            let Some(pass) = &mut self.pass else {
+                let Some(id) = self.any_partition() else {
+                    return;
+                };
+                let policy = CompactionPolicy {
+                    now_ms: 0,
+                    min_lag_ms: 0,
+                    delete_retention_ms: 0,
+                };
+                self.log.remove_files(self.checkpoint).unwrap();
+                self.pass = self.log.compaction(id, policy).unwrap();
+                continue;
+            };
+            match pass.step().unwrap() {
+                CompactionStep::Worked => {}
+                CompactionStep::Done => self.pass = None,
+                CompactionStep::Replace(replace) if self.model.contains_key(&replace.partition) => {
+                    let lsn = self.log.applied().next();
+                    let op = LogOp::ReplaceSegments(replace);
+                    self.log.apply(lsn, op.clone()).unwrap();
+                    self.log.finish_group(lsn);
+                    self.frames.push((lsn, vec![op]));
+                    self.replaced += 1;
+                }
+                CompactionStep::Replace(_) => {
+                    pass.discard();
+                    self.pass = None;
+                }
+            }
+        }
     }
 
     fn limits(&mut self) {
@@ -419,6 +459,7 @@ impl Simulation {
     fn crash(&mut self) {
         self.crashes += 1;
         self.snapshots.clear();
+        self.pass = None;
         if self.rng.random_bool(0.5) {
             self.disk.crash_process();
         } else {
@@ -486,11 +527,16 @@ fn first_at(model: &ModelPartition, timestamp_ms: i64) -> Option<(i64, i64)> {
         .find(|(_, ts)| *ts >= timestamp_ms)
 }
 
-fn run(seed: u64) -> (u32, u64, u64) {
+fn run(seed: u64) -> (u32, u64, u64, u64) {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let mut simulation = Simulation::new(seed);
         simulation.run(STEPS);
-        (simulation.trace, simulation.crashes, simulation.replayed)
+        (
+            simulation.trace,
+            simulation.crashes,
+            simulation.replayed,
+            simulation.replaced,
+        )
     }));
     result.unwrap_or_else(|panic| {
         eprintln!("failed with MAINSTEM_SEED={seed}");
@@ -504,17 +550,18 @@ fn log_equals_its_model_through_crashes() {
         run(seed.parse().expect("MAINSTEM_SEED is a number"));
         return;
     }
-    let (mut crashes, mut replayed) = (0, 0);
+    let (mut crashes, mut replayed, mut replaced) = (0, 0, 0);
     let seeds = std::env::var("MAINSTEM_SEEDS").map_or(SEEDS, |seeds| {
         seeds.parse().expect("MAINSTEM_SEEDS is a number")
     });
     for seed in 0..seeds {
-        let (_, seed_crashes, seed_replayed) = run(seed);
+        let (_, seed_crashes, seed_replayed, seed_replaced) = run(seed);
         (crashes, replayed) = (crashes + seed_crashes, replayed + seed_replayed);
+        replaced += seed_replaced;
     }
     assert!(
-        crashes > seeds && replayed > seeds,
-        "{crashes} crashes, {replayed} frames replayed"
+        crashes > seeds && replayed > seeds && replaced > seeds,
+        "{crashes} crashes, {replayed} frames replayed, segments replaced {replaced} times"
     );
 }
 

@@ -3,6 +3,7 @@
 use crate::Error;
 use mainstem_broker::{BrokerSettings, configs};
 use mainstem_engine::EngineOptions;
+use mainstem_log::LogOptions;
 use std::collections::BTreeMap;
 
 /// Settings of the platform. `Options::default()` is meant to be right for one machine.
@@ -83,9 +84,14 @@ impl MemorySplit {
 }
 
 /// Kafka's broker settings that are defaults for topics, and the topic setting each stands for.
-const TOPIC_DEFAULTS: [(&str, &str); 14] = [
+const TOPIC_DEFAULTS: [(&str, &str); 16] = [
     ("compression.type", "compression.type"),
     ("log.cleaner.delete.retention.ms", "delete.retention.ms"),
+    (
+        "log.cleaner.min.cleanable.ratio",
+        "min.cleanable.dirty.ratio",
+    ),
+    ("log.cleaner.min.compaction.lag.ms", "min.compaction.lag.ms"),
     ("log.cleanup.policy", "cleanup.policy"),
     ("log.flush.interval.messages", "flush.messages"),
     ("log.flush.interval.ms", "flush.ms"),
@@ -104,11 +110,12 @@ const TOPIC_DEFAULTS: [(&str, &str); 14] = [
 ];
 
 /// The settings of [`Options::broker`] that are no topic defaults.
-const OWN_SETTINGS: [&str; 4] = [
+const OWN_SETTINGS: [&str; 5] = [
     "num.partitions",
     "log.retention.hours",
     "log.retention.minutes",
     "log.retention.check.interval.ms",
+    "log.cleaner.backoff.ms",
 ];
 
 impl Options {
@@ -133,7 +140,14 @@ impl Options {
 
     pub(crate) fn engine(&self) -> EngineOptions {
         let memory = self.memory();
+        let log = LogOptions {
+            // Of what is left for the rest; where it is too little for all keys, there are several passes.
+            compaction_memory_bytes: usize::try_from(self.memory_limit_bytes / 32)
+                .unwrap_or(usize::MAX),
+            ..LogOptions::default()
+        };
         EngineOptions {
+            log,
             memory_bytes: memory.records_bytes,
             store_backlog_bytes: memory.store_backlog_bytes,
             checkpoint_bytes: self.checkpoint_bytes,
@@ -146,6 +160,14 @@ impl Options {
     pub(crate) fn retention_interval_ms(&self) -> Result<u64, Error> {
         let name = "log.retention.check.interval.ms";
         Ok(self.number(name)?.unwrap_or(300_000).max(1))
+    }
+
+    /// Milliseconds between two looks for what to compact.
+    pub(crate) fn compaction_interval_ms(&self) -> Result<u64, Error> {
+        Ok(self
+            .number("log.cleaner.backoff.ms")?
+            .unwrap_or(15_000)
+            .max(1))
     }
 
     pub(crate) fn broker_settings(&self) -> Result<BrokerSettings, Error> {

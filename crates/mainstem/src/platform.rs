@@ -41,6 +41,7 @@ impl Mainstem {
         options.check()?;
         let settings = options.broker_settings()?;
         let retention_every = Duration::from_millis(options.retention_interval_ms()?);
+        let compaction_every = Duration::from_millis(options.compaction_interval_ms()?);
         let disk: Arc<dyn Disk> = Arc::new(RealDisk);
         let directory = DataDirectory::take(dir.as_ref(), disk.as_ref())?;
         let memory = options.memory();
@@ -102,7 +103,7 @@ impl Mainstem {
             .start_tasks(runtime, or_cores(options.task_workers))
             .map_err(no_threads())?;
         threads
-            .start_retention(broker, retention_every)
+            .start_retention(broker, retention_every, compaction_every)
             .map_err(no_threads())?;
         tracing::info!(
             data_dir = %directory.path.display(),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `admission`, `journal`, `store`, `background` | the engine's workers, one each |
 //! | `task-0` … | handler tasks, one task at a time |
-//! | `retention` | one round of retention now and then |
+//! | `retention` | one round of retention now and then, and of looking for what to compact |
 //!
 //! The end is in order: tasks first, so that no new step begins; then the engine, which finishes what it has
 //! admitted and takes a checkpoint; then there is nothing left to do.
@@ -16,7 +16,7 @@ use mainstem_runtime::{Next, Runtime};
 use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Every thread of the platform but those of SQL.
 pub(crate) struct Threads {
@@ -61,17 +61,28 @@ impl Threads {
         Ok(())
     }
 
-    /// Starts the timer for retention.
+    /// Starts the timer for retention and compaction.
     pub(crate) fn start_retention(
         &mut self,
         broker: Broker,
         every: Duration,
+        compaction_every: Duration,
     ) -> std::io::Result<()> {
         let (stop, stopped) = mpsc::channel::<()>();
         let waiting = tokio::runtime::Builder::new_current_thread().build()?;
         let thread = spawn("retention".into(), move || {
-            while stopped.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
-                retain(&broker, &waiting);
+            let mut retention = Timer::new(every);
+            let mut compaction = Timer::new(compaction_every);
+            let first = |one: &Timer, other: &Timer| one.left().min(other.left());
+            while stopped.recv_timeout(first(&retention, &compaction))
+                == Err(RecvTimeoutError::Timeout)
+            {
+                if retention.rings() {
+                    retain(&broker, &waiting);
+                }
+                if compaction.rings() {
+                    compact(&broker);
+                }
             }
         })?;
         self.timer = Some((stop, thread));
@@ -128,6 +139,40 @@ fn move_tasks(runtime: &Runtime) {
                 runtime.park(wait.min(LONGEST_PARK));
             }
             Next::Closed => return,
+        }
+    }
+}
+
+/// Rings again and again.
+struct Timer {
+    every: Duration,
+    next: Instant,
+}
+
+impl Timer {
+    fn new(every: Duration) -> Timer {
+        let next = Instant::now() + every;
+        Timer { every, next }
+    }
+
+    fn left(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now())
+    }
+
+    fn rings(&mut self) -> bool {
+        let rings = self.left().is_zero();
+        if rings {
+            self.next = Instant::now() + self.every;
+        }
+        rings
+    }
+}
+
+fn compact(broker: &Broker) {
+    match broker.compaction_round(now_ms()) {
+        Ok(round) => tracing::debug!(?round, "compaction"),
+        Err(error) => {
+            tracing::warn!(%error, "a round of compaction failed; the next one tries again")
         }
     }
 }

@@ -78,12 +78,12 @@ impl Batch {
         assemble(header, &records).map(Retained::Some)
     }
 
-    /// A batch without records that stands for the offsets from `base_offset` to `last_offset`, all of which are gone;
-    /// of less than 2^31 offsets.
+    /// A batch without records that stands for the offsets from `base_offset` to `last_offset`, less than 2^31, all of
+    /// which are gone; `max_timestamp_ms` was the largest timestamp there.
     pub fn empty(
         base_offset: i64,
         last_offset: i64,
-        leader_epoch: i32,
+        max_timestamp_ms: i64,
     ) -> Result<Batch, RecordError> {
         let last_offset_delta = i32::try_from(last_offset - base_offset)
             .ok()
@@ -94,13 +94,13 @@ impl Batch {
         let header = BatchHeader {
             base_offset,
             batch_length: 0,
-            leader_epoch,
+            leader_epoch: 0,
             magic: 2,
             crc: 0,
             attributes: 0,
             last_offset_delta,
-            base_timestamp_ms: -1,
-            max_timestamp_ms: -1,
+            base_timestamp_ms: max_timestamp_ms,
+            max_timestamp_ms,
             producer_id: -1,
             producer_epoch: -1,
             base_sequence: -1,
@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn an_empty_batch_stands_for_offsets_that_are_gone() {
-        let batch = Batch::empty(10, 14, 2).unwrap();
+        let batch = Batch::empty(10, 14, 99).unwrap();
+        assert_eq!(batch.header().max_timestamp_ms, 99);
         let mut bytes = batch.bytes().clone();
         let read = Batch::split_first(&mut bytes).unwrap().unwrap();
         assert_eq!(

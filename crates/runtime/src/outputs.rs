@@ -66,6 +66,13 @@ impl<'a> OutputBatches<'a> {
     }
 
     fn add(&mut self, topic: &Topic, record: &OutputRecord) -> Result<(), StepFailure> {
+        if record.key.is_none() && topic.limits.compaction.is_some() {
+            let why = format!(
+                "topic `{}` is compacted by key, and an output has none",
+                topic.name
+            );
+            return Err(StepFailure::Output(why));
+        }
         let index = match (record.partition, &record.key) {
             (Some(partition), _) => partition,
             (None, Some(key)) => topic.partition_for_key(key),

@@ -158,7 +158,7 @@ fn what_is_not_there_is_told_with_what_to_do() {
         1,
     );
     assert_error(
-        &server.fail(&["topic", "create", "x", "--set", "cleanup.policy=compact"]),
+        &server.fail(&["topic", "create", "x", "--set", "compression.type=gzip"]),
         "refused_config",
         1,
     );

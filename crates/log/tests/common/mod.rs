@@ -1,4 +1,5 @@
-//! What the tests share: batches, and a log on a disk in memory.
+//! What the tests share: batches, and a log on a disk in memory. Not every test uses all of it.
+#![allow(dead_code)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ pub fn partition(topic: u64, index: u32) -> PartitionId {
     PartitionId::new(TopicId(id), index)
 }
 
-/// A batch with a record for each timestamp, each with a value of `value_bytes`.
+/// A batch with a record for each timestamp, each with a value of `value_bytes` and a key of its own.
 pub fn batch(
     base_offset: i64,
     leader_epoch: i32,
@@ -25,8 +26,10 @@ pub fn batch(
     let mut builder = BatchBuilder::new(Compression::None, 1 << 24);
     for (index, timestamp_ms) in timestamps_ms.iter().enumerate() {
         let value = vec![(base_offset as usize + index) as u8; value_bytes];
+        // Of a length that does not depend on the offset.
+        let key = format!("{:06}", base_offset + index as i64);
         builder
-            .append(*timestamp_ms, Some(b"key"), Some(&value), &[])
+            .append(*timestamp_ms, Some(key.as_bytes()), Some(&value), &[])
             .unwrap();
     }
     let mut bytes = builder.build().unwrap().bytes().to_vec();
@@ -41,6 +44,7 @@ pub fn small() -> LogOptions {
         index_interval_bytes: 200,
         max_open_files: 3,
         index_cache_bytes: 4096,
+        compaction_memory_bytes: 1 << 20,
     }
 }
 
@@ -60,7 +64,6 @@ pub fn open(disk: &MemoryDisk, recorded: Vec<PartitionRecord>, applied: Lsn) -> 
 }
 
 /// Applies one operation as a group of its own.
-#[allow(dead_code)]
 pub fn apply(log: &Log, op: LogOp) -> Lsn {
     let lsn = log.applied().next();
     log.apply(lsn, op).unwrap();
@@ -69,7 +72,6 @@ pub fn apply(log: &Log, op: LogOp) -> Lsn {
 }
 
 /// Flush, sync, records: what a checkpoint does with the log.
-#[allow(dead_code)]
 pub fn checkpoint(log: &Log) -> Vec<PartitionRecord> {
     log.flush(log.applied(), &mut |_, _| {}).unwrap();
     log.sync().unwrap();
@@ -77,7 +79,6 @@ pub fn checkpoint(log: &Log) -> Vec<PartitionRecord> {
 }
 
 /// Every batch of a partition, by reads of `max_bytes`.
-#[allow(dead_code)]
 pub fn read_all(log: &Log, partition: PartitionId, max_bytes: usize) -> Vec<u8> {
     let bounds = log.bounds(partition).unwrap();
     let mut next = bounds.start;

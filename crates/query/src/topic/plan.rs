@@ -79,14 +79,13 @@ impl TopicPlan {
     }
 }
 
-/// Whether every offset of a topic is a record, so that offsets can be counted in place of records. Compaction would
-/// leave gaps and a transaction's end a marker; the broker admits neither so far, and the tests of this crate say so
-/// when that changes.
-fn every_offset_is_a_record(topic: &Topic) -> bool {
-    topic
-        .configs
-        .get("cleanup.policy")
-        .is_none_or(|policy| policy == "delete")
+/// Whether every offset of a topic is a record, so that offsets can be counted in place of records. Compaction leaves
+/// gaps, which stay when the topic is compacted no longer; a transaction's end would be a marker, and the broker admits
+/// none so far.
+fn every_offset_is_a_record(context: &QueryContext, topic: &Topic) -> bool {
+    let mut partitions = context.partitions(topic);
+    topic.limits.compaction.is_none()
+        && partitions.all(|(partition, _)| context.snapshot.log.is_dense(partition))
 }
 
 /// What the filters leave of the topic, in the order of partitions and offsets.
@@ -180,7 +179,7 @@ impl Plan for TopicPlan {
             None => self.streams.iter().flatten().map(Span::rows).sum(),
         };
         let rows = usize::try_from(offsets).unwrap_or(usize::MAX);
-        let exact = every_offset_is_a_record(&self.topic)
+        let exact = every_offset_is_a_record(&self.context, &self.topic)
             && self.timestamps.is_all()
             && self.limit.is_none();
         if exact || rows == 0 {
