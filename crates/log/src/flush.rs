@@ -312,8 +312,13 @@ impl Shared {
         upto: Lsn,
     ) -> Result<Arc<Segment>, LogError> {
         let sealed = partition.state.lock().active().cloned();
-        if let Some(sealed) = sealed {
-            sealed.seal(&self.shelf, upto)?;
+        match sealed {
+            Some(sealed) => sealed.seal(&self.shelf, upto)?,
+            // The partition's first: the directories may be there from a process that died before it had synced them.
+            None => {
+                let above = partition.dir.ancestors().skip(1).take(2);
+                worker.unsynced_dirs.extend(above.map(PathBuf::from));
+            }
         }
         let name = SegmentName {
             base_offset,

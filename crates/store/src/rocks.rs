@@ -101,9 +101,8 @@ impl RocksStore {
         };
         inner.check_format()?;
         inner.written.lock().applied = inner.read_applied(&ReadOptions::default())?;
-        if !existed {
-            sync_parent(dir)?;
-        }
+        // Also where it existed: whoever made it may have died before its name was durable.
+        sync_parent(dir)?;
         Ok(RocksStore {
             inner: Arc::new(inner),
         })
@@ -143,7 +142,7 @@ fn parse_format(value: &[u8]) -> Option<u32> {
     value.try_into().ok().map(u32::from_be_bytes)
 }
 
-/// The new directory's own name must survive a power loss too.
+/// The directory's own name must survive a power loss too.
 fn sync_parent(dir: &Path) -> Result<(), StoreError> {
     let Some(parent) = dir.parent() else {
         return Ok(());
