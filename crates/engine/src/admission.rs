@@ -361,6 +361,16 @@ impl Admission {
         }
     }
 
+    /// Forgets some of the producers that are silent; says whether there are more to look at.
+    fn sweep_producers(&mut self) -> bool {
+        self.producers
+            .tell_time(self.shared.positions.now_ms.load(Ordering::Acquire));
+        // Only the checkpoint's copy is asked for them.
+        self.producers.forget_changes();
+        self.producers
+            .sweep(self.shared.options.producer_expiration_ms)
+    }
+
     /// Ends once the engine is closing and nothing came in the last moment.
     fn end(&self) -> Progress {
         if !self.shared.closing() {
@@ -426,8 +436,9 @@ impl Steps for Admission {
         if self.taken.is_empty() {
             std::mem::swap(&mut self.taken, &mut *self.shared.queue.lock());
         }
+        let sweeps = self.sweep_producers();
         if self.taken.is_empty() {
-            return self.end();
+            return if sweeps { Progress::Worked } else { self.end() };
         }
         let shared = self.shared.clone();
         let mut spent = Vec::new();

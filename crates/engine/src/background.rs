@@ -118,6 +118,7 @@ impl Background {
 
     fn flush(&mut self, upto: Lsn) -> Result<(), EngineError> {
         let producers = &mut self.producers;
+        producers.tell_time(self.shared.positions.now_ms.load(Ordering::Acquire));
         self.shared.log.flush(upto, &mut |partition, header| {
             producers.observe(partition, header)
         })?;
@@ -176,6 +177,10 @@ impl Background {
         for record in self.shared.log.records() {
             ops.push(self.partition_op(record.partition, &record));
         }
+        while self
+            .producers
+            .sweep(self.shared.options.producer_expiration_ms)
+        {}
         for (partition, producer_id, state) in self.producers.take_changes() {
             let key = keys::producer_key(partition, producer_id);
             ops.push(StoreOp {

@@ -150,6 +150,15 @@ impl Engine {
         ticket
     }
 
+    /// Tells the engine the present, in milliseconds since 1970: now and then, to forget producers that have been silent
+    /// for long. It has no clock of its own, and forgets nobody as long as it is not told.
+    pub fn tell_time(&self, now_ms: i64) {
+        let at = &self.shared.positions;
+        if at.now_ms.fetch_max(now_ms, Ordering::AcqRel) < now_ms {
+            self.shared.signals.admission.notify();
+        }
+    }
+
     /// Where the engine stands.
     pub fn status(&self) -> EngineStatus {
         let at = &self.shared.positions;

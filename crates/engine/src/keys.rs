@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `FFFF 'C'` | version u8, journal id u128, checkpoint LSN u64 |
 //! | `FFFF 'P' topic u128 index u32` | version u8, shard u16, the log's partition record |
-//! | `FFFF 'Q' topic u128 index u32 producer i64` | version u8, epoch i16, last timestamp i64, count u8, count × (base sequence i32, last sequence i32, base offset i64, last offset i64) |
+//! | `FFFF 'Q' topic u128 index u32 producer i64` | version u8, epoch i16, last seen i64 (ms since 1970), count u8, count × (base sequence i32, last sequence i32, base offset i64, last offset i64) |
 //!
 //! All numbers are big-endian.
 
@@ -108,7 +108,7 @@ pub(crate) fn encode_producer(state: &ProducerState) -> Bytes {
     let mut value = BytesMut::with_capacity(12 + 24 * state.batches.len());
     value.put_u8(VERSION);
     value.put_i16(state.epoch);
-    value.put_i64(state.last_timestamp_ms);
+    value.put_i64(state.last_seen_ms);
     value.put_u8(state.batches.len() as u8);
     for batch in &state.batches {
         value.put_i32(batch.base_sequence);
@@ -122,7 +122,7 @@ pub(crate) fn encode_producer(state: &ProducerState) -> Bytes {
 pub(crate) fn decode_producer(value: &[u8]) -> Option<ProducerState> {
     let mut value = versioned(value)?;
     let epoch = value.try_get_i16().ok()?;
-    let last_timestamp_ms = value.try_get_i64().ok()?;
+    let last_seen_ms = value.try_get_i64().ok()?;
     let count = value.try_get_u8().ok()?;
     let mut batches = VecDeque::with_capacity(usize::from(count));
     for _ in 0..count {
@@ -136,7 +136,7 @@ pub(crate) fn decode_producer(value: &[u8]) -> Option<ProducerState> {
     Some(ProducerState {
         epoch,
         batches,
-        last_timestamp_ms,
+        last_seen_ms,
     })
 }
 

@@ -24,6 +24,9 @@ pub struct EngineOptions {
     pub checkpoint_bytes: u64,
     /// And after so long without work.
     pub checkpoint_idle_ms: u64,
+    /// Idempotent producers that have been silent for longer are forgotten, by the time told with
+    /// [`crate::Engine::tell_time`]; what such a one sends again is no longer recognised.
+    pub producer_expiration_ms: i64,
     /// With less free space than this on the disk, and what the tail has yet to write there, appends are refused.
     pub min_free_bytes: u64,
     /// Space that is kept back in a file, and given up for a last checkpoint when the disk is full to that point.
@@ -46,6 +49,7 @@ impl Default for EngineOptions {
             idle_mark_ms: 5,
             checkpoint_bytes: 512 << 20,
             checkpoint_idle_ms: 10_000,
+            producer_expiration_ms: 24 * 60 * 60 * 1_000,
             min_free_bytes: 256 << 20,
             ballast_bytes: 64 << 20,
             journal: JournalOptions::default(),

@@ -1,10 +1,14 @@
 //! What is remembered of idempotent producers: per partition and producer id, the epoch and the
 //! last five batches (Kafka's rules, KIP-98 and KIP-360). It is all read off batch headers, so it
 //! lives in memory, once for admission and once for the checkpoint, and is stored only with a checkpoint.
+//!
+//! Whoever is silent for long is forgotten, as in Kafka, or every id ever used would be kept. Silence is measured by the
+//! time that the engine is told: the times in batches are the clients' own, and may be of any year. Each copy
+//! forgets by itself, admission first: that the other still knows a producer, or again after a restart, does no harm.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mainstem_log::PartitionId;
+use mainstem_log::{PartitionId, TopicId};
 use mainstem_record::BatchHeader;
 
 use crate::error::AppendError;
@@ -16,7 +20,8 @@ const REMEMBERED_BATCHES: usize = 5;
 pub(crate) struct ProducerState {
     pub(crate) epoch: i16,
     pub(crate) batches: VecDeque<RememberedBatch>,
-    pub(crate) last_timestamp_ms: i64,
+    /// The engine's time when it was last heard of; 0 where no time was known.
+    pub(crate) last_seen_ms: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +45,19 @@ pub(crate) enum Verdict {
 pub(crate) struct Producers {
     states: BTreeMap<(PartitionId, i64), ProducerState>,
     changed: BTreeSet<(PartitionId, i64)>,
+    /// What the engine was last told; 0 until then.
+    now_ms: i64,
+    /// Where the search for those who are silent goes on.
+    sweep_from: Option<(PartitionId, i64)>,
 }
+
+const FIRST_PARTITION: PartitionId = PartitionId {
+    topic: TopicId(0),
+    index: 0,
+};
+
+/// Producers that are looked at in one go.
+const SWEPT_AT_ONCE: usize = 1_000;
 
 /// The sequence `count` after `sequence`; sequences wrap from `i32::MAX` to 0.
 fn advance(sequence: i32, count: i32) -> i32 {
@@ -118,7 +135,7 @@ impl Producers {
         let state = self.states.entry(key).or_insert_with(|| ProducerState {
             epoch: header.producer_epoch,
             batches: VecDeque::with_capacity(REMEMBERED_BATCHES),
-            last_timestamp_ms: header.max_timestamp_ms,
+            last_seen_ms: 0,
         });
         if state
             .batches
@@ -140,8 +157,42 @@ impl Producers {
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
         });
-        state.last_timestamp_ms = header.max_timestamp_ms;
+        state.last_seen_ms = self.now_ms;
         self.changed.insert(key);
+    }
+
+    /// The present, as far as it is known. A new one begins a search for those who are silent.
+    pub(crate) fn tell_time(&mut self, now_ms: i64) {
+        if now_ms > self.now_ms {
+            self.now_ms = now_ms;
+            self.sweep_from.get_or_insert((FIRST_PARTITION, i64::MIN));
+        }
+    }
+
+    /// Looks at some producers and forgets those not heard of for more than `expiration_ms`; says whether there are
+    /// more to look at.
+    pub(crate) fn sweep(&mut self, expiration_ms: i64) -> bool {
+        let Some(from) = self.sweep_from.take() else {
+            return false;
+        };
+        let mut silent = Vec::new();
+        for (looked_at, (key, state)) in self.states.range_mut(from..).enumerate() {
+            if looked_at == SWEPT_AT_ONCE {
+                self.sweep_from = Some(*key);
+                break;
+            }
+            if state.last_seen_ms <= 0 {
+                // Seen when no time was known: from now on.
+                state.last_seen_ms = self.now_ms;
+            } else if self.now_ms.saturating_sub(state.last_seen_ms) > expiration_ms {
+                silent.push(*key);
+            }
+        }
+        for key in silent {
+            self.states.remove(&key);
+            self.changed.insert(key);
+        }
+        self.sweep_from.is_some()
     }
 
     /// Forgets a partition that is gone.

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -72,6 +72,8 @@ pub(crate) struct Positions {
     /// With less free than this, appends are refused.
     pub(crate) needed_bytes: AtomicU64,
     pub(crate) groups: AtomicU64,
+    /// The present, in milliseconds since 1970, as last told; 0 until then.
+    pub(crate) now_ms: AtomicI64,
 }
 
 /// The order in which the stages end: each drains what the one before it left.
