@@ -28,6 +28,20 @@ pub fn disk(disk: &dyn Disk, dir: &Path) {
 fn files(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     disk.create_dir_all(dir)?;
     disk.create_dir_all(dir)?;
+    let inner = dir.join("made");
+    assert!(
+        disk.create_dir(&inner)? && !disk.create_dir(&inner)?,
+        "a directory is made once"
+    );
+    assert!(disk.exists(&inner) && disk.list(dir)? == ["made"]);
+    let missing = disk.create_dir(&inner.join("a").join("b")).err();
+    assert_eq!(
+        missing.map(|error| error.kind()),
+        Some(io::ErrorKind::NotFound),
+        "its parent must exist"
+    );
+    disk.sync_dir(dir)?;
+    disk.remove_dir_all(&inner)?;
     let path = dir.join("a");
     for mode in [OpenMode::Read, OpenMode::Write] {
         let error = disk.open(&path, mode).err().map(|error| error.kind());

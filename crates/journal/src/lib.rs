@@ -20,7 +20,7 @@
 //! # Where to start reading
 //!
 //! [`GroupBuilder`] (`group.rs`) makes groups, `header.rs` and `file/header.rs` say how they lie on disk, [`Medium`]
-//! (`medium.rs`) is the contract of where they are kept, `file/mod.rs` the commit path in files, `file/prepare.rs` how
+//! (`medium.rs`) is the contract of where they are kept, `file/mod.rs` the commit path in files, `file/stock.rs` how
 //! files are made ahead and recycled, and `file/recovery.rs` what happens when a journal is opened. The other seam,
 //! [`Disk`], is in `disk/`.
 
@@ -38,7 +38,9 @@ mod medium;
 pub mod mutation;
 mod pool;
 
-pub use disk::{BlockBuffer, DirectoryLock, Disk, DiskFile, MemoryDisk, OpenMode, RealDisk};
+pub use disk::{
+    BlockBuffer, DirectoryLock, Disk, DiskFile, FileWrite, MemoryDisk, OpenMode, RealDisk,
+};
 pub use durable::{durable_rename, write_file_durably};
 pub use error::JournalError;
 pub use file::{FileMedium, JournalOptions, Replay};

@@ -1,18 +1,18 @@
 //! The way to disk: tails into segments, sync, and what a checkpoint records. One background worker calls all of this.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mainstem_journal::Lsn;
+use mainstem_journal::{BlockBuffer, FileWrite, Lsn};
 use mainstem_record::BatchHeader;
 
 use crate::files::SegmentName;
 use crate::log::{Log, Shared};
 use crate::partition::{Control, Partition};
 use crate::recorded::PartitionRecord;
-use crate::segment::{Segment, SegmentShelf};
+use crate::segment::{Gathered, Segment, SegmentShelf, WRITE_BYTES};
 use crate::tail::TailBatch;
 use crate::{LogError, PartitionId, TopicId};
 
@@ -27,8 +27,10 @@ pub struct Flushed {
 
 /// Batches taken from a tail under one hold of its lock.
 const RUN_BATCHES: usize = 1024;
-/// Bytes taken at once: they go out in one write, if they are small batches of one segment.
-const RUN_BYTES: usize = 1 << 20;
+/// Partitions whose batches are written together.
+const RUNS_AT_ONCE: usize = 16;
+/// Segments synced together, all of them open: enough to keep a disk busy.
+const SYNCED_AT_ONCE: usize = 256;
 /// Batches dropped under one hold of a partition's lock.
 const EVICTED_RUN: usize = 1024;
 
@@ -48,8 +50,28 @@ pub(crate) struct Worker {
     evictable: Vec<Arc<Partition>>,
     /// Partitions with segments below their recorded start.
     pub(crate) retiring: BTreeMap<PartitionId, Arc<Partition>>,
-    run: Vec<TailBatch>,
-    buffer: Vec<u8>,
+    /// Emptied lists and buffers, to be used again.
+    lists: Vec<Vec<TailBatch>>,
+    buffers: Vec<BlockBuffer>,
+}
+
+/// Batches of one partition on their way into a segment.
+struct Run {
+    partition: Arc<Partition>,
+    segment: Arc<Segment>,
+    batches: Vec<TailBatch>,
+    buffer: BlockBuffer,
+    gathered: Gathered,
+}
+
+impl Run {
+    fn write(&self) -> FileWrite<'_> {
+        FileWrite {
+            file: &*self.gathered.file,
+            bytes: self.buffer.bytes(),
+            position: self.gathered.start.position,
+        }
+    }
 }
 
 impl Worker {
@@ -120,19 +142,10 @@ impl Log {
                 bytes: 0,
             });
         }
-        let mut bytes = 0;
-        for partition in std::mem::take(&mut worker.dirty) {
-            match self
-                .shared
-                .flush_partition(worker, &partition, upto, observe)
-            {
-                Ok(written) => bytes += written,
-                Err(error) => {
-                    worker.poisoned = true;
-                    return Err(error);
-                }
-            }
-        }
+        let bytes = self
+            .shared
+            .flush_dirty(worker, upto, observe)
+            .inspect_err(|_| worker.poisoned = true)?;
         self.shared.flushed.store(upto.0, Ordering::Release);
         Ok(Flushed { upto, bytes })
     }
@@ -141,10 +154,10 @@ impl Log {
     pub fn sync(&self) -> Result<(), LogError> {
         let mut worker = self.shared.worker.lock();
         worker.check()?;
-        let result = worker
-            .unsynced
-            .values()
-            .try_for_each(|segment| segment.sync(&self.shared.shelf))
+        let segments: Vec<_> = worker.unsynced.values().collect();
+        let result = segments
+            .chunks(SYNCED_AT_ONCE)
+            .try_for_each(|segments| Segment::sync(&self.shared.shelf, segments))
             .and_then(|()| {
                 let disk = self.shared.shelf.files.disk();
                 worker.unsynced_dirs.iter().try_for_each(|dir| {
@@ -209,22 +222,32 @@ impl Log {
 }
 
 impl Shared {
-    /// Brings one partition up to `upto`; if something is left above, it stays on the worker's list.
-    fn flush_partition(
+    /// Brings the partitions on the worker's list up to `upto`, some of them at a time; one that has something left above
+    /// stays on the list.
+    fn flush_dirty(
         &self,
         worker: &mut Worker,
-        partition: &Arc<Partition>,
         upto: Lsn,
         observe: &mut dyn FnMut(PartitionId, &BatchHeader),
     ) -> Result<u64, LogError> {
-        let created = partition.state.lock().created;
         let mut bytes = 0;
-        if created <= upto && !self.drop_removed(partition, upto) {
-            bytes = self.flush_tail(worker, partition, upto, observe)?;
-        }
-        let changed = self.settle(worker, partition, upto)?;
-        if changed || bytes > 0 {
-            worker.changed.insert(partition.id, partition.clone());
+        let mut queue = VecDeque::from(std::mem::take(&mut worker.dirty));
+        while !queue.is_empty() {
+            let mut runs = Vec::with_capacity(RUNS_AT_ONCE);
+            while runs.len() < RUNS_AT_ONCE
+                && let Some(partition) = queue.pop_front()
+            {
+                match self.next_run(worker, &partition, upto, observe)? {
+                    Some(run) => runs.push(run),
+                    None => {
+                        if self.settle(worker, &partition, upto)? {
+                            worker.changed.insert(partition.id, partition);
+                        }
+                    }
+                }
+            }
+            queue.extend(runs.iter().map(|run| run.partition.clone()));
+            bytes += self.write_runs(worker, runs)?;
         }
         Ok(bytes)
     }
@@ -244,53 +267,84 @@ impl Shared {
         removed
     }
 
-    fn flush_tail(
+    /// The next batches of a partition, put together for one write; none when it has no more up to `upto`.
+    fn next_run(
         &self,
         worker: &mut Worker,
         partition: &Arc<Partition>,
         upto: Lsn,
         observe: &mut dyn FnMut(PartitionId, &BatchHeader),
-    ) -> Result<u64, LogError> {
-        let mut written = 0;
+    ) -> Result<Option<Run>, LogError> {
+        let created = partition.state.lock().created;
+        if created > upto || self.drop_removed(partition, upto) {
+            return Ok(None);
+        }
+        let mut batches = worker.lists.pop().unwrap_or_default();
+        batches.clear();
+        let active = {
+            let state = partition.state.lock();
+            state
+                .tail
+                .next_run(upto, WRITE_BYTES, RUN_BATCHES, &mut batches);
+            state.active().cloned()
+        };
+        let Some(first) = batches.first() else {
+            worker.lists.push(batches);
+            return Ok(None);
+        };
         let limits = self.limits_of(partition.id.topic);
-        let mut run = std::mem::take(&mut worker.run);
-        loop {
-            run.clear();
-            let mut active = {
-                let state = partition.state.lock();
-                state.tail.next_run(upto, RUN_BYTES, RUN_BATCHES, &mut run);
-                state.active().cloned()
-            };
-            if run.is_empty() {
-                break;
-            }
-            let mut rest = run.as_slice();
-            while let Some(first) = rest.first() {
-                let fits = active.as_ref().map_or(0, |segment| {
-                    limits.count_that_fit(&self.shelf, segment, rest)
-                });
-                let segment = match active.take().filter(|_| fits > 0) {
-                    Some(segment) => segment,
-                    None => self.roll(worker, partition, first.base_offset, upto)?,
-                };
+        let fits = active.as_ref().map_or(0, |segment| {
+            limits.count_that_fit(&self.shelf, segment, &batches)
+        });
+        let (segment, count) = match active.filter(|_| fits > 0) {
+            Some(segment) => (segment, fits),
+            None => {
+                let segment = self.roll(worker, partition, first.base_offset, upto)?;
                 // An empty segment takes at least one batch, however large.
-                let count = if fits > 0 {
-                    fits
-                } else {
-                    limits.count_that_fit(&self.shelf, &segment, rest).max(1)
-                };
-                let (now, later) = rest.split_at(count);
-                segment.append(&self.shelf, now, &mut worker.buffer, &mut |header| {
-                    observe(partition.id, header)
-                })?;
-                worker.note_unsynced(&segment);
-                written += self.publish(worker, partition, now);
-                (active, rest) = (Some(segment), later);
+                let fits = limits.count_that_fit(&self.shelf, &segment, &batches);
+                (segment, fits.max(1))
+            }
+        };
+        batches.truncate(count);
+        let mut buffer = worker.buffers.pop().unwrap_or_default();
+        let gathered = segment.gather(&self.shelf, &batches, &mut buffer, &mut |header| {
+            observe(partition.id, header)
+        })?;
+        worker.note_unsynced(&segment);
+        Ok(Some(Run {
+            partition: partition.clone(),
+            segment,
+            batches,
+            buffer,
+            gathered,
+        }))
+    }
+
+    /// Writes runs of different partitions, and publishes them.
+    fn write_runs(&self, worker: &mut Worker, runs: Vec<Run>) -> Result<u64, LogError> {
+        let Some(first) = runs.first() else {
+            return Ok(0);
+        };
+        let writes: Vec<_> = runs.iter().map(Run::write).collect();
+        let failed = LogError::io(
+            "write to segments, the first of which is",
+            first.segment.path(),
+        );
+        self.shelf
+            .files
+            .disk()
+            .write_files(&writes)
+            .map_err(failed)?;
+        let mut written = 0;
+        for run in runs {
+            run.segment.publish(&self.shelf, &run.gathered)?;
+            written += self.publish(worker, &run.partition, &run.batches);
+            worker.changed.insert(run.partition.id, run.partition);
+            worker.lists.push(run.batches);
+            if run.buffer.capacity_bytes() <= 2 * WRITE_BYTES {
+                worker.buffers.push(run.buffer);
             }
         }
-        run.clear();
-        worker.run = run;
-        worker.buffer.clear();
         Ok(written)
     }
 

@@ -150,6 +150,8 @@ impl Log {
         recorded: Vec<PartitionRecord>,
         applied: Lsn,
     ) -> Result<Self, LogError> {
+        disk.create_dir_all(topics_dir)
+            .map_err(LogError::io("create the directory", topics_dir))?;
         let files = OpenFiles::new(disk, options.max_open_files);
         let shelf = SegmentShelf::new(
             files,

@@ -21,6 +21,19 @@ pub struct Removed {
     pub entries: u64,
     /// Bytes of segments; of strays it is not known.
     pub bytes: u64,
+    /// So much was there to remove that some of it was left for the next call.
+    pub more: bool,
+}
+
+/// Files and directories that one call removes: flushes wait for it.
+const REMOVED_AT_ONCE: u64 = 64;
+
+impl Removed {
+    /// Whether this call has done enough.
+    fn is_full(&mut self) -> bool {
+        self.more |= self.entries >= REMOVED_AT_ONCE;
+        self.more
+    }
 }
 
 impl Log {
@@ -79,7 +92,7 @@ impl Log {
 
     /// Removes the files of dropped segments and removed partitions whose going was flushed at or below `checkpoint`,
     /// once the checkpoint at that LSN is durable. What a snapshot or a running read still needs stays until the
-    /// next call.
+    /// next call, and so does what is more than a bounded piece of work.
     pub fn remove_files(&self, checkpoint: Lsn) -> Result<Removed, LogError> {
         let mut worker = self.shared.worker.lock();
         self.shared
@@ -116,7 +129,7 @@ impl Shared {
         checkpoint: Lsn,
         removed: &mut Removed,
     ) -> Result<(), LogError> {
-        loop {
+        while !removed.is_full() {
             let segment = {
                 let mut state = partition.state.lock();
                 let due = |segment: &Arc<Segment>| self.is_free(segment, checkpoint);
@@ -133,11 +146,22 @@ impl Shared {
             let Some(segment) = segment else {
                 return Ok(());
             };
-            removed.bytes += segment.end().position;
-            segment.close(&self.shelf);
-            removed.entries += self.remove_file(&partition.dir, &segment.name().log())?;
-            removed.entries += self.remove_file(&partition.dir, &segment.name().index())?;
+            self.remove_segment(partition, &segment, removed)?;
         }
+        Ok(())
+    }
+
+    fn remove_segment(
+        &self,
+        partition: &Partition,
+        segment: &Segment,
+        removed: &mut Removed,
+    ) -> Result<(), LogError> {
+        removed.bytes += segment.end().position;
+        segment.close(&self.shelf);
+        removed.entries += self.remove_file(&partition.dir, &segment.name().log())?;
+        removed.entries += self.remove_file(&partition.dir, &segment.name().index())?;
+        Ok(())
     }
 
     /// Forgotten by the checkpoint, needed by no snapshot, and used by no reader: with the partition's lock held, the
@@ -165,23 +189,42 @@ impl Shared {
         for partition in due {
             {
                 let mut state = partition.state.lock();
-                let state = &mut *state;
                 let mut all = state.segments.iter().chain(&state.replaced);
                 if all.any(|segment| Arc::strong_count(segment) > 1) {
                     continue;
                 }
-                for segment in state.segments.drain(..).chain(state.replaced.drain(..)) {
-                    removed.bytes += segment.end().position;
-                    segment.close(&self.shelf);
-                }
                 state.retired = 0;
                 state.tail.clear();
             }
+            loop {
+                if removed.is_full() {
+                    return Ok(());
+                }
+                let next = {
+                    let mut state = partition.state.lock();
+                    let replaced = state.replaced.pop();
+                    replaced.or_else(|| state.segments.pop_front())
+                };
+                match next {
+                    Some(segment) => self.remove_segment(&partition, &segment, removed)?,
+                    None => break,
+                }
+            }
             removed.entries += self.remove_dir(&partition.dir)?;
-            if let Some(topic_dir) = partition.dir.parent() {
+            let of_topic = |index| PartitionId {
+                index,
+                ..partition.id
+            };
+            let last_of_topic = {
+                let mut departed = self.departed.lock();
+                departed.remove(&partition.id);
+                let mut others = departed.range(of_topic(0)..=of_topic(u32::MAX));
+                others.next().is_none()
+            };
+            // Looked at once, and not once for each of thousands of partitions.
+            if let Some(topic_dir) = partition.dir.parent().filter(|_| last_of_topic) {
                 self.remove_if_empty(topic_dir, removed)?;
             }
-            self.departed.lock().remove(&partition.id);
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
-use mainstem_journal::{DiskFile, Lsn, OpenMode};
+use mainstem_journal::{BlockBuffer, DiskFile, Lsn, OpenMode};
 use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -18,10 +18,8 @@ use crate::index::{Index, Point};
 use crate::recorded::SegmentRecord;
 use crate::tail::TailBatch;
 
-/// What one write to disk carries at most, when small batches are put together.
-const WRITE_BYTES: usize = 1 << 20;
-/// A batch of at least this size is written from where it stands.
-const UNCOPIED_BYTES: usize = 32 << 10;
+/// What one write to disk carries, unless a single batch is larger.
+pub(crate) const WRITE_BYTES: usize = 1 << 20;
 /// An active segment's index is saved whenever the segment has grown by this: what a restart reads anew is bounded.
 const INDEX_SAVED_EVERY_BYTES: u64 = 16 << 20;
 /// Reading headers one after another: a large window where batches are small, else a small one.
@@ -96,18 +94,28 @@ pub(crate) struct SegmentRead {
     pub(crate) next_offset: i64,
 }
 
+/// Batches put together for the end of a segment.
+pub(crate) struct Gathered {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) start: Point,
+    end: Point,
+    points: Index,
+    first_timestamp_ms: Option<i64>,
+}
+
 impl Segment {
-    /// Creates the file. The caller syncs file and directory before anything relies on it.
+    /// Creates the file and its directory. The caller syncs the file, the directory and, where they are new, those above
+    /// it before anything relies on it.
     pub(crate) fn create(
         shelf: &SegmentShelf,
         dir: &Path,
         name: SegmentName,
     ) -> Result<Arc<Self>, LogError> {
-        shelf
-            .files
-            .disk()
-            .create_dir_all(dir)
-            .map_err(LogError::io("create the directory", dir))?;
+        // Not synced one by one: whoever makes many syncs what is above them once.
+        for dir in dir.parent().into_iter().chain([dir]) {
+            let made = shelf.files.disk().create_dir(dir);
+            made.map_err(LogError::io("create the directory", dir))?;
+        }
         let segment = Self::new(shelf, dir, Point::start(name.base_offset), name);
         segment.file(shelf, OpenMode::Create)?;
         Ok(Arc::new(segment))
@@ -263,28 +271,40 @@ impl Segment {
         Ok(length)
     }
 
-    /// Writes batches at the end, small ones put together, and publishes them. `buffer` is scratch.
+    /// Writes batches at the end and publishes them. `buffer` is scratch.
     pub(crate) fn append(
         &self,
         shelf: &SegmentShelf,
         batches: &[TailBatch],
-        buffer: &mut Vec<u8>,
+        buffer: &mut BlockBuffer,
         observe: &mut dyn FnMut(&BatchHeader),
     ) -> Result<(), LogError> {
+        let gathered = self.gather(shelf, batches, buffer, observe)?;
+        gathered
+            .file
+            .write_all_at(buffer.bytes(), gathered.start.position)
+            .map_err(LogError::io("write", &self.path))?;
+        self.publish(shelf, &gathered)
+    }
+
+    /// Puts batches together in `buffer`, for one write at the end.
+    pub(crate) fn gather(
+        &self,
+        shelf: &SegmentShelf,
+        batches: &[TailBatch],
+        buffer: &mut BlockBuffer,
+        observe: &mut dyn FnMut(&BatchHeader),
+    ) -> Result<Gathered, LogError> {
         let file = self.file(shelf, OpenMode::Write)?;
         // Before the write: after an error any part may have been written.
         self.unsynced.store(true, Ordering::Relaxed);
         let start = self.end();
-        let mut index = Index::new(shelf.interval_bytes);
+        let mut points = Index::new(shelf.interval_bytes);
         let mut end = start;
-        let mut position = start.position;
-        let mut write = |bytes: &[u8]| -> Result<(), LogError> {
-            file.write_all_at(bytes, position)
-                .map_err(LogError::io("write", &self.path))?;
-            position += bytes.len() as u64;
-            Ok(())
-        };
-        buffer.clear();
+        buffer.begin(
+            start.position,
+            batches.iter().map(|batch| batch.bytes.len()).sum(),
+        );
         for batch in batches {
             let header = BatchHeader::read(&batch.bytes).map_err(|source| {
                 LogError::damaged(
@@ -294,33 +314,37 @@ impl Segment {
                 )
             })?;
             observe(&header);
-            index.note(end);
+            points.note(end);
             end = end.after(&header, &batch.bytes);
-            let copied = batch.bytes.len() < UNCOPIED_BYTES && batches.len() > 1;
-            if !buffer.is_empty() && (!copied || buffer.len() + batch.bytes.len() > WRITE_BYTES) {
-                write(buffer)?;
-                buffer.clear();
-            }
-            if copied {
-                buffer.extend_from_slice(&batch.bytes)
-            } else {
-                write(&batch.bytes)?
-            }
+            buffer.extend(&batch.bytes);
         }
-        if !buffer.is_empty() {
-            write(buffer)?;
-        }
+        Ok(Gathered {
+            file,
+            start,
+            end,
+            points,
+            first_timestamp_ms: batches.first().map(|first| first.max_timestamp_ms),
+        })
+    }
+
+    /// What was gathered is written: it may be read.
+    pub(crate) fn publish(
+        &self,
+        shelf: &SegmentShelf,
+        gathered: &Gathered,
+    ) -> Result<(), LogError> {
         let save = {
             let mut state = self.state.lock();
-            debug_assert_eq!(state.end, start, "only one worker appends");
-            for point in index.points() {
+            debug_assert_eq!(state.end, gathered.start, "only one worker appends");
+            for point in gathered.points.points() {
                 state.index.note(*point);
             }
-            state.end = end;
-            if start.position == 0 {
-                state.first_timestamp_ms = batches.first().map(|first| first.max_timestamp_ms);
+            state.end = gathered.end;
+            if gathered.start.position == 0 {
+                state.first_timestamp_ms = gathered.first_timestamp_ms;
             }
-            end.position >= state.index_saved + INDEX_SAVED_EVERY_BYTES && state.from.position == 0
+            gathered.end.position >= state.index_saved + INDEX_SAVED_EVERY_BYTES
+                && state.from.position == 0
         };
         if save {
             self.save_index(shelf)?;
@@ -351,12 +375,26 @@ impl Segment {
         Ok(())
     }
 
-    /// Makes the bytes durable. The directory is the caller's.
-    pub(crate) fn sync(&self, shelf: &SegmentShelf) -> Result<(), LogError> {
-        self.file(shelf, OpenMode::Write)?
-            .sync_data()
-            .map_err(LogError::io("sync", &self.path))?;
-        self.unsynced.store(false, Ordering::Relaxed);
+    /// Makes the bytes of some segments durable. The directories are the caller's.
+    pub(crate) fn sync(shelf: &SegmentShelf, segments: &[&Arc<Self>]) -> Result<(), LogError> {
+        let Some(first) = segments.first() else {
+            return Ok(());
+        };
+        let files: Result<Vec<_>, _> = segments
+            .iter()
+            .map(|segment| segment.file(shelf, OpenMode::Write))
+            .collect();
+        shelf
+            .files
+            .disk()
+            .sync_files(&files?)
+            .map_err(LogError::io(
+                "sync segments, the first of which is",
+                &first.path,
+            ))?;
+        for segment in segments {
+            segment.unsynced.store(false, Ordering::Relaxed);
+        }
         Ok(())
     }
 

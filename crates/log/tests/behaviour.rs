@@ -763,3 +763,69 @@ fn timestamps_out_of_order_and_missing_are_found() {
     }
     drop(disk);
 }
+
+#[test]
+fn a_large_topic_is_removed_piece_by_piece_and_a_crash_half_way_leaves_nothing() {
+    let (disk, log) = empty();
+    let all: Vec<_> = (0..100).map(|index| partition(1, index)).collect();
+    for partition in all.iter().chain([&partition(2, 0)]) {
+        apply(
+            &log,
+            LogOp::CreatePartition {
+                partition: *partition,
+            },
+        );
+        append(&log, *partition, &[1]);
+    }
+    checkpoint(&log);
+    for partition in &all {
+        apply(
+            &log,
+            LogOp::RemovePartition {
+                partition: *partition,
+            },
+        );
+    }
+    let recorded = checkpoint(&log);
+    assert_eq!(recorded.len(), 100);
+    let topic_dir = topics().join(partition(1, 0).topic.to_string());
+    let left = || disk.list(&topic_dir).map_or(0, |names| names.len());
+    let first = log.remove_files(log.flushed()).unwrap();
+    assert!(
+        first.more && first.entries < 100,
+        "a bounded piece: {first:?}"
+    );
+    assert!((1..100).contains(&left()), "{} partitions are left", left());
+    let mut calls = 1;
+    while log.remove_files(log.flushed()).unwrap().more {
+        calls += 1;
+    }
+    assert!(calls > 2 && !disk.exists(&topic_dir));
+
+    // Again, and the power goes after the first piece: the record that knew of them is gone already.
+    let (disk, log) = empty();
+    for partition in &all {
+        apply(
+            &log,
+            LogOp::CreatePartition {
+                partition: *partition,
+            },
+        );
+        append(&log, *partition, &[1]);
+    }
+    checkpoint(&log);
+    for partition in &all {
+        apply(
+            &log,
+            LogOp::RemovePartition {
+                partition: *partition,
+            },
+        );
+    }
+    checkpoint(&log);
+    log.remove_files(log.flushed()).unwrap();
+    disk.crash_power(7);
+    let log = open(&disk, Vec::new(), log.flushed());
+    log.remove_strays().unwrap();
+    assert_eq!(disk.list(&topics()).unwrap(), Vec::<String>::new());
+}

@@ -14,10 +14,12 @@ use mainstem_journal::limit::disk_limit;
 use mainstem_record::{Batch, BatchBuilder, Compression};
 
 const RECORD_BYTES: usize = 1024;
-/// Records in one call: 1 MiB.
-const CALL_RECORDS: usize = 1024;
-/// Calls under way at a time.
-const CALLS_IN_FLIGHT: usize = 16;
+/// Records in one call: 8 MiB.
+const CALL_RECORDS: usize = 8 * 1024;
+/// Calls under way at a time: 32 MiB together, what Kafka's producer buffers (`buffer.memory`).
+const CALLS_IN_FLIGHT: usize = 4;
+/// Records of a batch at most, 16 KiB, as Kafka's producer makes them (`batch.size`).
+const BATCH_RECORDS: usize = 16;
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(6);
 
@@ -30,9 +32,9 @@ fn batch(records: usize) -> Batch {
     builder.build().unwrap()
 }
 
-/// One call's batches: spread over the partitions, each batch as large as that allows up to 64 KiB.
+/// One call's batches: spread over the partitions, each batch as large as that allows.
 fn call(topic: &Arc<str>, partitions: usize) -> Vec<ProduceBatch> {
-    let records = (CALL_RECORDS / partitions).clamp(1, 64);
+    let records = (CALL_RECORDS / partitions).clamp(1, BATCH_RECORDS);
     let batch = batch(records);
     (0..CALL_RECORDS / records)
         .map(|index| ProduceBatch {

@@ -34,7 +34,7 @@ pub enum Op {
     Rename,
     /// [`Disk::remove_file`] and [`Disk::remove_dir_all`].
     Remove,
-    /// [`Disk::create_dir_all`].
+    /// [`Disk::create_dir_all`] and [`Disk::create_dir`].
     CreateDir,
     /// [`Disk::list`].
     List,
@@ -87,6 +87,8 @@ struct State {
     /// Changes of names since their directory was last synced, in order.
     unsynced: Vec<Change>,
     dirs: BTreeSet<PathBuf>,
+    /// Those of them whose parent was not synced since they were made.
+    unsynced_dirs: BTreeSet<PathBuf>,
     next_inode: u64,
     /// Handles of an earlier generation are dead.
     generation: u64,
@@ -323,6 +325,7 @@ impl MemoryDisk {
                 durable_names: BTreeMap::new(),
                 unsynced: Vec::new(),
                 dirs: BTreeSet::from([PathBuf::from("/"), PathBuf::from(".")]),
+                unsynced_dirs: BTreeSet::new(),
                 next_inode: 1,
                 generation: 0,
                 capacity_bytes: u64::MAX,
@@ -373,6 +376,13 @@ impl MemoryDisk {
                 Change::Remove(path) => {
                     names.remove(&path);
                 }
+            }
+        }
+        // A directory that is lost takes with it what is in it, however well that was synced.
+        for dir in std::mem::take(&mut state.unsynced_dirs) {
+            if rng.random_bool(0.5) {
+                state.dirs.retain(|other| !other.starts_with(&dir));
+                names.retain(|name, _| !name.starts_with(&dir));
             }
         }
         for dir in names.keys().flat_map(|name| name.ancestors().skip(1)) {
@@ -509,6 +519,7 @@ impl Disk for MemoryDisk {
             return Err(not_found(path));
         }
         state.dirs.retain(|dir| !dir.starts_with(path));
+        state.unsynced_dirs.retain(|dir| !dir.starts_with(path));
         let gone: Vec<PathBuf> = state
             .names
             .keys()
@@ -535,6 +546,21 @@ impl Disk for MemoryDisk {
             state.dirs.insert(dir.to_owned());
         }
         Ok(())
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        state.begin(Op::CreateDir)?;
+        state.parent_must_exist(path)?;
+        if state.names.contains_key(path) {
+            let kind = io::ErrorKind::AlreadyExists;
+            return Err(io::Error::new(kind, path.display().to_string()));
+        }
+        let made = state.dirs.insert(path.to_owned());
+        if made {
+            state.unsynced_dirs.insert(path.to_owned());
+        }
+        Ok(made)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -569,6 +595,9 @@ impl Disk for MemoryDisk {
         if !state.dirs.contains(dir) {
             return Err(not_found(dir));
         }
+        state
+            .unsynced_dirs
+            .retain(|made| made.parent() != Some(dir));
         let changes = std::mem::take(&mut state.unsynced);
         state.unsynced = changes
             .into_iter()

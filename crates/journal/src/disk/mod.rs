@@ -37,7 +37,8 @@ pub enum OpenMode {
 ///   name are two things, and each has its own sync.
 /// - [`Disk::rename`] is atomic and replaces what had the new name. Both names are in one directory.
 /// - After a sync has failed, a later one that succeeds proves nothing about the bytes of the failed one.
-/// - Paths are used as they are given; every directory is made with [`Disk::create_dir_all`] first.
+/// - Paths are used as they are given; every directory is made with [`Disk::create_dir_all`] or [`Disk::create_dir`]
+///   first. One made with the second is not sure to survive, with all that is in it, before its parent is synced.
 ///
 /// [`crate::conformance::disk`] checks an implementation against this.
 pub trait Disk: Send + Sync {
@@ -52,14 +53,47 @@ pub trait Disk: Send + Sync {
     /// Makes a directory and those above it; nothing happens if it is there. The new directories are synced into
     /// their parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes one directory in one that exists, which need not be synced for it: where many are made, it is synced
+    /// once. False, and nothing happens, if it is there.
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        let is_new = !self.exists(path);
+        self.create_dir_all(path)?;
+        Ok(is_new)
+    }
     /// The names in a directory, files and directories, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Whether a file or directory of that name exists.
     fn exists(&self, path: &Path) -> bool;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Does several writes to different files, as [`DiskFile::write_all_at`] does each, and at the same time where the
+    /// disk is quicker so. After an error any part of any of them may have been written.
+    fn write_files(&self, writes: &[FileWrite<'_>]) -> io::Result<()> {
+        writes.iter().try_for_each(FileWrite::run)
+    }
+    /// Makes several files durable, as [`DiskFile::sync_data`] does each, and at the same time where the disk is quicker
+    /// so. After an error nothing is known of any of them.
+    fn sync_files(&self, files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
+        files.iter().try_for_each(|file| file.sync_data())
+    }
     /// Bytes that can still be written to the file system that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+}
+
+/// One of several writes that go to the disk together.
+pub struct FileWrite<'a> {
+    /// Where to.
+    pub file: &'a dyn DiskFile,
+    /// What.
+    pub bytes: &'a [u8],
+    /// Where in the file.
+    pub position: u64,
+}
+
+impl FileWrite<'_> {
+    fn run(&self) -> io::Result<()> {
+        self.file.write_all_at(self.bytes, self.position)
+    }
 }
 
 /// An open file. Every call takes its position, so handles are shared without a lock.

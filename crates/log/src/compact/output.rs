@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_journal::Lsn;
+use mainstem_journal::{BlockBuffer, Lsn};
 use mainstem_record::{Batch, BatchHeader};
 
 use crate::LogError;
@@ -29,7 +29,7 @@ pub(crate) struct Output {
     /// The first offset that nothing written stands for yet.
     written_to: i64,
     synced_to: u64,
-    buffer: Vec<u8>,
+    buffer: BlockBuffer,
 }
 
 impl Output {
@@ -44,7 +44,7 @@ impl Output {
             run_bytes: 0,
             written_to: name.base_offset,
             synced_to: 0,
-            buffer: Vec::new(),
+            buffer: BlockBuffer::default(),
         })
     }
 
@@ -99,7 +99,7 @@ impl Output {
         }
         let end = self.segment.end().position;
         if end >= self.synced_to + SYNC_EVERY_BYTES {
-            self.segment.sync(shelf)?;
+            Segment::sync(shelf, &[&self.segment])?;
             self.synced_to = end;
         }
         Ok(())
@@ -117,7 +117,7 @@ impl Output {
         self.fill_gap(upto, gone_ms)?;
         self.write(shelf)?;
         self.segment.seal(shelf, Lsn::ZERO)?;
-        self.segment.sync(shelf)?;
+        Segment::sync(shelf, &[&self.segment])?;
         self.segment.close(shelf);
         Ok(SegmentRecord {
             cleaned,
