@@ -16,6 +16,7 @@
 //! Where to start reading: `platform.rs` (open, the handle, shutdown), then `threads.rs`
 //! (who moves the state machines), `directory.rs` (what the data directory holds).
 
+mod descriptors;
 mod directory;
 mod error;
 mod handlers;

@@ -1,5 +1,6 @@
 //! Opening a data directory, the handle, and the way down.
 
+use crate::descriptors::Descriptors;
 use crate::directory::{DataDirectory, io};
 use crate::handlers::{Handlers, committed_events};
 use crate::sql::SqlThreads;
@@ -49,16 +50,23 @@ impl Mainstem {
         let or_cores = |count: usize| if count == 0 { cores } else { count };
         let no_threads = || io("start threads for", &directory.path);
 
-        let store_options = StoreOptions {
+        let mut engine_options = options.engine();
+        let mut store_options = StoreOptions {
             memory_bytes: size(memory.store_bytes),
             ..StoreOptions::default()
         };
+        let files = Descriptors::take(
+            engine_options.log.max_open_files,
+            store_options.max_open_files,
+        );
+        engine_options.log.max_open_files = files.segments;
+        store_options.max_open_files = files.store;
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&directory.store(), store_options)?);
         let opened = Engine::open(
             Arc::clone(&disk),
             &directory.path,
             store,
-            options.engine(),
+            engine_options,
             &mut say_progress(),
         )?;
         let replayed = opened.recovery;

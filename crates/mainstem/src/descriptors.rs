@@ -1,0 +1,75 @@
+//! Open files: how many the process may have, and who gets how many of them.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// How the process's open files are shared out. A file that cannot be opened stops all writes, so nobody may take
+/// them all.
+///
+/// | part | share | at most |
+/// |---|---|---|
+/// | segments of topics: one to read and write, one past the page cache | 1/2 | 2 × 2,000 |
+/// | the store's files | 1/4 | 512 |
+/// | connections, the journal, and all the rest | what is left | |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Descriptors {
+    /// Segments that are kept open; each may hold two.
+    pub(crate) segments: usize,
+    /// Files that the store keeps open.
+    pub(crate) store: u32,
+}
+
+impl Descriptors {
+    /// Raises the process's soft limit to the hard one and shares it out: the soft limit is often 1,024, for the sake
+    /// of programs that know no more.
+    pub(crate) fn take(segments: usize, store: u32) -> Descriptors {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
+        let current = match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => raised.current,
+            Err(error) => {
+                tracing::warn!(%error, limit = ?limit.current, "the limit of open files cannot be raised");
+                limit.current
+            }
+        };
+        let shared = Descriptors::of(current.unwrap_or(u64::MAX), segments, store);
+        tracing::debug!(limit = ?current, ?shared, "open files");
+        shared
+    }
+
+    /// Shares out `limit`, nobody more than asked for.
+    fn of(limit: u64, segments: usize, store: u32) -> Descriptors {
+        let quarter = (limit / 4).max(1);
+        Descriptors {
+            segments: usize::try_from(quarter).map_or(segments, |most| segments.min(most)),
+            store: u32::try_from(quarter).map_or(store, |most| store.min(most)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everybody_together_stays_below_the_limit() {
+        for limit in [8, 256, 1_024, 4_096, 20_000, 1 << 20, u64::MAX] {
+            let shared = Descriptors::of(limit, 2_000, 512);
+            let taken = 2 * shared.segments as u64 + u64::from(shared.store);
+            assert!(taken <= limit - limit / 4, "{limit}: {shared:?}");
+        }
+        let few = Descriptors::of(1_024, 2_000, 512);
+        assert_eq!((few.segments, few.store), (256, 256));
+        let many = Descriptors::of(20_000, 2_000, 512);
+        assert_eq!((many.segments, many.store), (2_000, 512));
+    }
+
+    #[test]
+    fn the_soft_limit_is_raised_to_the_hard_one() {
+        Descriptors::take(2_000, 512);
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
+    }
+}
