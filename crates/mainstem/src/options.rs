@@ -110,12 +110,13 @@ const TOPIC_DEFAULTS: [(&str, &str); 16] = [
 ];
 
 /// The settings of [`Options::broker`] that are no topic defaults.
-const OWN_SETTINGS: [&str; 5] = [
+const OWN_SETTINGS: [&str; 6] = [
     "num.partitions",
     "log.retention.hours",
     "log.retention.minutes",
     "log.retention.check.interval.ms",
     "log.cleaner.backoff.ms",
+    "producer.id.expiration.ms",
 ];
 
 impl Options {
@@ -168,6 +169,14 @@ impl Options {
             .number("log.cleaner.backoff.ms")?
             .unwrap_or(15_000)
             .max(1))
+    }
+
+    /// How long an idempotent producer is remembered that is silent.
+    pub(crate) fn producer_expiration_ms(&self) -> Result<i64, Error> {
+        let name = "producer.id.expiration.ms";
+        let day_ms = 24 * 60 * 60 * 1_000;
+        let ms = self.number(name)?.unwrap_or(day_ms).max(1);
+        Ok(i64::try_from(ms).unwrap_or(i64::MAX))
     }
 
     pub(crate) fn broker_settings(&self) -> Result<BrokerSettings, Error> {

@@ -51,6 +51,7 @@ impl Mainstem {
         let no_threads = || io("start threads for", &directory.path);
 
         let mut engine_options = options.engine();
+        engine_options.producer_expiration_ms = options.producer_expiration_ms()?;
         let mut store_options = StoreOptions {
             memory_bytes: size(memory.store_bytes),
             ..StoreOptions::default()
@@ -73,6 +74,7 @@ impl Mainstem {
         let mut threads =
             Threads::start(opened.engine.clone(), opened.workers).map_err(no_threads())?;
 
+        opened.engine.tell_time(now_ms());
         let broker = Broker::open(opened.engine, settings)?;
         let runtime_options = RuntimeOptions {
             handlers_memory_bytes: memory.handlers_bytes,

@@ -91,15 +91,14 @@ impl Threads {
 
     /// Ends every thread, in order, and waits for them.
     pub(crate) fn stop(&mut self) {
-        if let Some((stop, thread)) = self.timer.take() {
-            drop(stop);
-            join(thread);
-        }
+        let timer = self.timer.take().map(|(_, thread)| thread);
         if let Some(runtime) = self.runtime.take() {
             runtime.close();
         }
         self.task_threads.drain(..).for_each(join);
         self.engine.close();
+        // Not before: a round of retention may be waiting for room, which a store that stalls never gives.
+        timer.into_iter().for_each(join);
         self.engine_threads.drain(..).for_each(join);
     }
 }
@@ -178,6 +177,7 @@ fn compact(broker: &Broker) {
 }
 
 fn retain(broker: &Broker, waiting: &tokio::runtime::Runtime) {
+    broker.engine().tell_time(now_ms());
     match waiting.block_on(broker.retention_round(now_ms())) {
         Ok(round) => tracing::debug!(?round, "retention"),
         Err(error) => {
