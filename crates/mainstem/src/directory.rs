@@ -48,7 +48,8 @@ const OURS_BEFORE_META: [&str; 4] = ["LOCK", "endpoints.json", "meta.json.tmp", 
 impl DataDirectory {
     /// Takes the directory for this process, and makes it if it is new.
     pub(crate) fn take(path: &Path, disk: &dyn Disk) -> Result<DataDirectory, Error> {
-        std::fs::create_dir_all(path).map_err(io("make the data directory", path))?;
+        disk.create_dir_all(path)
+            .map_err(io("make the data directory", path))?;
         refuse_foreign(path)?;
         let lock = lock(path, disk)?;
         let meta = match read_meta(path)? {
