@@ -250,6 +250,7 @@ impl BrokerError {
             BrokerError::WritesStopped { .. } => "writes_stopped",
             BrokerError::Closed => "closed",
             BrokerError::DamagedCatalog { .. } => "damaged_catalog",
+            BrokerError::Engine(error) if is_damage(error) => "damaged",
             BrokerError::Engine(_) => "internal",
         }
     }
@@ -289,6 +290,9 @@ impl BrokerError {
             }
             BrokerError::InvalidBatch { .. } => {
                 "nothing of it is stored: build the batch anew from its records and send that, as Kafka's format v2".into()
+            }
+            BrokerError::Engine(error) if is_damage(error) => {
+                "check the server's disk and restore the file that is named from a backup; all that lies elsewhere can be read".into()
             }
             BrokerError::Engine(_) => "look at the server's log".into(),
             BrokerError::RequestTooLarge { .. } => "send smaller requests".into(),
@@ -354,6 +358,11 @@ impl BrokerError {
             },
         }
     }
+}
+
+/// Whether bytes on disk are not what was written.
+fn is_damage(error: &EngineError) -> bool {
+    matches!(error, EngineError::Log(log) if matches!(**log, LogError::Damaged { .. }))
 }
 
 impl From<EngineError> for BrokerError {

@@ -74,6 +74,7 @@ fn broker_code(error: &BrokerError) -> Code {
         BrokerError::DiskFull { .. } => Code::ResourceExhausted,
         BrokerError::WritesStopped { .. } | BrokerError::Closed => Code::Unavailable,
         BrokerError::DamagedCatalog { .. } => Code::DataLoss,
+        BrokerError::Engine(_) if error.code() == "damaged" => Code::DataLoss,
         BrokerError::Engine(_) => Code::Internal,
         _ => Code::InvalidArgument,
     }
@@ -153,6 +154,7 @@ pub(crate) fn query(error: QueryError) -> Status {
         // Not `ResourceExhausted`: the same query needs the same memory again.
         QueryError::Memory { .. } | QueryError::Failed { .. } => Code::FailedPrecondition,
         QueryError::Damaged { .. } => Code::DataLoss,
+        QueryError::Engine(_) if error.code() == "damaged" => Code::DataLoss,
         QueryError::Engine(_) => Code::Internal,
     };
     status(code, error.code(), error.to_string(), Some(&error.hint()))

@@ -1,4 +1,4 @@
-//! The life of the server: ready, health, stop, and what it refuses to start on.
+//! The life of the server: ready, health, stop, and settings it refuses to start with.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod support;
@@ -54,58 +54,6 @@ fn the_data_directory_has_the_documented_shape() {
 
 fn refused(arguments: &[&str]) -> (serde_json::Value, i32) {
     error_of(&mainstem().arg("serve").args(arguments).output().unwrap())
-}
-
-#[test]
-fn a_data_directory_in_use_is_refused_with_its_holder() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let free = [
-        "--listen-grpc",
-        "127.0.0.1:0",
-        "--listen-http",
-        "127.0.0.1:0",
-    ];
-    let found = refused(&[&["--data-dir", dir.path().to_str().unwrap()], &free[..]].concat());
-    assert_error(&found, "data_dir_in_use", 1);
-    assert!(
-        found.0["message"]
-            .as_str()
-            .unwrap()
-            .contains(&server.child.id().to_string())
-    );
-}
-
-#[test]
-fn a_newer_data_directory_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("meta.json"), r#"{"format_version": 1000}"#).unwrap();
-    let free = [
-        "--listen-grpc",
-        "127.0.0.1:0",
-        "--listen-http",
-        "127.0.0.1:0",
-    ];
-    let found = refused(&[&["--data-dir", dir.path().to_str().unwrap()], &free[..]].concat());
-    assert_error(&found, "data_dir_newer_version", 1);
-}
-
-#[test]
-fn a_port_in_use_is_refused_before_anything_is_opened() {
-    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    let address = held.local_addr().unwrap().to_string();
-    let found = refused(&[
-        "--data-dir",
-        data.to_str().unwrap(),
-        "--listen-grpc",
-        &address,
-        "--listen-http",
-        "127.0.0.1:0",
-    ]);
-    assert_error(&found, "port_in_use", 1);
-    assert!(!data.exists());
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The real binary: a server that ends with its test, and commands against it.
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod grpc;
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
