@@ -25,6 +25,8 @@ const WHAT: &str = "a segment's index";
 
 /// Points kept for one segment: at 128 MiB one every 64 to 128 KiB, in at most 64 KiB of memory.
 const MAX_POINTS: usize = 2048;
+/// No index file is longer; one that is is damaged.
+pub(crate) const MAX_FILE_BYTES: u64 = 32 + 28 * (MAX_POINTS as u64 + 1);
 
 /// What stands before a position of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

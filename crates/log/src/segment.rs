@@ -14,7 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::LogError;
 use crate::files::{OpenFiles, SegmentName};
-use crate::index::{Index, Point};
+use crate::index::{Index, MAX_FILE_BYTES, Point};
 use crate::recorded::SegmentRecord;
 use crate::tail::TailBatch;
 
@@ -651,7 +651,9 @@ impl Segment {
                 .disk()
                 .open(&path, OpenMode::Read)
                 .map_err(LogError::io("open", &path))?;
-            let mut bytes = vec![0; file.len().map_err(LogError::io("measure", &path))? as usize];
+            let len_bytes = file.len().map_err(LogError::io("measure", &path))?;
+            // What is cut off fails its checksum.
+            let mut bytes = vec![0; len_bytes.min(MAX_FILE_BYTES) as usize];
             let count = file
                 .read_at(&mut bytes, 0)
                 .map_err(LogError::io("read", &path))?;

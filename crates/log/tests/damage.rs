@@ -175,6 +175,18 @@ fn an_index_that_is_missing_torn_or_of_another_version_is_built_again() {
 }
 
 #[test]
+fn an_index_of_a_damaged_length_takes_no_memory() {
+    let fixture = fixture();
+    let path = fixture.file(fixture.segments()[0], "index");
+    let index = fixture.disk.open(&path, OpenMode::Write).unwrap();
+    index.set_len(64 << 20).unwrap();
+    let before = fixture.disk.counts().read_bytes;
+    let log = fixture.open();
+    assert_eq!(read_all(&log, fixture.id, 1 << 20), fixture.written);
+    assert!(fixture.disk.counts().read_bytes - before < 1 << 20);
+}
+
+#[test]
 fn a_missing_or_short_segment_is_named() {
     let fixture = fixture();
     let segments = fixture.segments();
