@@ -8,7 +8,7 @@ use mainstem_store::{Family, StoreOp};
 use crate::catalog::{self, HandlerRecord, dead_letter_topic};
 use crate::deployment::{DEFAULT_MEMORY_BYTES, MAX_FUEL_PER_EVENT};
 use crate::runtime::Runtime;
-use crate::{Code, Deployment, HandlerStatus, OnError, RuntimeError, StartFrom, keys};
+use crate::{Code, Deployment, HandlerStatus, OnError, RuntimeError, StartFrom, inputs, keys};
 
 /// The dead-letter topic's name must be a topic's name, too.
 const MAX_NAME_BYTES: usize = 200;
@@ -41,9 +41,37 @@ impl Runtime {
         topics
             .create_missing(&self.inner.broker, caller, &deployment, now_ms)
             .await?;
-        if let Code::Native { version, module } = &deployment.code {
-            self.register_native(&caller.tenant, &deployment.name, version, module.clone());
-        }
+        let (runtime, caller) = (self.clone(), caller.clone());
+        self.to_its_end(async move {
+            let ready = Ready {
+                deployment,
+                topics,
+                version,
+                native,
+            };
+            runtime.make_so(&caller, ready, now_ms).await
+        })
+        .await
+    }
+
+    /// The frame, and what follows from it.
+    async fn make_so(
+        &self,
+        caller: &Caller,
+        ready: Ready,
+        now_ms: i64,
+    ) -> Result<HandlerStatus, RuntimeError> {
+        let Ready {
+            deployment,
+            topics,
+            version,
+            native,
+        } = ready;
+        let register = || {
+            if let Code::Native { version, module } = &deployment.code {
+                self.register_native(&caller.tenant, &deployment.name, version, module.clone());
+            }
+        };
         for _ in 0..TRIES {
             let engine = self.inner.broker.engine();
             let read = catalog::read(engine, &caller.tenant, &deployment.name)?;
@@ -64,9 +92,10 @@ impl Runtime {
             record.on_error = deployment.on_error;
             record.fuel_per_event = deployment.fuel_per_event;
             record.memory_bytes = deployment.memory_bytes;
-            record.shards = topics.shards(&record.shards);
+            record.shards = inputs::shards(&topics.inputs, &record.shards);
             let mut ops = self.first_offsets(caller, &topics, &record)?;
             if read.record.as_ref() == Some(&record) && ops.is_empty() {
+                register();
                 return self.status(caller, &deployment.name);
             }
             record.generation += 1;
@@ -92,7 +121,8 @@ impl Runtime {
                     generation = record.generation,
                     "handler deployed"
                 );
-                self.install(record);
+                register();
+                self.follow(&caller.tenant, &deployment.name)?;
                 return self.status(caller, &deployment.name);
             }
         }
@@ -206,6 +236,14 @@ fn check(deployment: &Deployment, handlers_memory_bytes: u64) -> Result<(), Runt
     Ok(())
 }
 
+/// A deployment that is checked and compiled.
+struct Ready {
+    deployment: Deployment,
+    topics: Topics,
+    version: String,
+    native: bool,
+}
+
 /// The topics that a deployment names.
 struct Topics {
     inputs: Vec<Arc<Topic>>,
@@ -280,23 +318,5 @@ impl Topics {
             }
         }
         Ok(())
-    }
-
-    /// The shard of each task: that of its partition in the first input topic that has it. What is known stays.
-    fn shards(&self, known: &[u16]) -> Vec<u16> {
-        let most = self
-            .inputs
-            .iter()
-            .map(|topic| topic.partitions)
-            .max()
-            .unwrap_or(0)
-            .max(known.len() as u32);
-        (0..most)
-            .map(|partition| {
-                let kept = known.get(partition as usize).copied();
-                kept.or_else(|| self.inputs.iter().find_map(|topic| topic.shard(partition)))
-                    .unwrap_or_default()
-            })
-            .collect()
     }
 }

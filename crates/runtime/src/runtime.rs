@@ -7,20 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mainstem_broker::{Broker, Caller, keys::whole_catalog};
-use mainstem_engine::{Check, EngineError, Promise, Submission, Ticket, ticket};
+use mainstem_engine::Promise;
 use mainstem_journal::Disk;
-use mainstem_store::{Family, StoreOp};
+use mainstem_store::Family;
 use parking_lot::Mutex;
 
-use crate::catalog::{self, HandlerRecord};
-use crate::control::{Desired, TaskHandle};
+use crate::catalog::HandlerRecord;
+use crate::control::TaskHandle;
 use crate::executor::Executor;
 use crate::memory::MemoryPool;
-use crate::task::{LoadModule, Task};
 use crate::wasm::ModuleStore;
 use crate::{
     HandlerModule, HandlerState, HandlerStatus, InputStatus, Next, RuntimeError, TaskState,
-    TaskStatus, keys, removal,
+    TaskStatus, keys,
 };
 
 /// How a runtime is set up.
@@ -70,29 +69,31 @@ pub struct Runtime {
 pub(crate) struct Inner {
     pub(crate) broker: Broker,
     pub(crate) options: RuntimeOptions,
-    executor: Executor,
-    memory: Arc<MemoryPool>,
+    pub(crate) executor: Executor,
+    pub(crate) memory: Arc<MemoryPool>,
     pub(crate) modules: Arc<ModuleStore>,
-    handlers: Mutex<BTreeMap<HandlerName, Handler>>,
+    pub(crate) handlers: Mutex<BTreeMap<HandlerName, Handler>>,
     /// Code of this process, by handler.
-    native: Arc<Mutex<BTreeMap<HandlerName, NativeCode>>>,
+    pub(crate) native: Arc<Mutex<BTreeMap<HandlerName, NativeCode>>>,
     /// Removals under way, by the handler's id: whoever asks for the same one waits for it. Held by the removal's job,
     /// so that nobody waits for one that has been dropped.
-    removals: Mutex<BTreeMap<u64, Weak<Waiters>>>,
+    pub(crate) removals: Mutex<BTreeMap<u64, Weak<Waiters>>>,
 }
 
 /// Those who wait for one removal.
-type Waiters = Mutex<Vec<Promise<()>>>;
+pub(crate) type Waiters = Mutex<Vec<Promise<()>>>;
 
 /// A version, and the code of it.
-type NativeCode = (String, Arc<dyn HandlerModule>);
+pub(crate) type NativeCode = (String, Arc<dyn HandlerModule>);
 
 /// Tenant and name.
-type HandlerName = (Arc<str>, Arc<str>);
+pub(crate) type HandlerName = (Arc<str>, Arc<str>);
 
-struct Handler {
-    record: Arc<HandlerRecord>,
-    tasks: Vec<Arc<TaskHandle>>,
+pub(crate) struct Handler {
+    pub(crate) record: Arc<HandlerRecord>,
+    pub(crate) tasks: Vec<Arc<TaskHandle>>,
+    /// The partitions of its inputs, all together, that its tasks have been started for.
+    pub(crate) partitions: u32,
 }
 
 impl Runtime {
@@ -125,9 +126,10 @@ impl Runtime {
         for record in runtime.read_all()? {
             match record.removing {
                 true => drop(runtime.start_removal(Arc::new(record))),
-                false => runtime.install(record),
+                false => runtime.install(&mut runtime.inner.handlers.lock(), Arc::new(record)),
             }
         }
+        runtime.watch_inputs();
         Ok(runtime)
     }
 
@@ -180,21 +182,18 @@ impl Runtime {
         paused: bool,
         now_ms: i64,
     ) -> Result<HandlerStatus, RuntimeError> {
-        let changed = self
-            .change(caller, name, |record| {
-                (record.paused, record.updated_ms) = (paused, now_ms)
-            })
-            .await?;
-        let mut handlers = self.inner.handlers.lock();
-        if let Some(handler) = handlers.get_mut(&(caller.tenant.clone(), name.into()))
-            && handler.record.generation == changed.generation
-        {
-            handler.record = Arc::new(changed);
-            let desired = if paused { Desired::Pause } else { Desired::Run };
-            handler.tasks.iter().for_each(|task| task.command(desired));
-        }
-        drop(handlers);
-        self.status(caller, name)
+        let (runtime, who, name) = (self.clone(), caller.clone(), name.to_owned());
+        self.to_its_end(async move {
+            let change = |record: &mut HandlerRecord| {
+                if record.paused != paused {
+                    (record.paused, record.updated_ms) = (paused, now_ms);
+                }
+            };
+            runtime.change(&who, &name, change).await?;
+            runtime.follow(&who.tenant, &name)?;
+            runtime.status(&who, &name)
+        })
+        .await
     }
 
     /// Removes the handler with its state and offsets; its topics stay. Resolves when all is gone.
@@ -204,14 +203,17 @@ impl Runtime {
         name: &str,
         now_ms: i64,
     ) -> Result<(), RuntimeError> {
-        let change = |record: &mut HandlerRecord| {
-            if !record.removing {
-                (record.removing, record.updated_ms) = (true, now_ms);
-            }
-        };
-        let record = Arc::new(self.change(caller, name, change).await?);
-        self.start_removal(record).await?;
-        Ok(())
+        let (runtime, who, name) = (self.clone(), caller.clone(), name.to_owned());
+        self.to_its_end(async move {
+            let change = |record: &mut HandlerRecord| {
+                if !record.removing {
+                    (record.removing, record.updated_ms) = (true, now_ms);
+                }
+            };
+            let record = runtime.change(&who, &name, change).await?;
+            Ok(runtime.start_removal(Arc::new(record)).await?)
+        })
+        .await
     }
 
     /// Where the state of each task of a handler lies in `Family::State`: partition number and key prefix, for those
@@ -243,7 +245,7 @@ impl Runtime {
         self.inner.executor.close();
     }
 
-    fn find(
+    pub(crate) fn find(
         &self,
         caller: &Caller,
         name: &str,
@@ -335,64 +337,6 @@ impl Runtime {
         record.inputs.iter().filter_map(position).collect()
     }
 
-    /// Changes the entry of a handler that is there.
-    async fn change(
-        &self,
-        caller: &Caller,
-        name: &str,
-        change: impl Fn(&mut HandlerRecord),
-    ) -> Result<HandlerRecord, RuntimeError> {
-        const TRIES: u32 = 64;
-        for _ in 0..TRIES {
-            let read = catalog::read(self.inner.broker.engine(), &caller.tenant, name)?;
-            let Some(before) = read.record else {
-                return Err(RuntimeError::UnknownHandler {
-                    name: name.to_owned(),
-                });
-            };
-            let mut record = before.clone();
-            change(&mut record);
-            if before.removing && (!record.removing || record.paused != before.paused) {
-                return Err(RuntimeError::Removing {
-                    name: name.to_owned(),
-                });
-            }
-            if record == before {
-                return Ok(record);
-            }
-            let op = StoreOp::put(Family::Catalog, record.key(), record.encode()?);
-            if self.submit_checked(vec![op], read.checks).await? {
-                return Ok(record);
-            }
-        }
-        Err(RuntimeError::Contended {
-            name: name.to_owned(),
-        })
-    }
-
-    /// Whether the operations were made; not, where somebody else was first.
-    pub(crate) async fn submit_checked(
-        &self,
-        store_ops: Vec<StoreOp>,
-        checks: Vec<Check>,
-    ) -> Result<bool, RuntimeError> {
-        let engine = self.inner.broker.engine();
-        let submission = Submission {
-            store_ops,
-            checks,
-            all_or_nothing: true,
-            ..Submission::default()
-        };
-        let permit = engine
-            .reserve_with_store(submission.size_bytes(), submission.store_bytes())
-            .await?;
-        match engine.submit(submission, permit).await {
-            Ok(_) => Ok(true),
-            Err(EngineError::Conflict { .. } | EngineError::Stale { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     fn read_all(&self) -> Result<Vec<HandlerRecord>, RuntimeError> {
         use mainstem_broker::keys::{Kind, parse_catalog_key};
         let mut records = Vec::new();
@@ -414,174 +358,10 @@ impl Runtime {
         )?;
         failure.map_or(Ok(records), Err)
     }
-
-    /// Starts the tasks of a deployment, in place of those of an earlier one. The order of their frames is kept by the
-    /// fence that each new task takes: what an old one still has under way comes before it, or not at all.
-    pub(crate) fn install(&self, record: HandlerRecord) {
-        let record = Arc::new(record);
-        let name: HandlerName = (record.tenant.as_str().into(), record.name.as_str().into());
-        let mut handlers = self.inner.handlers.lock();
-        if let Some(known) = handlers.get(&name) {
-            if known.record.id == record.id && known.record.generation >= record.generation {
-                return;
-            }
-            known
-                .tasks
-                .iter()
-                .for_each(|task| task.command(Desired::Stop));
-        }
-        let tasks = record
-            .tasks()
-            .map(|(partition, shard)| self.start_task(&record, partition, shard))
-            .collect();
-        handlers.insert(name, Handler { record, tasks });
-    }
-
-    fn start_task(
-        &self,
-        record: &Arc<HandlerRecord>,
-        partition: u32,
-        shard: u16,
-    ) -> Arc<TaskHandle> {
-        let handle = Arc::new(TaskHandle::default());
-        handle.status.lock().partition = partition;
-        if record.paused {
-            handle.command(Desired::Pause);
-        }
-        let task = Task {
-            broker: self.inner.broker.clone(),
-            caller: caller_of(record),
-            executor: self.inner.executor.clone(),
-            options: self.inner.options.clone(),
-            record: record.clone(),
-            partition,
-            shard,
-            handle: handle.clone(),
-            load: self.loader(),
-            memory: self.inner.memory.clone(),
-        };
-        self.inner.executor.spawn(task.run());
-        handle
-    }
-
-    fn loader(&self) -> Arc<LoadModule> {
-        let (native, modules) = (self.inner.native.clone(), self.inner.modules.clone());
-        Arc::new(move |record: &HandlerRecord| {
-            if record.native {
-                let native = native.lock();
-                let known =
-                    native.get(&(record.tenant.as_str().into(), record.name.as_str().into()));
-                return Ok(known
-                    .filter(|(version, _)| *version == record.version)
-                    .map(|(_, module)| module.clone()));
-            }
-            let module: Arc<dyn HandlerModule> =
-                modules.load(&record.version, record.memory_bytes)?;
-            Ok(Some(module))
-        })
-    }
-
-    /// Makes native code known; tasks that wait for it go on.
-    pub(crate) fn register_native(
-        &self,
-        tenant: &str,
-        name: &str,
-        version: &str,
-        module: Arc<dyn HandlerModule>,
-    ) {
-        let name: HandlerName = (tenant.into(), name.into());
-        self.inner
-            .native
-            .lock()
-            .insert(name.clone(), (version.to_owned(), module));
-        let handlers = self.inner.handlers.lock();
-        if let Some(handler) = handlers.get(&name)
-            && !handler.record.paused
-        {
-            handler
-                .tasks
-                .iter()
-                .for_each(|task| task.command(Desired::Run));
-        }
-    }
-
-    /// Stops the tasks, removes what the handler has, and forgets it. Goes on without whoever waits for it; one job does
-    /// it, however many ask.
-    fn start_removal(&self, record: Arc<HandlerRecord>) -> Ticket<()> {
-        let (promise, waiting) = ticket();
-        let waiters = {
-            let mut removals = self.inner.removals.lock();
-            if let Some(waiters) = removals.get(&record.id).and_then(Weak::upgrade) {
-                waiters.lock().push(promise);
-                return waiting;
-            }
-            let waiters = Arc::new(Mutex::new(vec![promise]));
-            removals.insert(record.id, Arc::downgrade(&waiters));
-            waiters
-        };
-        let name: HandlerName = (record.tenant.as_str().into(), record.name.as_str().into());
-        {
-            let mut handlers = self.inner.handlers.lock();
-            let known = handlers.entry(name.clone()).or_insert_with(|| Handler {
-                record: record.clone(),
-                tasks: Vec::new(),
-            });
-            // Whoever asks late may meet the next handler of the name already.
-            if known.record.id == record.id {
-                known
-                    .tasks
-                    .iter()
-                    .for_each(|task| task.command(Desired::Stop));
-                known.record = record.clone();
-            }
-        }
-        let (inner, backoff_ms) = (Arc::downgrade(&self.inner), self.inner.options.backoff_ms);
-        let (broker, executor) = (self.inner.broker.clone(), self.inner.executor.clone());
-        self.inner.executor.spawn(async move {
-            let outcome = loop {
-                match removal::remove(broker.engine(), &record).await {
-                    Ok(()) => break Ok(()),
-                    Err(RuntimeError::Engine(
-                        error @ (EngineError::Closed | EngineError::Poisoned { .. }),
-                    )) => break Err(error),
-                    Err(error) => {
-                        tracing::warn!(handler = %record.name, %error, "a removal is tried again");
-                    }
-                }
-                executor
-                    .sleep_until(executor.now_ms() + 10 * backoff_ms)
-                    .await;
-            };
-            if let Some(inner) = inner.upgrade() {
-                if outcome.is_ok() {
-                    inner.forget(&name, record.id);
-                }
-                inner.removals.lock().remove(&record.id);
-            }
-            for waiter in std::mem::take(&mut *waiters.lock()) {
-                waiter.resolve(outcome.clone());
-            }
-        });
-        waiting
-    }
-}
-
-impl Inner {
-    /// The handler is gone; a later one of the same name is left alone.
-    fn forget(&self, name: &HandlerName, id: u64) {
-        let mut handlers = self.handlers.lock();
-        if handlers
-            .get(name)
-            .is_some_and(|handler| handler.record.id == id)
-        {
-            handlers.remove(name);
-            self.native.lock().remove(name);
-        }
-    }
 }
 
 /// Tasks act for their handler, in its tenant.
-fn caller_of(record: &HandlerRecord) -> Caller {
+pub(crate) fn caller_of(record: &HandlerRecord) -> Caller {
     Caller {
         tenant: record.tenant.as_str().into(),
         principal: format!("handler:{}", record.name).into(),

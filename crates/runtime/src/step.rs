@@ -455,9 +455,10 @@ impl<'a> Stepper<'a> {
 
     /// Stands still before the event, until somebody has done something about it.
     async fn halt(&mut self) -> Result<(), Ended> {
+        let seen = self.task.commands();
         self.settle_all().await?;
         self.task.set_state(TaskState::Halted);
-        self.task.wait_for_command().await;
+        self.task.wait_for_command(seen).await;
         self.attempts = 0;
         self.task.set_state(TaskState::Running);
         Ok(())

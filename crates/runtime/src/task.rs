@@ -27,6 +27,9 @@ use crate::{
     HandlerModule, InputStatus, RuntimeError, RuntimeOptions, StepFailure, TaskState, keys,
 };
 
+/// What is kept of an error.
+const MAX_ERROR_BYTES: usize = 4096;
+
 /// The longest wait between two tries, as a multiple of the first.
 const MAX_BACKOFF: i64 = 100;
 
@@ -131,13 +134,14 @@ impl Task {
         .await?;
         self.handle.status.lock().epoch = fence.epoch;
         let module = loop {
+            let seen = self.commands();
             match (self.load)(&self.record)? {
                 Some(module) => break module,
                 None => {
                     self.note_error(
                         "its code is in the program: waiting for the program to deploy it again",
                     );
-                    self.wait_for_command().await;
+                    self.wait_for_command(seen).await;
                     self.while_paused().await?;
                 }
             }
@@ -205,7 +209,11 @@ impl Task {
         self.handle.status.lock().state = state;
     }
 
+    /// An error as it is kept and logged: a handler may say anything, of any length.
     pub(crate) fn note_error(&self, why: &str) {
+        let why = why
+            .get(..why.floor_char_boundary(MAX_ERROR_BYTES))
+            .unwrap_or_default();
         tracing::warn!(handler = %self.record.label(self.partition), why, "a task is in trouble");
         let mut status = self.handle.status.lock();
         status.last_error = Some(why.to_owned());
@@ -215,12 +223,13 @@ impl Task {
     /// Stands still as long as it is told to.
     pub(crate) async fn while_paused(&self) -> Result<(), Ended> {
         loop {
+            let seen = self.commands();
             match self.handle.desired() {
                 Desired::Run => return Ok(()),
                 Desired::Stop => return Err(Ended::Stopped),
                 Desired::Pause => {
                     self.set_state(TaskState::Paused);
-                    self.wait_for_command().await;
+                    self.wait_for_command(seen).await;
                 }
             }
         }
@@ -251,10 +260,10 @@ impl Task {
             .executor
             .sleep_until(self.executor.now_ms() + self.options.backoff_ms * factor);
         let mut until = pin!(until);
-        let before = (self.handle.desired(), self.handle.resumes());
+        let before = self.commands();
         std::future::poll_fn(|context| {
             self.handle.listen(context.waker());
-            if (self.handle.desired(), self.handle.resumes()) != before {
+            if self.commands() != before {
                 return Poll::Ready(());
             }
             until.as_mut().poll(context)
@@ -262,11 +271,16 @@ impl Task {
         .await;
     }
 
-    pub(crate) async fn wait_for_command(&self) {
-        let before = (self.handle.desired(), self.handle.resumes());
+    /// The commands seen so far: taken before what they may change is looked at, so that none is slept through.
+    pub(crate) fn commands(&self) -> (Desired, u64) {
+        (self.handle.desired(), self.handle.resumes())
+    }
+
+    /// Waits for a command after those.
+    pub(crate) async fn wait_for_command(&self, before: (Desired, u64)) {
         std::future::poll_fn(|context| {
             self.handle.listen(context.waker());
-            match (self.handle.desired(), self.handle.resumes()) != before {
+            match self.commands() != before {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }

@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use mainstem_broker::NewRecord;
+use mainstem_broker::{NewRecord, TopicChange};
 use mainstem_engine::testing::{Crash, poll_once};
 use mainstem_runtime::{
-    Code, Deployment, HandlerState, NativeHandler, OnError, OutputRecord, RuntimeError, StartFrom,
-    TaskState,
+    Code, Deployment, HandlerState, HandlerStatus, NativeHandler, OnError, OutputRecord,
+    RuntimeError, StartFrom, TaskState,
 };
 
 use crate::support::{Bed, caller, guest, obey};
@@ -186,6 +186,7 @@ fn a_removal_cut_short_goes_on_after_a_restart() {
     let mut removal = Box::pin(async move { runtime.remove(&caller(), "counter", 0).await });
     while bed.status("counter").state != HandlerState::Removing {
         let _ = poll_once(removal.as_mut());
+        bed.runtime.work(bed.now_ms);
         bed.node.driver.step();
     }
     drop(removal);
@@ -359,4 +360,149 @@ fn two_removals_at_once_leave_the_next_handler_of_the_name_alone() {
     bed.pass(10_000);
     let status = bed.status("counter");
     assert_eq!((status.id, status.lag()), (second, 0));
+}
+
+type Change = Pin<Box<dyn Future<Output = Result<HandlerStatus, RuntimeError>>>>;
+
+fn set_paused(bed: &Bed, paused: bool) -> Change {
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    Box::pin(async move {
+        match paused {
+            true => runtime.pause(&caller(), "counter", now_ms).await,
+            false => runtime.resume(&caller(), "counter", now_ms).await,
+        }
+    })
+}
+
+#[test]
+fn a_change_whose_caller_goes_away_is_made_whole() {
+    let mut bed = bed(12);
+    bed.deploy(counter());
+    for polls in 1..6 {
+        for paused in [true, false] {
+            let mut change = set_paused(&bed, paused);
+            for _ in 0..polls {
+                let _ = poll_once(change.as_mut());
+                bed.runtime.work(bed.now_ms);
+                bed.node.driver.step();
+            }
+            drop(change);
+            bed.pass(100);
+            let expected = match paused {
+                true => (HandlerState::Paused, TaskState::Paused),
+                false => (HandlerState::Running, TaskState::Running),
+            };
+            assert_eq!(bed.status("counter").state, expected.0, "{polls} {paused}");
+            assert_eq!(bed.task_states("counter"), [expected.1; 2]);
+        }
+    }
+}
+
+#[test]
+fn changes_at_the_same_time_end_as_the_catalogue_has_it() {
+    for seed in 20..40 {
+        let mut bed = bed(seed);
+        bed.deploy(counter());
+        let mut upgrade = counter();
+        upgrade.code = native("2");
+        let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+        let deploying: Change =
+            Box::pin(async move { runtime.deploy(&caller(), upgrade, now_ms).await });
+        let mut changes = vec![set_paused(&bed, true), deploying, set_paused(&bed, false)];
+        let mut random = seed;
+        while !changes.is_empty() {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let one = (random % (2 * changes.len() as u64)) as usize;
+            match changes.get_mut(one) {
+                Some(change) => {
+                    if let Poll::Ready(outcome) = poll_once(change.as_mut()) {
+                        outcome.unwrap();
+                        drop(changes.remove(one));
+                    }
+                }
+                None => {
+                    bed.step(random >> 8);
+                }
+            }
+        }
+        bed.pass(1_000);
+        let (state, tasks) = (bed.status("counter").state, bed.task_states("counter"));
+        let expected = match state {
+            HandlerState::Paused => TaskState::Paused,
+            _ => TaskState::Running,
+        };
+        assert_eq!(tasks, [expected; 2], "seed {seed}");
+        let mut bed = bed.crash(Crash::Power).unwrap();
+        let mut again = counter();
+        again.code = native("2");
+        let status = bed.deploy(again);
+        assert_eq!((status.state, status.generation), (state, 2), "seed {seed}");
+    }
+}
+
+fn at(partition: u32, what: &'static str) -> NewRecord {
+    NewRecord {
+        partition: Some(partition),
+        key: Some("k".into()),
+        value: Some(what.into()),
+        ..NewRecord::default()
+    }
+}
+
+fn grow(bed: &mut Bed, topic: &str, partitions: u32) {
+    let (broker, now_ms) = (bed.broker.clone(), bed.now_ms);
+    let change = TopicChange {
+        partitions: Some(partitions),
+        ..TopicChange::default()
+    };
+    bed.block_on(broker.alter_topic(&caller(), topic, change, now_ms))
+        .unwrap();
+}
+
+#[test]
+fn partitions_that_are_added_are_read_where_there_is_no_state() {
+    let mut bed = bed(13);
+    bed.topic("more", 1);
+    bed.deploy(counter().input("more"));
+    bed.produce_records("in", vec![at(1, "copy")]);
+    bed.settle();
+    grow(&mut bed, "in", 4);
+    grow(&mut bed, "more", 2);
+    bed.produce_records("in", vec![at(3, "copy"), at(0, "copy")]);
+    // Its task was there before, without this input.
+    bed.produce_records("more", vec![at(1, "copy")]);
+    bed.pass(5_000);
+    assert_eq!(bed.values("out").len(), 4);
+    let status = bed.status("counter");
+    assert_eq!((status.tasks.len(), status.lag()), (4, 0));
+    let mut bed = bed.crash(Crash::Power).unwrap();
+    bed.deploy(counter().input("more"));
+    bed.pass(5_000);
+    assert_eq!(
+        (bed.status("counter").tasks.len(), bed.values("out").len()),
+        (4, 4)
+    );
+}
+
+#[test]
+fn a_handler_with_state_reads_added_partitions_when_it_is_deployed_again() {
+    let mut bed = bed(14);
+    bed.deploy(counter());
+    bed.produce_records("in", vec![at(1, "count")]);
+    bed.settle();
+    grow(&mut bed, "in", 4);
+    bed.produce_records("in", vec![at(3, "count"), at(1, "count")]);
+    bed.pass(5_000);
+    assert_eq!(bed.values("out").len(), 2);
+    let status = bed.status("counter");
+    assert!(status.last_error().unwrap().contains("deploy it again"));
+    bed.deploy(counter());
+    bed.pass(5_000);
+    let status = bed.status("counter");
+    assert_eq!(
+        (status.tasks.len(), status.lag(), bed.values("out").len()),
+        (4, 0, 3)
+    );
 }
