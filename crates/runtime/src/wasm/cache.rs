@@ -9,7 +9,7 @@
 //! Compiled code is trusted as the program itself is, so it begins with a SHA-256 over the rest: damage is found and the
 //! component compiled again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub(crate) struct ModuleStore {
     environment: String,
     /// By version and limit of memory.
     loaded: Mutex<BTreeMap<(String, u64), Arc<WasmModule>>>,
+    /// Versions that this process has made durable.
+    durable: Mutex<BTreeSet<String>>,
     /// Held by whoever compiles, so that the tasks of one handler do not all compile it.
     compiling: Mutex<()>,
 }
@@ -52,6 +54,7 @@ impl ModuleStore {
             engine,
             environment,
             loaded: Mutex::default(),
+            durable: Mutex::default(),
             compiling: Mutex::default(),
         })
     }
@@ -66,9 +69,11 @@ impl ModuleStore {
         let version = hex(&Sha256::digest(bytes));
         let module = self.compiled(&version, || Ok(bytes.to_vec()), memory_bytes)?;
         let path = self.component_path(&version);
-        if !matches!(self.read(&path), Ok(found) if found == bytes) {
+        // That the bytes can be read does not say that they are synced: an earlier deployment may have failed there.
+        if !self.durable.lock().contains(&version) {
             write_file_durably(&*self.disk, &path, bytes)
                 .map_err(|error| failed(&path, std::io::Error::other(error)))?;
+            self.durable.lock().insert(version.clone());
         }
         Ok((version, module))
     }
