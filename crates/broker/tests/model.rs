@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
+use bytes::Bytes;
 use common::{TestBroker, read_from, sequenced};
 use mainstem_broker::{
     Broker, BrokerError, Caller, FetchRequest, NewTopic, ProduceBatch, ProducerIdentity,
@@ -21,12 +22,14 @@ use mainstem_broker::{
 use mainstem_engine::testing::{Crash, Driver, TestNode};
 use mainstem_journal::disk::Op;
 use mainstem_log::TopicId;
+use mainstem_record::Batch;
 use mainstem_store::StoreError;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 const TOPICS: [&str; 2] = ["first", "second"];
 const PARTITIONS: u32 = 3;
+const KEYED: &str = "keyed";
 const PRODUCERS: usize = 4;
 const CHURNED: [&str; 2] = ["come", "go"];
 
@@ -43,6 +46,10 @@ struct World {
     starts: BTreeMap<Partition, i64>,
     cuts: BTreeMap<Partition, i64>,
     deleted: u64,
+    /// The compacted topic: the newest offset of each key that was acknowledged or seen, and its value.
+    newest: BTreeMap<String, (i64, String)>,
+    /// Looks at it that found records gone.
+    compacted: u64,
     acknowledged: u64,
     duplicates: u64,
     failures: u64,
@@ -291,6 +298,87 @@ fn begins(world: &mut World, partition: Partition, start: i64) {
     *known = start;
 }
 
+/// Sends records with a few keys to a compacted topic, and has it compacted.
+async fn send_keyed(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    while !world.borrow().stopped {
+        let records: Vec<_> = (0..rng.random_range(1..6))
+            .map(|_| {
+                let value = format!("{:x}{}", rng.random::<u64>(), "x".repeat(2_000));
+                (format!("key-{}", rng.random_range(0..10)), value)
+            })
+            .collect();
+        let sent = records
+            .iter()
+            .map(|(key, value)| common::record(Some(key), value))
+            .collect();
+        let places = broker.produce_records(&caller, KEYED, sent, 0).await;
+        let Some(places) = unless_broken(&world, places) else {
+            return;
+        };
+        for ((key, value), (_, offset)) in records.into_iter().zip(places) {
+            newer(&mut world.borrow_mut(), key, offset, value);
+        }
+        if rng.random_bool(0.2) {
+            broker.compaction_round(0).unwrap();
+        }
+        pause(rng.random_range(0..20)).await;
+    }
+}
+
+fn newer(world: &mut World, key: String, offset: i64, value: String) {
+    let known = world.newest.entry(key).or_insert((offset, value.clone()));
+    if offset > known.0 {
+        *known = (offset, value);
+    }
+}
+
+/// Of each key the newest record is there that anybody knows of.
+fn check_keyed(test: &TestBroker, world: &mut World) {
+    let mut found: BTreeMap<String, (i64, String)> = BTreeMap::new();
+    for partition in 0..2 {
+        let (mut offset, mut records) = (0, 0);
+        loop {
+            let request = FetchRequest {
+                topic: KEYED.into(),
+                partition,
+                offset,
+                max_bytes: 50_000,
+            };
+            let fetched = test.broker.fetch(&test.caller, &request).unwrap();
+            if fetched.batches.is_empty() {
+                assert_eq!(offset, fetched.high_watermark);
+                world.compacted += u64::from(records < fetched.high_watermark);
+                break;
+            }
+            for mut piece in fetched.batches {
+                while let Some(batch) = Batch::split_first(&mut piece).unwrap() {
+                    assert_eq!(batch.base_offset(), offset, "batches have no gaps");
+                    offset = batch.next_offset();
+                    for record in batch.records().unwrap().map(Result::unwrap) {
+                        let text = |bytes: Option<Bytes>| {
+                            String::from_utf8(bytes.unwrap().to_vec()).unwrap()
+                        };
+                        found.insert(text(record.key), (record.offset, text(record.value)));
+                        records += 1;
+                    }
+                }
+            }
+        }
+    }
+    for (key, known) in &world.newest {
+        let found = found.get(key);
+        assert!(
+            found.is_some_and(|found| found.0 > known.0 || found == known),
+            "the newest record of {key} was at {}",
+            known.0
+        );
+    }
+    for (key, (offset, value)) in found {
+        newer(world, key, offset, value);
+    }
+}
+
 /// Deletes records from the front of partitions, one call for several of them.
 async fn delete(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
     let mut rng = SmallRng::seed_from_u64(seed);
@@ -471,6 +559,8 @@ fn tasks(test: &TestBroker, world: &SharedWorld, rng: &mut SmallRng) -> Vec<Task
     }
     let (broker, caller, shared) = with();
     futures.push(Box::pin(delete(broker, caller, shared, rng.random())));
+    let (broker, caller, shared) = with();
+    futures.push(Box::pin(send_keyed(broker, caller, shared, rng.random())));
     for name in CHURNED {
         let (broker, caller, world) = with();
         futures.push(Box::pin(churn(broker, caller, world, name, rng.random())));
@@ -508,6 +598,7 @@ struct Outcome {
     duplicates: u64,
     failures: u64,
     deleted: u64,
+    compacted: u64,
 }
 
 /// Runs a seed and returns everything that was seen.
@@ -521,6 +612,12 @@ fn run(seed: u64, lives: u32, turns: u32) -> Outcome {
         test.run(|broker, caller| async move { broker.create_topic(&caller, new, 0).await })
             .unwrap();
     }
+    let keyed = NewTopic::named(KEYED)
+        .partitions(2)
+        .config("cleanup.policy", "compact")
+        .config("min.cleanable.dirty.ratio", "0.1");
+    test.run(|broker, caller| async move { broker.create_topic(&caller, keyed, 0).await })
+        .unwrap();
     for life in 1..=lives {
         let mut tasks = tasks(&test, &world, &mut rng);
         let broken = life < lives && rng.random_bool(0.4);
@@ -566,11 +663,13 @@ fn run(seed: u64, lives: u32, turns: u32) -> Outcome {
         duplicates: world.duplicates,
         failures: world.failures,
         deleted: world.deleted,
+        compacted: world.compacted,
     }
 }
 
 /// The log against what clients know. What is read here is seen too, and must stay from now on.
 fn check(test: &TestBroker, world: &mut World) {
+    check_keyed(test, world);
     for topic in TOPICS {
         for partition in 0..PARTITIONS {
             let bounds = test.broker.partition_bounds(&test.caller, topic, partition);
@@ -633,7 +732,8 @@ fn seeds() -> Vec<u64> {
 
 #[test]
 fn what_was_acknowledged_or_seen_survives_everything_once_and_in_order() {
-    let (mut acknowledged, mut duplicates, mut failures, mut deleted) = (0, 0, 0, 0);
+    let (mut acknowledged, mut duplicates, mut failures) = (0, 0, 0);
+    let (mut deleted, mut compacted) = (0, 0);
     let seeds = seeds();
     for seed in &seeds {
         eprintln!("SEED={seed}");
@@ -642,11 +742,12 @@ fn what_was_acknowledged_or_seen_survives_everything_once_and_in_order() {
         duplicates += outcome.duplicates;
         failures += outcome.failures;
         deleted += outcome.deleted;
+        compacted += outcome.compacted;
     }
     eprintln!(
-        "{acknowledged} records acknowledged, {duplicates} batches answered as duplicates, {failures} calls failed, {deleted} starts moved"
+        "{acknowledged} records acknowledged, {duplicates} batches answered as duplicates, {failures} calls failed, {deleted} starts moved, {compacted} compacted partitions read"
     );
-    let met = acknowledged > 0 && duplicates > 0 && failures > 0 && deleted > 0;
+    let met = acknowledged > 0 && duplicates > 0 && failures > 0 && deleted > 0 && compacted > 0;
     assert!(
         met || seeds.len() == 1,
         "the test must meet what it is about"

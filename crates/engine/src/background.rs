@@ -32,6 +32,8 @@ pub(crate) struct Background {
     idle_ticks: u64,
     ballast: Ballast,
     compactor: Compactor,
+    /// Files that this checkpoint has forgotten are still to be removed.
+    removing: Option<Lsn>,
     /// The ballast was given up for a checkpoint, which has not begun yet.
     space_was_made: bool,
 }
@@ -60,6 +62,7 @@ impl Background {
         );
         Background {
             compactor: Compactor::new(shared.clone()),
+            removing: None,
             shared,
             ballast,
             space_was_made: false,
@@ -125,9 +128,23 @@ impl Background {
         Ok(())
     }
 
+    /// Removes a bounded number of files; the rest when there is nothing more urgent, or at the next start.
+    fn remove_files(&mut self) -> Result<(), EngineError> {
+        if let Some(lsn) = self.removing.take()
+            && self.shared.log.remove_files(lsn)?.more
+        {
+            self.removing = Some(lsn);
+        }
+        Ok(())
+    }
+
     /// What is done whenever there is nothing more urgent.
     fn tend(&mut self) -> Result<Progress, EngineError> {
-        let progress = self.make_room()?;
+        let mut progress = self.make_room()?;
+        if self.removing.is_some() && !self.ending() {
+            self.remove_files()?;
+            progress = Progress::Worked;
+        }
         // When the engine ends, what is not compacted is so the next time.
         Ok(if !self.ending() && self.compactor.step() {
             Progress::Worked
@@ -235,7 +252,8 @@ impl Background {
             .positions
             .checkpoint
             .store(lsn.0, Ordering::Release);
-        self.shared.log.remove_files(lsn)?;
+        self.removing = Some(lsn);
+        self.remove_files()?;
         self.recycle_to.store(lsn.0, Ordering::Release);
         self.shared.signals.journal.notify();
         Ok(())

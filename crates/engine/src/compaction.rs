@@ -3,6 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 
 use mainstem_log::{Compaction, CompactionPolicy, CompactionStep, LogError, LogOp, PartitionId};
@@ -90,6 +91,11 @@ impl Compactor {
             return self.begin();
         };
         match std::mem::replace(&mut running.waiting, Waiting::Nothing) {
+            Waiting::Nothing if self.is_short_of_space() => {
+                tracing::warn!(partition = %running.pass.partition(), "compaction leaves what space there is to writers");
+                running.pass.discard();
+                return true;
+            }
             Waiting::Nothing => match running.pass.step() {
                 Ok(CompactionStep::Worked) => {}
                 Ok(CompactionStep::Replace(replace)) => {
@@ -136,7 +142,7 @@ impl Compactor {
                     self.running = Some(running);
                     return false;
                 }
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => running.pass.committed(),
                 // The partition is gone.
                 Poll::Ready(Err(EngineError::Append { .. })) => {
                     running.pass.discard();
@@ -148,6 +154,12 @@ impl Compactor {
         }
         self.running = Some(running);
         true
+    }
+
+    /// Old files go only after the new ones are there: on a full disk that helps nobody.
+    fn is_short_of_space(&self) -> bool {
+        let at = &self.shared.positions;
+        at.free_bytes.load(Ordering::Acquire) < at.needed_bytes.load(Ordering::Acquire)
     }
 
     fn begin(&mut self) -> bool {

@@ -332,6 +332,12 @@ impl Simulation {
             Ok(CompactionStep::Replace(replace)) => {
                 self.counts.replaced += 1;
                 self.commit(LogOp::ReplaceSegments(replace));
+                // A pass may end anywhere; what is committed stays.
+                let ends = self.rng.random_bool(0.1);
+                if let Some(mut pass) = self.pass.take_if(|_| ends) {
+                    pass.committed();
+                    pass.discard();
+                }
             }
             Ok(CompactionStep::Done) => {
                 let done = pass.compacted();

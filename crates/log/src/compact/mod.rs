@@ -212,10 +212,7 @@ impl Compaction {
 
     /// Does a bounded piece of work. After an error nothing is lost: discard the pass, and begin another some time.
     pub fn step(&mut self) -> Result<CompactionStep, LogError> {
-        if matches!(self.phase, Phase::Handed(_)) {
-            // The frame is committed: the files have names.
-            self.phase = Phase::Cleaning;
-        }
+        self.committed();
         if self.partition.state.lock().removed {
             self.discard();
             return Ok(CompactionStep::Done);
@@ -236,6 +233,13 @@ impl Compaction {
             Phase::Handed(_) | Phase::Done => return Ok(CompactionStep::Done),
         }
         Ok(CompactionStep::Worked)
+    }
+
+    /// The frame that [`step`](Self::step) has asked for is committed: the files have names. The next step says so, too.
+    pub fn committed(&mut self) {
+        if matches!(self.phase, Phase::Handed(_)) {
+            self.phase = Phase::Cleaning;
+        }
     }
 
     /// Removes files that no frame names: those being written, and those of a frame that was refused. Not to be called
