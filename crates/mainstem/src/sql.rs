@@ -7,7 +7,7 @@ use datafusion::common::DataFusionError;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use mainstem_broker::Caller;
-use mainstem_query::{QueryEngine, QueryError, QueryResult};
+use mainstem_query::{QueryEngine, QueryError, QueryResult, SQL_STACK_BYTES};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,8 @@ impl SqlThreads {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("mainstem-sql")
+            // Reserved, and used only as deep as a statement goes.
+            .thread_stack_size(SQL_STACK_BYTES)
             .enable_time()
             .build()?;
         Ok(SqlThreads {

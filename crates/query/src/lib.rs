@@ -9,6 +9,8 @@
 //!   projection decides what is decoded: `count(*)` decodes no value, `sum(x)` decodes one field.
 //! - **Bounded memory.** A scan holds about 1 MiB of log and one batch of rows at a time; sorts, joins and groupings
 //!   draw on one pool shared by all queries, and a query that would exceed it fails alone.
+//! - **Bounded depth.** A statement that is nested more deeply than the stack of the threads for SQL
+//!   ([`SQL_STACK_BYTES`]) carries is refused before anything recurses over it.
 //! - **Bad data is no bad query.** A value that is not JSON, or not of the column's type, becomes NULL columns and a
 //!   count in the query's [`Notices`].
 //!
@@ -31,6 +33,7 @@ mod error;
 mod infer;
 mod ipc;
 mod nearest;
+mod nesting;
 mod notices;
 mod predicate;
 mod ranges;
@@ -44,6 +47,7 @@ mod topic;
 pub use engine::{QueryEngine, QueryOptions, QueryResult};
 pub use error::QueryError;
 pub use ipc::{IpcStream, query_to_ipc};
+pub use nesting::SQL_STACK_BYTES;
 pub use notices::{Notice, Notices, ScanCounts};
 pub use state::{HandlerCatalog, HandlerTable};
 pub use system::SystemTable;

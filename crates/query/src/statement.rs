@@ -1,13 +1,14 @@
 //! Which statements are served, and what to say about the others.
 
-use crate::QueryError;
 use crate::nearest::nearest;
+use crate::{QueryError, nesting};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast::{SetExpr, Statement as Ast};
 use datafusion::sql::sqlparser::parser::ParserError;
 
 /// Parses one statement and lets it through if it only reads.
 pub(crate) fn parse(text: &str) -> Result<Statement, QueryError> {
+    nesting::check(text)?;
     let mut statements = DFParser::parse_sql(text)?;
     let Some(statement) = statements.pop_front() else {
         return Err(QueryError::Syntax {

@@ -62,6 +62,7 @@ impl Bench {
             .unwrap()
             .with_handler_tables(handlers.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_stack_size(mainstem_query::SQL_STACK_BYTES)
             .worker_threads(2)
             .build()
             .unwrap();

@@ -129,3 +129,101 @@ fn a_query_beyond_its_memory_fails_alone() {
     assert!(error.hint().contains("memory.limit"));
     assert_eq!(bench.value("SELECT sum(n) FROM numbers"), "4999950000");
 }
+
+/// A statement, by how many times something stands in it.
+type Shape = Box<dyn Fn(usize) -> String>;
+
+/// Statements that recursion goes deep into.
+fn deep_shapes() -> Vec<(&'static str, Shape)> {
+    let repeated = |first: &'static str, again: &'static str, last: &'static str| {
+        Box::new(move |count: usize| format!("{first}{}{last}", again.repeat(count))) as Shape
+    };
+    vec![
+        ("a sum", repeated("SELECT 1", " + 1", "")),
+        (
+            "a condition over offsets",
+            repeated(
+                "SELECT count(*) FROM numbers WHERE _offset = 1",
+                " OR (_offset = 2 AND _partition = 0)",
+                "",
+            ),
+        ),
+        (
+            "a condition over values",
+            repeated(
+                "SELECT count(*) FROM numbers WHERE n = 1",
+                " OR n + 1 = n",
+                "",
+            ),
+        ),
+        ("casts", repeated("SELECT 1", "::int", "")),
+        ("postfix", repeated("SELECT 1", " IS NULL", "")),
+        ("not", repeated("SELECT ", "NOT ", "true")),
+        (
+            "unions",
+            repeated("SELECT 1 AS a", " UNION ALL SELECT 2", ""),
+        ),
+        ("text", repeated("SELECT 'a'", " || 'a'", "")),
+        (
+            "case",
+            repeated("SELECT CASE n", " WHEN 1 THEN 2", " END FROM numbers"),
+        ),
+        (
+            "parentheses",
+            Box::new(|count| format!("SELECT {}1{}", "(".repeat(count), ")".repeat(count))),
+        ),
+        (
+            "queries in queries",
+            Box::new(|count| {
+                let (open, close) = ("SELECT * FROM (".repeat(count), ") AS q".repeat(count));
+                format!("{open}SELECT 1{close}")
+            }),
+        ),
+        (
+            "queries by name",
+            Box::new(|count| {
+                let more: String = (1..count)
+                    .map(|n| format!(", q{n} AS (SELECT a + 1 AS a FROM q{})", n - 1))
+                    .collect();
+                format!(
+                    "WITH q0 AS (SELECT 1 AS a){more} SELECT a FROM q{}",
+                    count.max(1) - 1
+                )
+            }),
+        ),
+    ]
+}
+
+/// A stack overflow would end this process: what is let through is let through for the stack that it gets.
+#[test]
+fn a_statement_is_as_deep_as_the_stack_carries_or_refused() {
+    let run = || {
+        let mut bench = Bench::new();
+        bench.topic("numbers", 1, Some("n:int"));
+        bench.numbers("numbers", 0, 1, 5);
+        for (what, shape) in deep_shapes() {
+            let error = bench.try_ask(&shape(100_000)).unwrap_err();
+            assert!(
+                error.to_string().contains("nested too deeply")
+                    || error.to_string().contains("bytes"),
+                "{what}: {error}"
+            );
+            // The deepest that is let through, whatever comes of it then.
+            let mut count = 2_000;
+            while let Err(error) = bench.try_ask(&shape(count))
+                && error.to_string().contains("nested too deeply")
+                && count > 1
+            {
+                count -= count.div_ceil(50);
+            }
+            // The parser itself lets few queries in each other through.
+            assert!(count > 20, "{what}: {count}");
+        }
+        assert_eq!(
+            bench.value(&format!("SELECT 1{}", " + 1".repeat(1_000))),
+            "1001"
+        );
+    };
+    let thread = std::thread::Builder::new().stack_size(mainstem_query::SQL_STACK_BYTES);
+    thread.spawn(run).unwrap().join().unwrap();
+}
