@@ -117,9 +117,11 @@ impl Batch {
 
     /// Checks every record of a compressed batch as [`parse`](Self::parse) does for one that is not.
     /// This decompresses: gateways that cannot trust their clients' records call it once.
-    pub fn check_records(&self, limit_bytes: usize) -> Result<(), RecordError> {
+    /// Answers how many bytes the records take when decompressed.
+    pub fn check_records(&self, limit_bytes: usize) -> Result<usize, RecordError> {
         let payload = self.payload_within(limit_bytes)?;
-        walk::check(&self.header, &payload.bytes, true)
+        walk::check(&self.header, &payload.bytes, true)?;
+        Ok(payload.size_bytes())
     }
 
     /// The header.

@@ -215,7 +215,8 @@ impl Walk {
     }
 }
 
-/// Walks all records of a payload, and insists on offsets without a gap if they are to be `dense`. Allocates nothing.
+/// Walks all records of a payload; if they are to be `dense`, as a producer sends them, insists on offsets without a gap and
+/// on the header's newest time. Allocates nothing.
 pub(crate) fn check(header: &BatchHeader, payload: &[u8], dense: bool) -> Result<(), RecordError> {
     // Said early, so that a wrong count is not a record's fault.
     if header.record_count as usize > payload.len() / MIN_RECORD_BYTES {
@@ -227,8 +228,15 @@ pub(crate) fn check(header: &BatchHeader, payload: &[u8], dense: bool) -> Result
         dense,
         ..Walk::new(header)
     };
+    let mut newest_ms = i64::MIN;
     while let Some(record) = walk.next(payload) {
-        record?;
+        newest_ms = newest_ms.max(record?.timestamp_ms);
+    }
+    // Retention, lookups by time and queries go by what the header says.
+    if dense && newest_ms != header.max_timestamp_ms {
+        return Err(RecordError::BadHeader {
+            why: "its newest time is not that of its newest record",
+        });
     }
     Ok(())
 }

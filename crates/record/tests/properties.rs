@@ -336,6 +336,29 @@ fn header_contradictions_are_refused() {
 }
 
 #[test]
+fn a_newest_time_that_no_record_has_is_refused() {
+    for codec in [Compression::None, Compression::Zstd] {
+        let mut builder = BatchBuilder::new(codec, 1 << 20);
+        for timestamp_ms in [1_000, 3_000, 2_000] {
+            builder.append(timestamp_ms, None, Some(b"v"), &[]).unwrap();
+        }
+        let whole = builder.build().unwrap().bytes().to_vec();
+        let check = |newest_ms: i64| {
+            let mut bytes = whole.clone();
+            bytes[35..43].copy_from_slice(&newest_ms.to_be_bytes());
+            let crc = crc32c::crc32c(&bytes[21..]);
+            bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+            Batch::parse(Bytes::from(bytes))?.check_records(1 << 20)
+        };
+        assert!(check(3_000).is_ok());
+        for newest_ms in [0, 2_999, 3_001, i64::MAX] {
+            let error = check(newest_ms).unwrap_err();
+            assert!(error.to_string().contains("newest"), "{codec}: {error}");
+        }
+    }
+}
+
+#[test]
 fn a_compacted_batch_may_have_gaps_when_read() {
     let records = [plain(1, b"a"), plain(4, b"b")].concat();
     let batch = Batch::trusted(with_payload(&records, 0, 2, 6)).unwrap();
