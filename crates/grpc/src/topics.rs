@@ -184,7 +184,6 @@ impl Topics {
             let inferred = self
                 .platform
                 .mainstem
-                .query()
                 .infer_topic_schema(caller, name)
                 .await;
             if let Ok(inferred) = inferred

@@ -14,6 +14,7 @@ use mainstem_engine::{Engine, RecoveryProgress};
 use mainstem_journal::{Disk, RealDisk};
 use mainstem_query::{QueryEngine, QueryError, QueryOptions, QueryResult};
 use mainstem_runtime::{Runtime, RuntimeOptions};
+use mainstem_schema::TopicSchema;
 use mainstem_store::{RocksStore, Store, StoreOptions};
 use parking_lot::Mutex;
 use std::path::Path;
@@ -156,6 +157,15 @@ impl Mainstem {
     /// ends it when it is dropped.
     pub async fn sql(&self, caller: &Caller, statement: &str) -> Result<QueryResult, QueryError> {
         self.inner.sql.run(caller, statement).await
+    }
+
+    /// The columns of a topic's values: those declared, or those that a sample of its records shows.
+    pub async fn infer_topic_schema(
+        &self,
+        caller: &Caller,
+        topic: &str,
+    ) -> Result<TopicSchema, QueryError> {
+        self.inner.sql.infer_topic_schema(caller, topic).await
     }
 
     /// The whole result of a statement, where it is known to be small.

@@ -8,6 +8,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use mainstem_broker::Caller;
 use mainstem_query::{QueryEngine, QueryError, QueryResult, SQL_STACK_BYTES};
+use mainstem_schema::TopicSchema;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,19 @@ impl SqlThreads {
             stream: Box::pin(stream),
             ..result
         })
+    }
+
+    /// The columns of a topic's values: reading a sample of them is work for these threads, too.
+    pub(crate) async fn infer_topic_schema(
+        &self,
+        caller: &Caller,
+        topic: &str,
+    ) -> Result<TopicSchema, QueryError> {
+        let (engine, caller, topic) = (self.engine.clone(), caller.clone(), topic.to_string());
+        let inferring = self
+            .handle
+            .spawn(async move { engine.infer_topic_schema(&caller, &topic).await });
+        inferring.await.map_err(stopped)?
     }
 
     /// Ends every query, and waits a little for those in the middle of a long step: what they hold keeps the store

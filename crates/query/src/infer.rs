@@ -17,8 +17,45 @@ use std::sync::Arc;
 const SAMPLE_RECORDS: usize = 1_000;
 /// At least this many of each partition that is looked at.
 const LEAST_PER_PARTITION: usize = 16;
-/// Bytes read of a partition at most.
+/// Bytes read of a partition at most; of its values, decompressed, about as many are kept.
 const SAMPLE_BYTES: usize = 256 << 10;
+/// Bytes of values that are kept at most, over all partitions. A longer value shows no columns.
+const SAMPLE_VALUE_BYTES: usize = 8 << 20;
+/// Bytes that are decompressed of a partition, before the batch that goes beyond.
+const MOST_DECOMPRESSED_BYTES: usize = 1 << 20;
+
+/// Values that are looked at. They are copied: a slice would keep its whole batch, decompressed, in memory.
+#[derive(Default)]
+pub(crate) struct Sample {
+    values: Vec<Bytes>,
+    bytes: usize,
+    seen: usize,
+}
+
+impl Sample {
+    /// Values looked at, those that were too long included.
+    pub(crate) fn seen(&self) -> usize {
+        self.seen
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes the value if there is room; whether there is room for more.
+    pub(crate) fn push(&mut self, value: &[u8]) -> bool {
+        self.seen += 1;
+        if self.bytes + value.len() <= SAMPLE_VALUE_BYTES {
+            self.bytes += value.len();
+            self.values.push(Bytes::copy_from_slice(value));
+        }
+        self.bytes < SAMPLE_VALUE_BYTES
+    }
+
+    fn schema(&self) -> TopicSchema {
+        infer(self.values.iter().map(Bytes::as_ref))
+    }
+}
 
 /// What was sampled (which offsets of which partitions) and what it showed. The same records show the same columns,
 /// so a sample is read again only when other records are now the first.
@@ -52,11 +89,11 @@ pub(crate) fn topic_schema(
     {
         return Ok(schema.clone());
     }
-    let mut values = Vec::with_capacity(SAMPLE_RECORDS);
+    let mut taken = Sample::default();
     for (partition, from, to) in spans {
-        sample(context, topic, partition, from, to, &mut values)?;
+        sample(context, topic, partition, from, to, &mut taken)?;
     }
-    let schema = infer(values.iter().map(Bytes::as_ref));
+    let schema = taken.schema();
     context
         .samples
         .topics
@@ -90,8 +127,10 @@ fn sample(
     partition: PartitionId,
     from: i64,
     to: i64,
-    values: &mut Vec<Bytes>,
+    taken: &mut Sample,
 ) -> Result<(), QueryError> {
+    let most_bytes = taken.bytes() + SAMPLE_BYTES;
+    let mut decompressed = 0;
     let damaged = |message: String| QueryError::Damaged {
         topic: topic.name.to_string(),
         partition: partition.index,
@@ -110,17 +149,25 @@ fn sample(
             if batch.header().is_control() {
                 continue;
             }
-            for record in batch
-                .records()
-                .map_err(|error| damaged(error.to_string()))?
-            {
+            let payload = batch
+                .payload()
+                .map_err(|error| damaged(error.to_string()))?;
+            for record in payload.views() {
                 let record = record.map_err(|error| damaged(error.to_string()))?;
                 if record.offset >= to {
                     return Ok(());
                 }
-                if record.offset >= from {
-                    values.extend(record.value);
+                let wanted = record.value.filter(|_| record.offset >= from);
+                if let Some(value) = wanted
+                    && (!taken.push(value) || taken.bytes() >= most_bytes)
+                {
+                    return Ok(());
                 }
+            }
+            // Values that were too long to keep have been decompressed all the same.
+            decompressed += payload.size_bytes();
+            if decompressed >= MOST_DECOMPRESSED_BYTES {
+                return Ok(());
             }
         }
     }
@@ -136,13 +183,33 @@ pub(crate) fn state_schema(
         return Ok(declared.clone());
     }
     let each = (SAMPLE_RECORDS / handler.tasks.len().max(1)).max(LEAST_PER_PARTITION);
-    let mut values = Vec::new();
+    let mut taken = Sample::default();
     for task in handler
         .tasks
         .iter()
         .take(SAMPLE_RECORDS / LEAST_PER_PARTITION)
     {
-        state::first_values(context, handler.id, *task, each, &mut values)?;
+        state::first_values(context, handler.id, *task, each, &mut taken)?;
     }
-    Ok(infer(values.iter().map(Bytes::as_ref)))
+    Ok(taken.schema())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_bounded_and_holds_no_batch() {
+        let mut sample = Sample::default();
+        let long = vec![b'x'; SAMPLE_VALUE_BYTES + 1];
+        assert!(sample.push(&long), "there is room for shorter ones");
+        assert!(sample.push(br#"{"a": 1}"#));
+        assert_eq!((sample.seen(), sample.bytes()), (2, 8));
+        let large = vec![b' '; SAMPLE_VALUE_BYTES / 2];
+        for _ in 0..10 {
+            sample.push(&large);
+        }
+        assert!(sample.bytes() <= SAMPLE_VALUE_BYTES);
+        assert_eq!(sample.schema().columns.len(), 1);
+    }
 }

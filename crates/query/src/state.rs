@@ -2,6 +2,7 @@
 
 use crate::columns::{Source, project, state_columns};
 use crate::engine::QueryContext;
+use crate::infer::Sample;
 use crate::notices::ScanCounts;
 use crate::predicate::{Axis, ranges};
 use crate::rows::{Row, RowBuilder};
@@ -301,23 +302,27 @@ pub(crate) fn first_values(
     handler: u64,
     (partition, shard): (u32, u16),
     count: usize,
-    values: &mut Vec<Bytes>,
+    taken: &mut Sample,
 ) -> Result<(), QueryError> {
     let prefix = state_prefix(shard, handler, partition);
     let (mut from, to) = (prefix.to_vec(), prefix_end(&prefix));
-    let most = values.len() + count;
-    while values.len() < most {
-        let most_of_table = most.min(values.len() + count.div_ceil(4));
+    let most = taken.seen() + count;
+    let mut room = true;
+    while room && taken.seen() < most {
+        let most_of_table = most.min(taken.seen() + count.div_ceil(4));
         let mut table = None;
         let visit = &mut |key: &[u8], value: &[u8]| {
             let name = StateKey::decode(key).map(|entry| entry.table.to_owned());
             let next_table = table.as_ref().is_some_and(|table| *table != name);
-            if next_table || values.len() >= most_of_table {
+            if next_table || taken.seen() >= most_of_table {
                 return ControlFlow::Break(());
             }
             table = Some(name);
-            values.push(Bytes::copy_from_slice(value));
-            ControlFlow::Continue(())
+            room = taken.push(value);
+            match room {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
         };
         let store = &context.snapshot.store;
         store
