@@ -3,7 +3,7 @@
 use crate::Error;
 use mainstem_broker::{Broker, Caller};
 use mainstem_query::{HandlerCatalog, HandlerTable};
-use mainstem_runtime::{Runtime, keys};
+use mainstem_runtime::{HandlerState, HandlerStatus, Runtime, keys};
 use mainstem_store::{Family, StoreSnapshot};
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ pub(crate) struct Handlers {
 
 impl HandlerCatalog for Handlers {
     fn handlers(&self, caller: &Caller) -> Vec<HandlerTable> {
-        let of = |status: mainstem_runtime::HandlerStatus| {
+        let of = |status: HandlerStatus| {
             let tasks = task_shards(&self.runtime, caller, &status.name);
             HandlerTable {
                 name: status.name.into(),
@@ -23,7 +23,10 @@ impl HandlerCatalog for Handlers {
                 schema: None,
             }
         };
-        self.runtime.list(caller).into_iter().map(of).collect()
+        // What is being removed is half gone already.
+        let there = |status: &HandlerStatus| status.state != HandlerState::Removing;
+        let handlers = self.runtime.list(caller).into_iter();
+        handlers.filter(there).map(of).collect()
     }
 }
 
@@ -65,7 +68,7 @@ pub(crate) fn input_positions(
     broker: &Broker,
     runtime: &Runtime,
     caller: &Caller,
-    handler: &mainstem_runtime::HandlerStatus,
+    handler: &HandlerStatus,
     store: &dyn StoreSnapshot,
     bounds: &dyn Fn(mainstem_log::PartitionId) -> Option<(i64, i64)>,
 ) -> Result<Vec<InputPosition>, mainstem_store::StoreError> {
