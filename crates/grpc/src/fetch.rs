@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
 use futures::{FutureExt, StreamExt};
-use mainstem::broker::{BrokerError, FetchRequest, OffsetSpec};
+use mainstem::broker::{BrokerError, FetchRequest, OffsetSpec, Topic};
 use mainstem::{Broker, Caller};
 use mainstem_proto::{CHUNK_BYTES, v1};
 use mainstem_record::{Batch, RecordError};
@@ -113,6 +113,8 @@ struct Reading {
     broker: Broker,
     caller: Caller,
     topic: Arc<str>,
+    /// Offsets mean something in this topic alone, and not in a later one of its name.
+    opened: Arc<Topic>,
     cursors: Vec<Cursor>,
     /// Cursors that may have something, in turn.
     ready: VecDeque<usize>,
@@ -203,6 +205,7 @@ impl Reading {
             broker,
             caller,
             topic: topic.name.clone(),
+            opened: Arc::clone(&topic),
             cursors,
             waiting: FuturesUnordered::new(),
             first: Some(v1::FetchResponse { partitions: first }),
@@ -288,6 +291,13 @@ impl Reading {
             offset,
             max_bytes,
         };
+        let now = self.broker.topic(&self.caller, &self.topic);
+        if now.map_err(failed)?.id != self.opened.id {
+            return Err(failed(BrokerError::TopicNotFound {
+                topic: self.topic.to_string(),
+                near: Vec::new(),
+            }));
+        }
         let fetched = self.broker.fetch(&self.caller, &request).map_err(failed)?;
         if fetched.batches.is_empty() {
             let data = self
