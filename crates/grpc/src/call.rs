@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mainstem::{Broker, Caller, Mainstem, MemorySplit, Runtime};
 use mainstem_proto::{MAX_MESSAGE_BYTES, metadata};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
@@ -20,8 +20,10 @@ pub(crate) struct Platform {
     pub(crate) mainstem: Mainstem,
     /// What the server listens on, by protocol.
     pub(crate) addresses: Arc<BTreeMap<String, String>>,
-    /// Bytes that all produce streams together may have under way.
+    /// Bytes that all produce requests together may have under way.
     pub(crate) room: Arc<Semaphore>,
+    /// Components are large: one is received and compiled at a time.
+    pub(crate) deploying: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -39,8 +41,16 @@ impl Platform {
             mainstem,
             addresses: Arc::new(addresses),
             room: Arc::new(Semaphore::new(room)),
+            deploying: Arc::new(Semaphore::new(1)),
             stopping,
         }
+    }
+
+    /// Waits for room for a request of so many bytes.
+    pub(crate) async fn room_for(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+        let permits = u32::try_from(bytes.min(MAX_MESSAGE_BYTES)).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(permits).await;
+        room.map_err(|_| errors::stopping())
     }
 
     pub(crate) fn broker(&self) -> &Broker {

@@ -1,5 +1,8 @@
 //! Service `Handlers`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use mainstem::Caller;
 use mainstem::runtime::{
@@ -15,6 +18,9 @@ use crate::errors;
 /// The largest component that is taken, in bytes.
 const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
+/// The longest that an upload may keep others from theirs.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The service.
 pub(crate) struct Handlers {
     pub(crate) platform: Platform,
@@ -27,12 +33,21 @@ impl v1::handlers_server::Handlers for Handlers {
         request: Request<Streaming<v1::DeployRequest>>,
     ) -> Result<Response<v1::Handler>, Status> {
         let caller = self.platform.caller(request.metadata())?;
-        let (deployment, component) = receive(request.into_inner()).await?;
+        let deploying = Arc::clone(&self.platform.deploying).acquire_owned().await;
+        let deploying = deploying.map_err(|_| errors::stopping())?;
+        let received = tokio::time::timeout(UPLOAD_TIMEOUT, receive(request.into_inner())).await;
+        let (deployment, component) = received.map_err(|_| {
+            errors::invalid(
+                "the upload has not come to its end in a minute, and others wait",
+                "check the connection and deploy again",
+            )
+        })??;
         let deployment = to_deployment(deployment, component)?;
         let runtime = self.platform.runtime().clone();
         let here = tokio::runtime::Handle::current();
         // Compiling takes up to seconds of one core.
         let deployed = tokio::task::spawn_blocking(move || {
+            let _deploying = deploying;
             here.block_on(async { runtime.deploy(&caller, deployment, now_ms()).await })
         });
         let deployed = deployed.await.map_err(|error| {

@@ -12,6 +12,9 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::call::{Platform, now_ms};
 use crate::{errors, produce_stream};
 
+/// Bytes that the batches of one request may have when decompressed, all together.
+const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
+
 /// The service.
 pub(crate) struct Produce {
     pub(crate) platform: Platform,
@@ -37,8 +40,10 @@ impl v1::produce_server::Produce for Produce {
         request: Request<v1::ProduceRequest>,
     ) -> Result<Response<v1::ProduceResponse>, Status> {
         let caller = self.platform.caller(request.metadata())?;
+        let request = request.into_inner();
+        let _room = self.platform.room_for(size(&request)).await?;
         Ok(Response::new(
-            append(self.platform.broker(), &caller, request.into_inner()).await,
+            append(self.platform.broker(), &caller, request).await,
         ))
     }
 
@@ -59,6 +64,10 @@ impl v1::produce_server::Produce for Produce {
     ) -> Result<Response<v1::ProduceRecordsResponse>, Status> {
         let caller = self.platform.caller(request.metadata())?;
         let v1::ProduceRecordsRequest { topic, records } = request.into_inner();
+        let _room = self
+            .platform
+            .room_for(records.iter().map(record_size).sum())
+            .await?;
         let records = records.into_iter().map(|record| NewRecord {
             partition: record.partition,
             key: record.key,
@@ -98,13 +107,18 @@ pub(crate) async fn append(
     let mut accepted = Vec::with_capacity(batches.len());
     let mut places = Vec::with_capacity(batches.len());
     let mut last: Option<Arc<str>> = None;
+    let mut room_bytes = MAX_DECOMPRESSED_BYTES;
     for v1::PartitionBatch {
         topic,
         partition,
         batch,
     } in batches
     {
-        let result = match check(batch) {
+        let checked = match Batch::parse(batch) {
+            Ok(batch) => decompressed(broker, caller, &topic, batch, &mut room_bytes).await,
+            Err(error) => Err(error.into()),
+        };
+        let result = match checked {
             Ok(batch) => {
                 let name = last
                     .take()
@@ -119,7 +133,7 @@ pub(crate) async fn append(
                 });
                 None
             }
-            Err(error) => Some(refused(&BrokerError::from(error))),
+            Err(error) => Some(refused(&error)),
         };
         results.push(v1::PartitionResult {
             topic,
@@ -151,12 +165,55 @@ pub(crate) async fn append(
     }
 }
 
-/// A batch that nobody has looked at yet becomes one that can be trusted for ever.
-fn check(bytes: bytes::Bytes) -> Result<Batch, RecordError> {
-    let batch = Batch::parse(bytes)?;
-    if batch.header().compression() != Compression::None {
-        batch.check_records(DEFAULT_DECOMPRESSED_LIMIT_BYTES)?;
+/// What a request counts: at most `MAX_MESSAGE_BYTES`, which the transport has made sure of, and so always fits.
+pub(crate) fn size(request: &v1::ProduceRequest) -> usize {
+    request.batches.iter().map(|batch| batch.batch.len()).sum()
+}
+
+/// What a record takes in memory here, about.
+fn record_size(record: &v1::NewRecord) -> usize {
+    let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
+    let header = |header: &v1::Header| 64 + header.name.len() + length(&header.value);
+    let headers: usize = record.headers.iter().map(header).sum();
+    128 + length(&record.key) + length(&record.value) + headers
+}
+
+/// Looks into a compressed batch that is well-formed by its header, so that it can be trusted for ever. Decompressing
+/// is bounded for the request, never begun for what the topic refuses anyway, and others have a turn behind it.
+async fn decompressed(
+    broker: &Broker,
+    caller: &Caller,
+    topic: &str,
+    batch: Batch,
+    room_bytes: &mut usize,
+) -> Result<Batch, BrokerError> {
+    if batch.header().compression() == Compression::None {
+        return Ok(batch);
     }
+    let (bytes, known) = (batch.bytes().len(), broker.topic(caller, topic)?);
+    let limit_bytes = known.limits.max_message_bytes;
+    if bytes > limit_bytes {
+        return Err(BrokerError::RecordTooLarge {
+            topic: known.name.to_string(),
+            what: "a batch",
+            bytes,
+            limit_bytes,
+        });
+    }
+    match batch.check_records(DEFAULT_DECOMPRESSED_LIMIT_BYTES.min(*room_bytes)) {
+        Ok(size_bytes) => *room_bytes -= size_bytes,
+        Err(RecordError::DecompressedTooLarge { .. })
+            if *room_bytes < DEFAULT_DECOMPRESSED_LIMIT_BYTES =>
+        {
+            *room_bytes = 0;
+            let why = format!(
+                "the request's batches have more than {MAX_DECOMPRESSED_BYTES} bytes when decompressed; send fewer at a time"
+            );
+            return Err(BrokerError::InvalidBatch { why });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    tokio::task::yield_now().await;
     Ok(batch)
 }
 

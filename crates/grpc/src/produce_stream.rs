@@ -61,7 +61,7 @@ async fn run(
                 Ok(Some(request)) => {
                     let room = Arc::clone(&platform.room);
                     next = Some(async move {
-                        let permits = u32::try_from(size(&request)).unwrap_or(u32::MAX);
+                        let permits = u32::try_from(produce::size(&request)).unwrap_or(u32::MAX);
                         Some((room.acquire_many_owned(permits).await.ok()?, request))
                     }.boxed());
                 }
@@ -75,7 +75,7 @@ async fn run(
             Some(admitted) = OptionFuture::from(next.as_mut()), if next.is_some() => {
                 next = None;
                 let Some((room, request)) = admitted else { return };
-                let size = size(&request);
+                let size = produce::size(&request);
                 bytes += size;
                 under_way.push_back(async move {
                     let answer = produce::append(broker, caller, request).await;
@@ -104,9 +104,4 @@ async fn run(
         // After the answers to all that was under way.
         let _ = answers.send(Err(errors::stopping())).await;
     }
-}
-
-/// What a request counts: at most `MAX_MESSAGE_BYTES`, which the transport has made sure of, and so always fits.
-fn size(request: &v1::ProduceRequest) -> usize {
-    request.batches.iter().map(|batch| batch.batch.len()).sum()
 }

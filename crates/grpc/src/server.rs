@@ -30,6 +30,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// The largest piece that a message is cut into on its way here.
 const FRAME_BYTES: u32 = 256 << 10;
+/// Calls and streams that one connection may have open.
+const MAX_STREAMS: u32 = 200;
 /// How often a silent client is asked whether it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -86,6 +88,7 @@ pub async fn serve(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
+        .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(

@@ -424,3 +424,90 @@ async fn open_streams_do_not_keep_the_server_from_stopping() {
     };
     assert_eq!(error.metadata().get("mainstem-code").unwrap(), "closed");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_does_not_go_on_in_a_later_topic_of_the_name() {
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    client.create_topic(topic("again", 1)).await.unwrap();
+    let channel = channel(&server).await;
+    let mut produce = ProduceClient::new(channel.clone());
+    let first = request(
+        1,
+        "again",
+        &[(0, batch(b"a", None)), (0, batch(b"b", None))],
+    );
+    produce.produce(first.clone()).await.unwrap();
+    let follow = FetchRequest {
+        topic: "again".into(),
+        follow: true,
+        max_wait_ms: 50,
+        ..FetchRequest::default()
+    };
+    let mut stream = FetchClient::new(channel)
+        .fetch(follow)
+        .await
+        .unwrap()
+        .into_inner();
+    let mut read = 0;
+    while read < 2 {
+        let answer = stream.message().await.unwrap().unwrap();
+        read += answer
+            .partitions
+            .iter()
+            .map(|one| one.batches.len())
+            .sum::<usize>();
+        if answer.partitions.iter().any(|one| one.next_offset == 2) {
+            break;
+        }
+    }
+    client.delete_topic("again").await.unwrap();
+    client.create_topic(topic("again", 1)).await.unwrap();
+    for correlation_id in 2..5 {
+        let request = request(
+            correlation_id,
+            "again",
+            &[(0, batch(b"c", None)), (0, batch(b"d", None))],
+        );
+        produce.produce(request).await.unwrap();
+    }
+    loop {
+        match stream.message().await {
+            Ok(Some(answer)) => {
+                let records: usize = answer.partitions.iter().map(|one| one.batches.len()).sum();
+                assert_eq!(records, 0, "another topic's records: {answer:?}");
+            }
+            Ok(None) => panic!("it ended without a word"),
+            Err(status) => {
+                assert_eq!(status.code(), tonic::Code::NotFound, "{status}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_request_decompresses_to_is_bounded() {
+    let server = TestServer::start().await;
+    let client = server.client().await;
+    client.create_topic(topic("bombs", 1)).await.unwrap();
+    let mut produce = ProduceClient::new(channel(&server).await);
+    let mut builder = BatchBuilder::new(Compression::Zstd, 64 << 20);
+    let value = vec![b'x'; 30 << 20];
+    builder.append(1, None, Some(&value), &[]).unwrap();
+    let bomb = builder.build().unwrap().into_bytes();
+    assert!(bomb.len() < 100_000);
+    let few = request(1, "bombs", &vec![(0, bomb.clone()); 2]);
+    let answer = produce.produce(few).await.unwrap().into_inner();
+    assert!(answer.results.iter().all(|result| outcome(result).is_ok()));
+    let many = request(2, "bombs", &vec![(0, bomb.clone()); 20]);
+    let answer = produce.produce(many).await.unwrap().into_inner();
+    let refused = answer
+        .results
+        .iter()
+        .filter(|result| outcome(result).is_err());
+    assert_eq!(refused.count(), 12, "eight have 240 MiB");
+    let nowhere = request(3, "nowhere", &[(0, bomb)]);
+    let answer = produce.produce(nowhere).await.unwrap().into_inner();
+    assert_eq!(outcome(&answer.results[0]).unwrap_err(), "topic_not_found");
+}
