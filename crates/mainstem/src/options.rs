@@ -151,6 +151,8 @@ impl Options {
             log,
             memory_bytes: memory.records_bytes,
             store_backlog_bytes: memory.store_backlog_bytes,
+            // Large enough that many partitions each have something worth a write of its own.
+            flush_bytes: memory.records_bytes / 4,
             checkpoint_bytes: self.checkpoint_bytes,
             min_free_bytes: self.min_free_bytes,
             ..EngineOptions::default()
