@@ -7,6 +7,7 @@ command -v mold >/dev/null 2>&1 && cargo="mold -run cargo"
 for package in record:batch schema:decode journal:commit log:log mainstem:produce grpc:grpc runtime:handlers query:scan; do
     crate=${package%%:*}
     [ "$crate" = mainstem ] || crate="mainstem-$crate"
-    $cargo bench -p "$crate" --bench "${package##*:}"
+    # The server beside it: with the same features of what they share, nothing is built once more.
+    $cargo bench -p "$crate" -p mainstem-server --bench "${package##*:}"
 done
 exec python3 .ci/bench_table.py "${CARGO_TARGET_DIR:-target}/bench"
