@@ -1,0 +1,386 @@
+//! One segment: a file of whole batches, one after another from position 0, and its sparse index.
+//!
+//! The file has no header: its version stands in the checkpoint's record, which also says where it ends. Only the
+//! worker that flushes appends; anyone reads, up to the end that the worker has published.
+
+mod index;
+mod read;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use mainstem_journal::{BlockBuffer, DiskFile, Lsn, OpenMode};
+use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
+use parking_lot::Mutex;
+
+use self::index::IndexMemory;
+use crate::LogError;
+use crate::files::{OpenFiles, SegmentName};
+use crate::index::{Index, Point};
+use crate::recorded::SegmentRecord;
+use crate::tail::TailBatch;
+
+/// What one write to disk carries, unless a single batch is larger.
+pub(crate) const WRITE_BYTES: usize = 1 << 20;
+/// An active segment's index is saved whenever the segment has grown by this: what a restart reads anew is bounded.
+const INDEX_SAVED_EVERY_BYTES: u64 = 16 << 20;
+
+/// What all segments of a log share.
+pub(crate) struct SegmentShelf {
+    pub(crate) files: OpenFiles,
+    pub(crate) indexes: IndexMemory,
+    pub(crate) interval_bytes: u64,
+    next_id: AtomicU64,
+}
+
+impl SegmentShelf {
+    pub(crate) fn new(files: OpenFiles, index_cache_bytes: usize, interval_bytes: u64) -> Self {
+        let indexes = IndexMemory::new(index_cache_bytes, interval_bytes);
+        Self {
+            files,
+            indexes,
+            interval_bytes,
+            next_id: AtomicU64::new(0),
+        }
+    }
+}
+
+/// A segment of one partition.
+pub(crate) struct Segment {
+    id: u64,
+    path: PathBuf,
+    name: SegmentName,
+    state: Mutex<State>,
+    /// One builds the index at a time; the others wait for it.
+    loading: Mutex<()>,
+    /// Holds bytes that no sync has covered.
+    pub(crate) unsynced: AtomicBool,
+    /// Set once, when the segment falls below the log start: as of which LSN, and the first snapshot that does not
+    /// need it.
+    pub(crate) retired: OnceLock<(Lsn, u64)>,
+    /// When retention first looked at it, where its records have no times of their own.
+    pub(crate) noticed_ms: OnceLock<i64>,
+}
+
+struct State {
+    /// What is written and may be read. Its offset is the next segment's base.
+    end: Point,
+    /// Nothing is appended any more, as of that flush.
+    sealed_at: Option<Lsn>,
+    /// Compaction has been over it.
+    cleaned: bool,
+    /// Points from `from` on; what lies before is in the index file, or is found by reading the headers.
+    index: Index,
+    from: Point,
+    index_saved: u64,
+    /// Largest timestamp of the first batch, where it was written or looked up.
+    first_timestamp_ms: Option<i64>,
+    /// Used since the index memory last looked.
+    used: bool,
+}
+
+/// Batches put together for the end of a segment.
+pub(crate) struct Gathered {
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) start: Point,
+    end: Point,
+    points: Index,
+    first_timestamp_ms: Option<i64>,
+}
+
+impl Segment {
+    /// Creates the file and its directory. The caller syncs the file, the directory and, where they are new, those above
+    /// it before anything relies on it.
+    pub(crate) fn create(
+        shelf: &SegmentShelf,
+        dir: &Path,
+        name: SegmentName,
+    ) -> Result<Arc<Self>, LogError> {
+        // Not synced one by one: whoever makes many syncs what is above them once.
+        for dir in dir.parent().into_iter().chain([dir]) {
+            let made = shelf.files.disk().create_dir(dir);
+            made.map_err(LogError::io("create the directory", dir))?;
+        }
+        let segment = Self::new(shelf, dir, Point::start(name.base_offset), name);
+        segment.file(shelf, OpenMode::Create)?;
+        Ok(Arc::new(segment))
+    }
+
+    /// A segment as recorded as of the LSN `recorded_at`, which ends before `next_offset`. The file is not touched.
+    pub(crate) fn recorded(
+        shelf: &SegmentShelf,
+        dir: &Path,
+        record: &SegmentRecord,
+        next_offset: i64,
+        recorded_at: Lsn,
+    ) -> Arc<Self> {
+        let end = Point {
+            offset: next_offset,
+            position: record.end_position,
+            max_timestamp_ms: record.max_timestamp_ms,
+            checksum: record.header_checksum,
+        };
+        let segment = Self::new(shelf, dir, end, record.name());
+        {
+            let mut state = segment.state.lock();
+            state.sealed_at = record.sealed.then_some(recorded_at);
+            state.cleaned = record.cleaned;
+        }
+        Arc::new(segment)
+    }
+
+    fn new(shelf: &SegmentShelf, dir: &Path, end: Point, name: SegmentName) -> Self {
+        let state = State {
+            end,
+            sealed_at: None,
+            cleaned: false,
+            index: Index::new(shelf.interval_bytes),
+            from: end,
+            index_saved: end.position,
+            first_timestamp_ms: None,
+            used: false,
+        };
+        Self {
+            id: shelf.next_id.fetch_add(1, Ordering::Relaxed),
+            path: dir.join(name.log()),
+            name,
+            state: Mutex::new(state),
+            loading: Mutex::default(),
+            unsynced: AtomicBool::new(false),
+            retired: OnceLock::new(),
+            noticed_ms: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> SegmentName {
+        self.name
+    }
+
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.name.base_offset
+    }
+
+    pub(crate) fn end(&self) -> Point {
+        self.state.lock().end
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed_at().is_some()
+    }
+
+    /// The flush as of which nothing is appended any more.
+    pub(crate) fn sealed_at(&self) -> Option<Lsn> {
+        self.state.lock().sealed_at
+    }
+
+    /// Whether compaction has been over it.
+    pub(crate) fn is_cleaned(&self) -> bool {
+        self.state.lock().cleaned
+    }
+
+    pub(crate) fn set_cleaned(&self, cleaned: bool) {
+        self.state.lock().cleaned = cleaned;
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn index_path(&self) -> PathBuf {
+        self.path.with_file_name(self.name.index())
+    }
+
+    pub(crate) fn record(&self) -> SegmentRecord {
+        let state = self.state.lock();
+        SegmentRecord {
+            base_offset: self.name.base_offset,
+            generation: self.name.generation,
+            end_position: state.end.position,
+            header_checksum: state.end.checksum,
+            max_timestamp_ms: state.end.max_timestamp_ms,
+            sealed: state.sealed_at.is_some(),
+            cleaned: state.cleaned,
+        }
+    }
+
+    fn file(&self, shelf: &SegmentShelf, mode: OpenMode) -> Result<Arc<dyn DiskFile>, LogError> {
+        shelf.files.get(self.id, &self.path, mode)
+    }
+
+    /// The open file; writable, as long as there is something to write or to sync.
+    fn open(&self, shelf: &SegmentShelf) -> Result<Arc<dyn DiskFile>, LogError> {
+        let done = self.is_sealed() && !self.unsynced.load(Ordering::Relaxed);
+        self.file(
+            shelf,
+            if done {
+                OpenMode::Read
+            } else {
+                OpenMode::Write
+            },
+        )
+    }
+
+    /// The largest timestamp of its first batch, read from the file if need be; none while it is empty, or where it
+    /// cannot be read: whoever reads the records will say why.
+    pub(crate) fn first_timestamp_ms(&self, shelf: &SegmentShelf) -> Option<i64> {
+        {
+            let state = self.state.lock();
+            if state.first_timestamp_ms.is_some() || state.end.position == 0 {
+                return state.first_timestamp_ms;
+            }
+        }
+        let mut head = [0; BATCH_HEADER_BYTES];
+        let file = self.open(shelf).ok()?;
+        self.read_exact(&*file, &mut head, 0).ok()?;
+        let first_ms = BatchHeader::read(&head).ok()?.max_timestamp_ms;
+        self.state.lock().first_timestamp_ms = Some(first_ms);
+        Some(first_ms)
+    }
+
+    /// Closes the file, before it is removed.
+    pub(crate) fn close(&self, shelf: &SegmentShelf) {
+        shelf.files.close(self.id);
+    }
+
+    /// Bytes in the file, which must reach to the end that is known.
+    pub(crate) fn check_length(&self, shelf: &SegmentShelf) -> Result<u64, LogError> {
+        let length = self
+            .open(shelf)?
+            .len()
+            .map_err(LogError::io("measure", &self.path))?;
+        let end = self.end().position;
+        if length < end {
+            let what = format!("the file ends here, before its recorded end at {end}");
+            return Err(LogError::damaged(&self.path, length, what));
+        }
+        Ok(length)
+    }
+
+    /// Writes batches at the end and publishes them. `buffer` is scratch.
+    pub(crate) fn append(
+        &self,
+        shelf: &SegmentShelf,
+        batches: &[TailBatch],
+        buffer: &mut BlockBuffer,
+        observe: &mut dyn FnMut(&BatchHeader),
+    ) -> Result<(), LogError> {
+        let gathered = self.gather(shelf, batches, buffer, observe)?;
+        gathered
+            .file
+            .write_all_at(buffer.bytes(), gathered.start.position)
+            .map_err(LogError::io("write", &self.path))?;
+        self.publish(shelf, &gathered)
+    }
+
+    /// Puts batches together in `buffer`, for one write at the end.
+    pub(crate) fn gather(
+        &self,
+        shelf: &SegmentShelf,
+        batches: &[TailBatch],
+        buffer: &mut BlockBuffer,
+        observe: &mut dyn FnMut(&BatchHeader),
+    ) -> Result<Gathered, LogError> {
+        let file = self.file(shelf, OpenMode::Write)?;
+        // Before the write: after an error any part may have been written.
+        self.unsynced.store(true, Ordering::Relaxed);
+        let start = self.end();
+        let mut points = Index::new(shelf.interval_bytes);
+        let mut end = start;
+        buffer.begin(
+            start.position,
+            batches.iter().map(|batch| batch.bytes.len()).sum(),
+        );
+        for batch in batches {
+            let header = BatchHeader::read(&batch.bytes).map_err(|source| {
+                LogError::damaged(
+                    &self.path,
+                    end.position,
+                    format!("a batch to be written is not valid: {source}"),
+                )
+            })?;
+            observe(&header);
+            points.note(end);
+            end = end.after(&header, &batch.bytes);
+            buffer.extend(&batch.bytes);
+        }
+        Ok(Gathered {
+            file,
+            start,
+            end,
+            points,
+            first_timestamp_ms: batches.first().map(|first| first.max_timestamp_ms),
+        })
+    }
+
+    /// What was gathered is written: it may be read.
+    pub(crate) fn publish(
+        &self,
+        shelf: &SegmentShelf,
+        gathered: &Gathered,
+    ) -> Result<(), LogError> {
+        let save = {
+            let mut state = self.state.lock();
+            debug_assert_eq!(state.end, gathered.start, "only one worker appends");
+            for point in gathered.points.points() {
+                state.index.note(*point);
+            }
+            state.end = gathered.end;
+            if gathered.start.position == 0 {
+                state.first_timestamp_ms = gathered.first_timestamp_ms;
+            }
+            gathered.end.position >= state.index_saved + INDEX_SAVED_EVERY_BYTES
+                && state.from.position == 0
+        };
+        if save {
+            self.save_index(shelf)?;
+        }
+        Ok(())
+    }
+
+    /// Nothing is appended from now on, as of the flush up to `flushed`. The index is written out; its memory may go when others need it.
+    pub(crate) fn seal(
+        self: &Arc<Self>,
+        shelf: &SegmentShelf,
+        flushed: Lsn,
+    ) -> Result<(), LogError> {
+        let whole = {
+            let mut state = self.state.lock();
+            state.sealed_at = Some(flushed);
+            if state.from.position > 0 {
+                // Found at a restart and never read since: the first read builds the index.
+                state.index = Index::new(shelf.interval_bytes);
+                state.from = state.end;
+            }
+            state.from.position == 0
+        };
+        if whole {
+            self.save_index(shelf)?;
+            self.keep_index(shelf);
+        }
+        Ok(())
+    }
+
+    /// Makes the bytes of some segments durable. The directories are the caller's.
+    pub(crate) fn sync(shelf: &SegmentShelf, segments: &[&Arc<Self>]) -> Result<(), LogError> {
+        let Some(first) = segments.first() else {
+            return Ok(());
+        };
+        let files: Result<Vec<_>, _> = segments
+            .iter()
+            .map(|segment| segment.file(shelf, OpenMode::Write))
+            .collect();
+        shelf
+            .files
+            .disk()
+            .sync_files(&files?)
+            .map_err(LogError::io(
+                "sync segments, the first of which is",
+                &first.path,
+            ))?;
+        for segment in segments {
+            segment.unsynced.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
