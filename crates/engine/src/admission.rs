@@ -459,6 +459,7 @@ impl Steps for Admission {
                         outcome: Err(error),
                         needs_store: false,
                     });
+                    spent.push(pending.permit);
                 }
                 None => spent.push(self.admit(pending, &mut open)),
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mainstem::broker::{BrokerError, NewRecord, ProduceBatch};
 use mainstem::{Broker, Caller};
+use mainstem_proto::MAX_MESSAGE_BYTES;
 use mainstem_proto::v1::{self, partition_result};
 use mainstem_record::{Batch, Compression, DEFAULT_DECOMPRESSED_LIMIT_BYTES, RecordError};
 use tokio_stream::wrappers::ReceiverStream;
@@ -14,6 +15,11 @@ use crate::{errors, produce_stream};
 
 /// Bytes that the batches of one request may have when decompressed, all together.
 const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
+
+/// Batches of one request at most.
+const MAX_BATCHES: usize = 16_384;
+/// Longer than any topic's name.
+const MAX_NAME_BYTES: usize = 1_024;
 
 /// The service.
 pub(crate) struct Produce {
@@ -41,6 +47,7 @@ impl v1::produce_server::Produce for Produce {
     ) -> Result<Response<v1::ProduceResponse>, Status> {
         let caller = self.platform.caller(request.metadata())?;
         let request = request.into_inner();
+        check(&request)?;
         let _room = self.platform.room_for(size(&request)).await?;
         Ok(Response::new(
             append(self.platform.broker(), &caller, request).await,
@@ -165,9 +172,25 @@ pub(crate) async fn append(
     }
 }
 
-/// What a request counts: at most `MAX_MESSAGE_BYTES`, which the transport has made sure of, and so always fits.
+/// Refuses what would take far more memory than it has bytes.
+pub(crate) fn check(request: &v1::ProduceRequest) -> Result<(), Status> {
+    let mut names = request.batches.iter().map(|batch| batch.topic.len());
+    if request.batches.len() > MAX_BATCHES || names.any(|bytes| bytes > MAX_NAME_BYTES) {
+        return Err(errors::invalid(
+            format!(
+                "a request has at most {MAX_BATCHES} batches, and names of at most {MAX_NAME_BYTES} bytes"
+            ),
+            "send several requests",
+        ));
+    }
+    Ok(())
+}
+
+/// What a request and its answer take in memory, about; never more than there is room for.
 pub(crate) fn size(request: &v1::ProduceRequest) -> usize {
-    request.batches.iter().map(|batch| batch.batch.len()).sum()
+    let one = |batch: &v1::PartitionBatch| 256 + 3 * batch.topic.len() + batch.batch.len();
+    let bytes: usize = request.batches.iter().map(one).sum();
+    bytes.min(MAX_MESSAGE_BYTES)
 }
 
 /// What a record takes in memory here, about.

@@ -59,6 +59,10 @@ async fn run(
         tokio::select! {
             request = requests.message(), if may_read => match request {
                 Ok(Some(request)) => {
+                    if let Err(status) = produce::check(&request) {
+                        let _ = answers.try_send(Err(status));
+                        return;
+                    }
                     let room = Arc::clone(&platform.room);
                     next = Some(async move {
                         let permits = u32::try_from(produce::size(&request)).unwrap_or(u32::MAX);

@@ -411,8 +411,9 @@ impl Shared {
         partition: &Arc<Partition>,
         upto: Lsn,
     ) -> Result<bool, LogError> {
-        let next_snapshot = self.pins.lock().next;
         let mut state = partition.state.lock();
+        // Under the lock: a snapshot that comes now finds what is replaced, and is counted.
+        let next_snapshot = self.pins.lock().next;
         let mut changed = false;
         while let Some((_, control)) = state.pending.pop_front_if(|(lsn, _)| *lsn <= upto) {
             changed = true;

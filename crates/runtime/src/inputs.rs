@@ -30,14 +30,23 @@ impl Runtime {
                 for record in runtime.grown() {
                     if let Err(error) = runtime.take_in(&record).await {
                         tracing::warn!(handler = %record.name, %error, "added partitions are not read yet");
+                        runtime.look_again(&record);
                     }
                 }
             }
         });
     }
 
+    /// Those of a handler's input partitions that have a task.
+    pub(crate) fn covered_partitions(&self, record: &HandlerRecord) -> u32 {
+        let tasks = u32::try_from(record.shards.len()).unwrap_or(u32::MAX);
+        self.inputs_of(record)
+            .map(|topic| topic.partitions.min(tasks))
+            .fold(0, u32::saturating_add)
+    }
+
     /// The partitions of a handler's inputs, all together.
-    pub(crate) fn input_partitions(&self, record: &HandlerRecord) -> u32 {
+    fn input_partitions(&self, record: &HandlerRecord) -> u32 {
         self.inputs_of(record)
             .map(|topic| topic.partitions)
             .fold(0, u32::saturating_add)
@@ -62,6 +71,16 @@ impl Runtime {
             }
         }
         grown
+    }
+
+    /// Has the next round find what this one could not take in.
+    fn look_again(&self, record: &HandlerRecord) {
+        let covered = self.covered_partitions(record);
+        let mut handlers = self.inner.handlers.lock();
+        let mut handlers = handlers.values_mut();
+        if let Some(handler) = handlers.find(|handler| handler.record.id == record.id) {
+            handler.partitions = covered;
+        }
     }
 
     async fn take_in(&self, record: &HandlerRecord) -> Result<(), RuntimeError> {

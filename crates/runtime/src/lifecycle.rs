@@ -126,8 +126,8 @@ impl Runtime {
         record: Arc<HandlerRecord>,
     ) {
         let name = name_of(&record);
-        // Before the tasks look themselves: what comes in between is found by whoever watches the inputs.
-        let partitions = self.input_partitions(&record);
+        // What has no task yet, as after a restart, is found by whoever watches the inputs.
+        let partitions = self.covered_partitions(&record);
         if let Some(known) = handlers.get(&name) {
             known
                 .tasks

@@ -265,6 +265,9 @@ impl StepState {
         }
         self.ops.clear();
         self.op_bytes = 0;
+        // Of a step that was dropped half way: nobody has asked, and the next event is not judged for it.
+        self.over_limit = None;
+        self.store_failure = None;
         self.step += 1;
     }
 

@@ -167,10 +167,13 @@ fn record() -> impl Strategy<Value = Option<Vec<u8>>> {
         1 => value().prop_map(|value| Some(value.to_string().into_bytes())),
         1 => vec(any::<u8>(), 0..20).prop_map(Some),
     ]
-    .prop_filter("too large a number damages the whole value there, and one field here", |value| {
-        let parsed = serde_json::from_slice::<Value>(value.as_deref().unwrap_or_default());
-        !parsed.is_err_and(|error| error.to_string().contains("out of range"))
-    })
+    .prop_filter(
+        "too large a number damages the whole value there, and one field here",
+        |value| {
+            let parsed = serde_json::from_slice::<Value>(value.as_deref().unwrap_or_default());
+            !parsed.is_err_and(|error| error.to_string().contains("out of range"))
+        },
+    )
 }
 
 fn schema() -> impl Strategy<Value = TopicSchema> {

@@ -100,6 +100,35 @@ async fn batches_fail_one_by_one() {
     assert_eq!(outcome(&answer.results[0]), refused("topic_not_found"));
 }
 
+/// Few bytes on the wire, much memory here: refused as a whole, unary and in a stream, and the server goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_of_very_many_batches_or_endless_names_is_refused() {
+    let server = TestServer::start().await;
+    server
+        .client()
+        .await
+        .create_topic(topic("few", 1))
+        .await
+        .unwrap();
+    let mut client = ProduceClient::new(channel(&server).await);
+    let many = request(1, "", &vec![(0, Bytes::new()); 1_000_000]);
+    let endless = request(2, &"x".repeat(1 << 20), &[(0, Bytes::new())]);
+    for refused in [many, endless] {
+        let status = client.produce(refused.clone()).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+        let (requests, receiver) = mpsc::channel(1);
+        requests.send(refused).await.unwrap();
+        let stream = client.produce_stream(ReceiverStream::new(receiver)).await;
+        let status = stream.unwrap().into_inner().message().await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::InvalidArgument, "{status}");
+    }
+    let answer = client
+        .produce(request(3, "few", &[(0, batch(b"one", None))]))
+        .await
+        .unwrap();
+    assert_eq!(outcome(&answer.into_inner().results[0]), Ok((0, false)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_retry_is_answered_with_the_first_offset() {
     let server = TestServer::start().await;

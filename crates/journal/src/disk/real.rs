@@ -38,10 +38,17 @@ fn at_once<T: Sync>(
     std::thread::scope(|scope| {
         let mut shares = items.chunks(share);
         let mine = shares.next().unwrap_or_default();
-        let others: Vec<_> = shares
-            .map(|share| scope.spawn(move || share.iter().try_for_each(act)))
-            .collect();
-        let mut result = mine.iter().try_for_each(act);
+        let mut others = Vec::new();
+        let mut result = Ok(());
+        for share in shares {
+            let work = move || share.iter().try_for_each(act);
+            match std::thread::Builder::new().spawn_scoped(scope, work) {
+                Ok(other) => others.push(other),
+                // The system has no thread to spare.
+                Err(_) => result = result.and(share.iter().try_for_each(act)),
+            }
+        }
+        result = result.and(mine.iter().try_for_each(act));
         for other in others {
             let panicked = |_| Err(io::Error::other("a thread that wrote or synced panicked"));
             result = result.and(other.join().unwrap_or_else(panicked));

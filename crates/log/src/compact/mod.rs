@@ -349,7 +349,10 @@ impl Compaction {
                 continue;
             }
             match retained {
-                Retained::All => self.put(group, batch.header(), batch.bytes().clone())?,
+                // A copy: a slice would hold all that was read with it, for as long as little is kept.
+                Retained::All => {
+                    self.put(group, batch.header(), Bytes::copy_from_slice(batch.bytes()))?;
+                }
                 Retained::Some(less) => self.put(group, less.header(), less.bytes().clone())?,
                 // Retention goes on as if it were there.
                 Retained::Nothing => {
