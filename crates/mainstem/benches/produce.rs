@@ -14,12 +14,12 @@ use mainstem_journal::limit::disk_limit;
 use mainstem_record::{Batch, BatchBuilder, Compression};
 
 const RECORD_BYTES: usize = 1024;
-/// Records in one call: 8 MiB.
-const CALL_RECORDS: usize = 8 * 1024;
+/// Records in one call: 2 MiB.
+const CALL_RECORDS: usize = 2 * 1024;
 /// Calls under way at a time: 32 MiB together, what Kafka's producer buffers (`buffer.memory`).
-const CALLS_IN_FLIGHT: usize = 4;
-/// Records of a batch at most, 16 KiB, as Kafka's producer makes them (`batch.size`).
-const BATCH_RECORDS: usize = 16;
+const CALLS_IN_FLIGHT: usize = 16;
+/// Records of a batch at most: 64 KiB. With 1,000 partitions a call leaves two for each.
+const BATCH_RECORDS: usize = 64;
 const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(6);
 
