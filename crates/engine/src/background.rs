@@ -15,6 +15,7 @@ use crate::producers::Producers;
 use crate::shards::Shards;
 use crate::shared::{ApplyItem, Shared};
 use crate::space::Ballast;
+use crate::sync::SyncItem;
 use crate::ticket::{Ticket, ticket};
 use crate::worker::{Progress, Steps};
 
@@ -40,12 +41,35 @@ pub(crate) struct Background {
 
 enum Phase {
     Rest,
+    /// Segments are being synced up to `lsn`; `ops` are the records of what changed, as of there.
+    Syncing {
+        lsn: Lsn,
+        ops: Vec<StoreOp>,
+        synced: Ticket<()>,
+    },
     /// The checkpoint's records are with the store's worker, which stands at or past `lsn` when it
     /// has written them.
     Writing {
         lsn: Lsn,
         written: Ticket<()>,
     },
+    /// The store is being flushed: then the checkpoint stands.
+    Flushing {
+        lsn: Lsn,
+        flushed: Ticket<()>,
+    },
+}
+
+impl Phase {
+    /// Whether it waits for another worker.
+    fn waits(&self) -> bool {
+        match self {
+            Phase::Rest => false,
+            Phase::Syncing { synced, .. } => !synced.is_ready(),
+            Phase::Writing { written, .. } => !written.is_ready(),
+            Phase::Flushing { flushed, .. } => !flushed.is_ready(),
+        }
+    }
 }
 
 impl Background {
@@ -77,24 +101,28 @@ impl Background {
 
     fn try_step(&mut self) -> Result<Progress, EngineError> {
         self.look_after_space();
+        if self.phase.waits() {
+            // The tail must not grow without bound while the disk or the store is slow.
+            return self.tend();
+        }
         match std::mem::replace(&mut self.phase, Phase::Rest) {
-            Phase::Writing { lsn, written } if !written.is_ready() => {
-                self.phase = Phase::Writing { lsn, written };
-                // The tail must not grow without bound while the store is slow.
-                self.tend()
+            Phase::Syncing { lsn, ops, synced } => {
+                synced.wait()?;
+                self.write_records(lsn, ops);
             }
             Phase::Writing { lsn, written } => {
                 written.wait()?;
+                self.flush_store(lsn);
+            }
+            Phase::Flushing { lsn, flushed } => {
+                flushed.wait()?;
                 self.finish_checkpoint(lsn)?;
-                Ok(Progress::Worked)
             }
-            Phase::Rest if self.checkpoint_due() => {
-                self.begin_checkpoint()?;
-                Ok(Progress::Worked)
-            }
-            Phase::Rest if self.ending() => Ok(Progress::Stopped),
-            Phase::Rest => self.tend(),
+            Phase::Rest if self.checkpoint_due() => self.begin_checkpoint()?,
+            Phase::Rest if self.ending() => return Ok(Progress::Stopped),
+            Phase::Rest => return self.tend(),
         }
+        Ok(Progress::Worked)
     }
 
     fn ending(&self) -> bool {
@@ -141,7 +169,9 @@ impl Background {
     /// What is done whenever there is nothing more urgent.
     fn tend(&mut self) -> Result<Progress, EngineError> {
         let mut progress = self.make_room()?;
-        if self.removing.is_some() && !self.ending() {
+        // Not while files are being synced: what is gone cannot be.
+        let syncing = matches!(self.phase, Phase::Syncing { .. });
+        if self.removing.is_some() && !self.ending() && !syncing {
             self.remove_files()?;
             progress = Progress::Worked;
         }
@@ -180,8 +210,8 @@ impl Background {
         })
     }
 
-    /// Everything up to the log's position goes to segments and is synced; then the records of what
-    /// changed are sent through the store's queue, behind every store operation up to there.
+    /// Everything up to the log's position goes to segments, which are handed over to be synced; what is to be recorded of
+    /// them is taken now, before it moves on.
     fn begin_checkpoint(&mut self) -> Result<(), EngineError> {
         let lsn = self.applied();
         self.journal_bytes_at_checkpoint =
@@ -189,7 +219,7 @@ impl Background {
         self.idle_ticks = 0;
         self.space_was_made = false;
         self.flush(lsn)?;
-        self.shared.log.sync()?;
+        let taken = self.shared.log.take_unsynced()?;
         let mut ops = Vec::new();
         for record in self.shared.log.records() {
             ops.push(self.partition_op(record.partition, &record));
@@ -206,6 +236,19 @@ impl Background {
                 value: state.map(|state| keys::encode_producer(&state)),
             });
         }
+        let (promise, synced) = ticket();
+        self.hand_over(SyncItem::Segments { taken, promise });
+        self.phase = Phase::Syncing { lsn, ops, synced };
+        Ok(())
+    }
+
+    fn hand_over(&self, item: SyncItem) {
+        self.shared.sync_queue.lock().push_back(item);
+        self.shared.signals.sync.notify();
+    }
+
+    /// The segments are synced: the records go through the store's queue, behind every store operation up to there.
+    fn write_records(&mut self, lsn: Lsn, mut ops: Vec<StoreOp>) {
         let mark = CheckpointMark {
             journal_id: self.shared.journal_id,
             lsn,
@@ -222,7 +265,13 @@ impl Background {
             .push_back(ApplyItem::Checkpoint { ops, promise });
         self.shared.signals.store.notify();
         self.phase = Phase::Writing { lsn, written };
-        Ok(())
+    }
+
+    /// The records are written, and must be on disk before anything is let go.
+    fn flush_store(&mut self, lsn: Lsn) {
+        let (promise, flushed) = ticket();
+        self.hand_over(SyncItem::Store { promise });
+        self.phase = Phase::Flushing { lsn, flushed };
     }
 
     fn partition_op(
@@ -245,9 +294,8 @@ impl Background {
         )
     }
 
-    /// The records are written: once they are on disk, nothing before `lsn` is needed any more.
+    /// The records are on disk: nothing before `lsn` is needed any more.
     fn finish_checkpoint(&mut self, lsn: Lsn) -> Result<(), EngineError> {
-        self.shared.store.flush()?;
         self.shared
             .positions
             .checkpoint
@@ -274,6 +322,7 @@ impl Background {
             .background_ended
             .store(true, Ordering::Release);
         self.shared.signals.store.notify();
+        self.shared.signals.sync.notify();
         Progress::Stopped
     }
 }

@@ -43,6 +43,7 @@ mod shared;
 mod snapshot;
 mod space;
 mod submission;
+mod sync;
 pub mod testing;
 mod ticket;
 mod worker;

@@ -22,6 +22,7 @@ use crate::keys::{self, CheckpointMark};
 use crate::producers::Producers;
 use crate::shards::Shards;
 use crate::shared::{Shared, SharedParts};
+use crate::sync::Sync;
 use crate::worker::Worker;
 use crate::{EngineError, EngineOptions};
 
@@ -29,7 +30,7 @@ use crate::{EngineError, EngineOptions};
 pub struct Opened {
     /// The handle.
     pub engine: Engine,
-    /// Admission, journal, store and background, in this order.
+    /// Admission, journal, store, background and sync, in this order.
     pub workers: Vec<Worker>,
     /// What recovery did.
     pub recovery: RecoveryReport,
@@ -267,6 +268,13 @@ impl Recovering {
                 },
             ),
             Worker::new("background", signals.background.clone(), background),
+            Worker::new(
+                "sync",
+                signals.sync.clone(),
+                Sync {
+                    shared: shared.clone(),
+                },
+            ),
         ];
         Ok(Opened {
             engine: Engine {

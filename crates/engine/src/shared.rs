@@ -4,6 +4,7 @@
 //! submit ─▶ queue ─▶ [admission] ─▶ open group ─▶ [journal] ─▶ applied to the log ─▶ answers
 //!                                                     └─▶ apply queue ─▶ [store] ─▶ answers
 //!                    [background] flushes segments, writes checkpoints ──▲
+//!                          └─▶ sync queue ─▶ [sync] waits for the disk
 //! ```
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use crate::budget::{Budget, Permit, Waiter};
 use crate::compaction::CompactionRequest;
 use crate::snapshot::Snapshot;
 use crate::submission::{Committed, Submission};
+use crate::sync::SyncItem;
 use crate::ticket::Promise;
 use crate::worker::Signal;
 use crate::{EngineError, EngineOptions};
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) queue: Mutex<VecDeque<Pending>>,
     pub(crate) open_group: Mutex<OpenGroup>,
     pub(crate) apply_queue: Mutex<VecDeque<ApplyItem>>,
+    pub(crate) sync_queue: Mutex<VecDeque<SyncItem>>,
     /// Partitions that wait for compaction.
     pub(crate) compactions: Mutex<VecDeque<CompactionRequest>>,
     pub(crate) signals: Signals,
@@ -56,6 +59,7 @@ pub(crate) struct Signals {
     pub(crate) journal: Arc<Signal>,
     pub(crate) store: Arc<Signal>,
     pub(crate) background: Arc<Signal>,
+    pub(crate) sync: Arc<Signal>,
 }
 
 /// How far each stage has come, as LSNs; `free_bytes` and `needed_bytes` are the disk's, as last looked up.
@@ -239,6 +243,7 @@ impl Shared {
             budget,
             queue: Mutex::new(VecDeque::new()),
             apply_queue: Mutex::new(VecDeque::new()),
+            sync_queue: Mutex::new(VecDeque::new()),
             compactions: Mutex::new(VecDeque::new()),
             signals,
             positions: Positions::default(),
@@ -327,5 +332,6 @@ impl Shared {
         self.signals.journal.notify();
         self.signals.store.notify();
         self.signals.background.notify();
+        self.signals.sync.notify();
     }
 }

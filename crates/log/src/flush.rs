@@ -25,6 +25,13 @@ pub struct Flushed {
     pub bytes: u64,
 }
 
+/// Files and directories of which a part was not synced when they were [taken](Log::take_unsynced).
+#[must_use = "what is not synced may be lost"]
+pub struct Unsynced {
+    segments: Vec<Arc<Segment>>,
+    dirs: BTreeSet<PathBuf>,
+}
+
 /// Batches taken from a tail under one hold of its lock.
 const RUN_BATCHES: usize = 1024;
 /// Partitions whose batches are written together.
@@ -150,38 +157,45 @@ impl Log {
         Ok(Flushed { upto, bytes })
     }
 
-    /// Makes durable what was flushed: each file with new bytes, then each directory with new names.
-    pub fn sync(&self) -> Result<(), LogError> {
+    /// Takes what was flushed and no sync covers yet, to be handed to [`sync_taken`](Self::sync_taken).
+    pub fn take_unsynced(&self) -> Result<Unsynced, LogError> {
         let mut worker = self.shared.worker.lock();
         worker.check()?;
-        let segments: Vec<_> = worker.unsynced.values().collect();
-        let result = segments
+        Ok(Unsynced {
+            segments: std::mem::take(&mut worker.unsynced).into_values().collect(),
+            dirs: std::mem::take(&mut worker.unsynced_dirs),
+        })
+    }
+
+    /// Makes durable what was taken: each file with new bytes, then each directory with new names. Flushes go on
+    /// meanwhile, on another thread; files must not be [removed](Self::remove_files).
+    pub fn sync_taken(&self, taken: &Unsynced) -> Result<(), LogError> {
+        let result = taken
+            .segments
             .chunks(SYNCED_AT_ONCE)
             .try_for_each(|segments| Segment::sync(&self.shared.shelf, segments))
             .and_then(|()| {
                 let disk = self.shared.shelf.files.disk();
-                worker.unsynced_dirs.iter().try_for_each(|dir| {
+                taken.dirs.iter().try_for_each(|dir| {
                     disk.sync_dir(dir)
                         .map_err(LogError::io("sync the directory", dir))
                 })
             });
         if result.is_err() {
-            worker.poisoned = true;
-            return result;
+            self.shared.worker.lock().poisoned = true;
         }
-        worker.unsynced.clear();
-        worker.unsynced_dirs.clear();
-        Ok(())
+        result
     }
 
-    /// What has changed since the last call, as of the last [`flush`](Self::flush), which a [`sync`](Self::sync) must
-    /// have followed. In order of partition.
+    /// Makes durable everything that was flushed.
+    pub fn sync(&self) -> Result<(), LogError> {
+        self.sync_taken(&self.take_unsynced()?)
+    }
+
+    /// What has changed since the last call, as of the last [`flush`](Self::flush): true only once all that was flushed
+    /// is synced. In order of partition.
     pub fn records(&self) -> Vec<PartitionRecord> {
         let mut worker = self.shared.worker.lock();
-        debug_assert!(
-            worker.unsynced.is_empty() || worker.poisoned,
-            "records are taken after a sync"
-        );
         std::mem::take(&mut worker.changed)
             .into_values()
             .map(|partition| partition.record())

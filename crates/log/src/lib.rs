@@ -55,7 +55,7 @@ mod waiter;
 pub use compact::{Compactable, Compacted, Compaction, CompactionPolicy, CompactionStep};
 pub use error::LogError;
 pub use files::SegmentName;
-pub use flush::Flushed;
+pub use flush::{Flushed, Unsynced};
 pub use ids::{PartitionId, TopicId};
 pub use log::{Bounds, Log, LogOptions, SegmentLimits};
 pub use op::{AppendReference, LogOp, LogOps, ReplaceSegments, encode_append};

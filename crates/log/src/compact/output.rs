@@ -99,7 +99,7 @@ impl Output {
         }
         let end = self.segment.end().position;
         if end >= self.synced_to + SYNC_EVERY_BYTES {
-            Segment::sync(shelf, &[&self.segment])?;
+            Segment::sync(shelf, std::slice::from_ref(&self.segment))?;
             self.synced_to = end;
         }
         Ok(())
@@ -117,7 +117,7 @@ impl Output {
         self.fill_gap(upto, gone_ms)?;
         self.write(shelf)?;
         self.segment.seal(shelf, Lsn::ZERO)?;
-        Segment::sync(shelf, &[&self.segment])?;
+        Segment::sync(shelf, std::slice::from_ref(&self.segment))?;
         self.segment.close(shelf);
         Ok(SegmentRecord {
             cleaned,

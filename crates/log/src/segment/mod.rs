@@ -362,25 +362,19 @@ impl Segment {
     }
 
     /// Makes the bytes of some segments durable. The directories are the caller's.
-    pub(crate) fn sync(shelf: &SegmentShelf, segments: &[&Arc<Self>]) -> Result<(), LogError> {
+    pub(crate) fn sync(shelf: &SegmentShelf, segments: &[Arc<Self>]) -> Result<(), LogError> {
         let Some(first) = segments.first() else {
             return Ok(());
         };
-        let files: Result<Vec<_>, _> = segments
-            .iter()
-            .map(|segment| segment.file(shelf, OpenMode::Write))
-            .collect();
-        shelf
-            .files
-            .disk()
-            .sync_files(&files?)
-            .map_err(LogError::io(
-                "sync segments, the first of which is",
-                &first.path,
-            ))?;
-        for segment in segments {
+        let open = |segment: &Arc<Self>| {
+            // Before the sync: what is appended meanwhile is for the next one.
             segment.unsynced.store(false, Ordering::Relaxed);
-        }
-        Ok(())
+            segment.file(shelf, OpenMode::Write)
+        };
+        let files: Result<Vec<_>, _> = segments.iter().map(open).collect();
+        shelf.files.disk().sync_files(&files?).map_err(LogError::io(
+            "sync segments, the first of which is",
+            &first.path,
+        ))
     }
 }
