@@ -60,6 +60,8 @@ struct Inner {
     db: DB,
     dir: PathBuf,
     cache: Cache,
+    /// Of reads outside of a snapshot: making them takes longer than some reads.
+    read_options: ReadOptions,
     write_options: WriteOptions,
     written: Mutex<Written>,
 }
@@ -93,6 +95,7 @@ impl RocksStore {
             db,
             dir: dir.to_owned(),
             cache,
+            read_options: ReadOptions::default(),
             write_options,
             written: Mutex::new(Written {
                 applied: None,
@@ -100,7 +103,7 @@ impl RocksStore {
             }),
         };
         inner.check_format()?;
-        inner.written.lock().applied = inner.read_applied(&ReadOptions::default())?;
+        inner.written.lock().applied = inner.read_applied(&inner.read_options)?;
         // Also where it existed: whoever made it may have died before its name was durable.
         sync_parent(dir)?;
         Ok(RocksStore {
@@ -175,6 +178,8 @@ fn database_options(options: &StoreOptions, cache: &Cache, memory_bytes: usize) 
         cache.clone(),
     );
     database.set_write_buffer_manager(&buffers);
+    // One applier writes, with keys in order: each search goes on where the one before ended.
+    database.set_allow_concurrent_memtable_write(false);
     database.set_max_background_jobs(options.background_jobs.max(2) as c_int);
     database.set_max_open_files(options.max_open_files as c_int);
     database.set_bytes_per_sync(1 << 20);
@@ -219,7 +224,9 @@ fn family_options(family: Option<Family>, cache: &Cache, memory_bytes: usize) ->
     match family {
         // Read by key, often for keys that are not there.
         Some(Family::State | Family::Offsets | Family::Dedupe) => {
-            blocks.set_bloom_filter(10.0, false)
+            blocks.set_bloom_filter(10.0, false);
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.05);
         }
         // Read from the front and deleted there: a run of deletions is compacted away before a scan has to walk it.
         Some(Family::Timers | Family::Queues | Family::Delays) => {
@@ -253,7 +260,7 @@ impl Inner {
                 known: FORMAT,
             }),
             Some(_) => Err(damaged("its format is no version")),
-            None if self.read_applied(&ReadOptions::default())?.is_some() => {
+            None if self.read_applied(&self.read_options)?.is_some() => {
                 Err(damaged("its format is missing"))
             }
             None => {
@@ -503,11 +510,11 @@ impl StoreSnapshot for RocksStore {
     }
 
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.inner.get(&ReadOptions::default(), family, key)
+        self.inner.get(&self.inner.read_options, family, key)
     }
 
     fn get_many(&self, family: Family, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        self.inner.get_many(&ReadOptions::default(), family, keys)
+        self.inner.get_many(&self.inner.read_options, family, keys)
     }
 
     fn scan(
