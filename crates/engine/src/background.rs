@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mainstem_journal::Lsn;
+use mainstem_journal::{Lsn, mutation};
 use mainstem_log::{PartitionId, PartitionState};
 use mainstem_store::{Family, StoreOp};
 
@@ -108,7 +108,7 @@ impl Background {
         match std::mem::replace(&mut self.phase, Phase::Rest) {
             Phase::Syncing { lsn, ops, synced } => {
                 synced.wait()?;
-                self.write_records(lsn, ops);
+                self.write_records(lsn, ops)?;
             }
             Phase::Writing { lsn, written } => {
                 written.wait()?;
@@ -228,7 +228,8 @@ impl Background {
             .producers
             .sweep(self.shared.options.producer_expiration_ms)
         {}
-        for (partition, producer_id, state) in self.producers.take_changes() {
+        let changes = self.producers.take_changes();
+        for (partition, producer_id, state) in self.shared.admitting.instead_of(changes) {
             let key = keys::producer_key(partition, producer_id);
             ops.push(StoreOp {
                 family: Family::Catalog,
@@ -248,7 +249,10 @@ impl Background {
     }
 
     /// The segments are synced: the records go through the store's queue, behind every store operation up to there.
-    fn write_records(&mut self, lsn: Lsn, mut ops: Vec<StoreOp>) {
+    fn write_records(&mut self, lsn: Lsn, mut ops: Vec<StoreOp>) -> Result<(), EngineError> {
+        if mutation::active(mutation::SEGMENT_REMOVED_BEFORE_CHECKPOINT) {
+            self.shared.log.remove_files(lsn)?;
+        }
         let mark = CheckpointMark {
             journal_id: self.shared.journal_id,
             lsn,
@@ -265,6 +269,10 @@ impl Background {
             .push_back(ApplyItem::Checkpoint { ops, promise });
         self.shared.signals.store.notify();
         self.phase = Phase::Writing { lsn, written };
+        if mutation::active(mutation::JOURNAL_RECYCLED_BEFORE_RECORD_FLUSHED) {
+            self.recycle_journal(lsn);
+        }
+        Ok(())
     }
 
     /// The records are written, and must be on disk before anything is let go.
@@ -272,6 +280,11 @@ impl Background {
         let (promise, flushed) = ticket();
         self.hand_over(SyncItem::Store { promise });
         self.phase = Phase::Flushing { lsn, flushed };
+    }
+
+    fn recycle_journal(&self, lsn: Lsn) {
+        self.recycle_to.store(lsn.0, Ordering::Release);
+        self.shared.signals.journal.notify();
     }
 
     fn partition_op(
@@ -302,8 +315,7 @@ impl Background {
             .store(lsn.0, Ordering::Release);
         self.removing = Some(lsn);
         self.remove_files()?;
-        self.recycle_to.store(lsn.0, Ordering::Release);
-        self.shared.signals.journal.notify();
+        self.recycle_journal(lsn);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use mainstem_log::LogOp;
 
 use crate::EngineError;
 use crate::apply::store_sections;
+use crate::mutated;
 use crate::shared::{Answer, ApplyItem, OpenGroup, Shared, StoreGroup};
 use crate::snapshot::Snapshot;
 use crate::ticket::Promise;
@@ -60,6 +61,9 @@ impl<M: Medium> Commit<M> {
             self.medium.recycle(Lsn(recycle_to))?;
             self.recycled_to = recycle_to;
         }
+        if !self.in_flight.is_empty() {
+            return self.drive();
+        }
         let open = self.shared.take_open_group();
         if open.is_empty() {
             return self.quiet();
@@ -94,8 +98,18 @@ impl<M: Medium> Commit<M> {
             append_bytes,
             store_bytes,
         });
-        self.medium.submit(builder.seal())?;
+        let group = builder.seal();
+        let shown_early = mutated::show_early(&self.shared, &group)?;
+        self.medium.submit(group)?;
         self.marked = false;
+        if shown_early {
+            return Ok(Progress::Worked);
+        }
+        self.drive()
+    }
+
+    /// Until the medium has given back everything that it has.
+    fn drive(&mut self) -> Result<Progress, EngineError> {
         while !self.in_flight.is_empty() {
             for group in self.medium.drive()? {
                 self.apply(group)?;
