@@ -39,7 +39,7 @@ pub mod mutation;
 mod pool;
 
 pub use disk::{
-    BlockBuffer, DirectoryLock, Disk, DiskFile, FileWrite, MemoryDisk, OpenMode, RealDisk,
+    BlockBuffer, DirectoryLock, Disk, DiskFile, DiskWork, MemoryDisk, OpenMode, RealDisk,
 };
 pub use durable::{durable_rename, write_file_durably};
 pub use error::JournalError;

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mainstem_journal::{BlockBuffer, FileWrite, Lsn, mutation};
+use mainstem_journal::{BlockBuffer, DiskWork, Lsn, mutation};
 use mainstem_record::BatchHeader;
 
 use crate::files::SegmentName;
 use crate::log::{Log, Shared};
 use crate::partition::{Control, Partition};
 use crate::recorded::PartitionRecord;
-use crate::segment::{Gathered, Segment, SegmentShelf, WRITE_BYTES};
+use crate::segment::{Segment, SegmentShelf, WRITE_BYTES, Written};
 use crate::tail::TailBatch;
 use crate::{LogError, PartitionId, TopicId};
 
@@ -68,16 +68,12 @@ struct Run {
     segment: Arc<Segment>,
     batches: Vec<TailBatch>,
     buffer: BlockBuffer,
-    gathered: Gathered,
+    outcome: Result<Written, LogError>,
 }
 
 impl Run {
-    fn write(&self) -> FileWrite<'_> {
-        FileWrite {
-            file: &*self.gathered.file,
-            bytes: self.buffer.bytes(),
-            position: self.gathered.start.position,
-        }
+    fn write(&mut self, shelf: &SegmentShelf) {
+        self.outcome = self.segment.write(shelf, &self.batches, &mut self.buffer);
     }
 }
 
@@ -251,7 +247,7 @@ impl Shared {
             while runs.len() < RUNS_AT_ONCE
                 && let Some(partition) = queue.pop_front()
             {
-                match self.next_run(worker, &partition, upto, observe)? {
+                match self.next_run(worker, &partition, upto)? {
                     Some(run) => runs.push(run),
                     None => {
                         if self.settle(worker, &partition, upto)? {
@@ -261,7 +257,7 @@ impl Shared {
                 }
             }
             queue.extend(runs.iter().map(|run| run.partition.clone()));
-            bytes += self.write_runs(worker, runs)?;
+            bytes += self.write_runs(worker, runs, observe)?;
         }
         Ok(bytes)
     }
@@ -281,13 +277,12 @@ impl Shared {
         removed
     }
 
-    /// The next batches of a partition, put together for one write; none when it has no more up to `upto`.
+    /// The next batches of a partition, for one write; none when it has no more up to `upto`.
     fn next_run(
         &self,
         worker: &mut Worker,
         partition: &Arc<Partition>,
         upto: Lsn,
-        observe: &mut dyn FnMut(PartitionId, &BatchHeader),
     ) -> Result<Option<Run>, LogError> {
         let created = partition.state.lock().created;
         if created > upto || self.drop_removed(partition, upto) {
@@ -320,46 +315,43 @@ impl Shared {
             }
         };
         batches.truncate(count);
-        let mut buffer = worker.buffers.pop().unwrap_or_default();
-        let gathered = segment.gather(&self.shelf, &batches, &mut buffer, &mut |header| {
-            observe(partition.id, header)
-        })?;
         worker.note_unsynced(&segment);
         Ok(Some(Run {
             partition: partition.clone(),
             segment,
             batches,
-            buffer,
-            gathered,
+            buffer: worker.buffers.pop().unwrap_or_default(),
+            // Until it is written.
+            outcome: Err(LogError::Poisoned),
         }))
     }
 
     /// Writes runs of different partitions, and publishes them.
-    fn write_runs(&self, worker: &mut Worker, runs: Vec<Run>) -> Result<u64, LogError> {
-        let Some(first) = runs.first() else {
-            return Ok(0);
-        };
-        let writes: Vec<_> = runs.iter().map(Run::write).collect();
-        let failed = LogError::io(
-            "write to segments, the first of which is",
-            first.segment.path(),
-        );
-        self.shelf
-            .files
-            .disk()
-            .write_files(&writes)
-            .map_err(failed)?;
-        let mut written = 0;
+    fn write_runs(
+        &self,
+        worker: &mut Worker,
+        mut runs: Vec<Run>,
+        observe: &mut dyn FnMut(PartitionId, &BatchHeader),
+    ) -> Result<u64, LogError> {
+        let shelf = &self.shelf;
+        let work = |run| Box::new(move || Run::write(run, shelf)) as DiskWork<'_>;
+        let disk = shelf.files.disk();
+        disk.at_once(runs.iter_mut().map(work).collect());
+        let mut bytes = 0;
         for run in runs {
-            run.segment.publish(&self.shelf, &run.gathered)?;
-            written += self.publish(worker, &run.partition, &run.batches);
+            let written = run.outcome?;
+            for header in &written.headers {
+                observe(run.partition.id, header);
+            }
+            run.segment.publish(shelf, &written)?;
+            bytes += self.publish(worker, &run.partition, &run.batches);
             worker.changed.insert(run.partition.id, run.partition);
             worker.lists.push(run.batches);
             if run.buffer.capacity_bytes() <= 2 * WRITE_BYTES {
                 worker.buffers.push(run.buffer);
             }
         }
-        Ok(written)
+        Ok(bytes)
     }
 
     pub(crate) fn limits_of(&self, topic: TopicId) -> Limits {

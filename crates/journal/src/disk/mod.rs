@@ -66,10 +66,10 @@ pub trait Disk: Send + Sync {
     fn exists(&self, path: &Path) -> bool;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Does several writes to different files, as [`DiskFile::write_all_at`] does each, and at the same time where the
-    /// disk is quicker so. After an error any part of any of them may have been written.
-    fn write_files(&self, writes: &[FileWrite<'_>]) -> io::Result<()> {
-        writes.iter().try_for_each(FileWrite::run)
+    /// Does several pieces of work, each of which writes to files of its own: at the same time where the disk is quicker
+    /// so, else one after another.
+    fn at_once(&self, work: Vec<DiskWork<'_>>) {
+        work.into_iter().for_each(|piece| piece());
     }
     /// Makes several files durable, as [`DiskFile::sync_data`] does each, and at the same time where the disk is quicker
     /// so. After an error nothing is known of any of them.
@@ -80,21 +80,8 @@ pub trait Disk: Send + Sync {
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
 }
 
-/// One of several writes that go to the disk together.
-pub struct FileWrite<'a> {
-    /// Where to.
-    pub file: &'a dyn DiskFile,
-    /// What.
-    pub bytes: &'a [u8],
-    /// Where in the file.
-    pub position: u64,
-}
-
-impl FileWrite<'_> {
-    fn run(&self) -> io::Result<()> {
-        self.file.write_all_at(self.bytes, self.position)
-    }
-}
+/// One of several pieces of work for a disk; what has become of it is kept where it was made.
+pub type DiskWork<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// An open file. Every call takes its position, so handles are shared without a lock.
 pub trait DiskFile: Send + Sync {

@@ -1,7 +1,8 @@
 //! The disk of the machine.
 
-use super::{BLOCK_BYTES, Disk, DiskFile, FileWrite, OpenMode};
+use super::{BLOCK_BYTES, Disk, DiskFile, DiskWork, OpenMode};
 use crate::mutation;
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
 use rustix::io::Errno;
 use std::fs::{self, File};
@@ -22,39 +23,30 @@ const DIRECT_FROM_BYTES: usize = 64 << 10;
 
 /// Threads that sync many files, for as long as that takes.
 const SYNCS_AT_ONCE: usize = 16;
-/// The same for writes, which need more of the processor.
+/// The same for work that writes, which needs more of the processor.
 const WRITES_AT_ONCE: usize = 4;
 /// What one of these threads has to do at least.
 const SHARE: usize = 4;
 
-/// Does `act` for all items, a share of them on each of up to `threads` threads.
-fn at_once<T: Sync>(
-    threads: usize,
-    items: &[T],
-    act: impl Fn(&T) -> io::Result<()> + Sync,
-) -> io::Result<()> {
-    let share = items.len().div_ceil(threads).max(SHARE);
-    let act = &act;
+/// Does all pieces of work, a share of them on each of up to `threads` threads.
+fn on_threads(threads: usize, mut work: Vec<DiskWork<'_>>) {
+    let share = work.len().div_ceil(threads).max(SHARE);
+    let run = |work: Vec<DiskWork<'_>>| work.into_iter().for_each(|piece| piece());
     std::thread::scope(|scope| {
-        let mut shares = items.chunks(share);
-        let mine = shares.next().unwrap_or_default();
-        let mut others = Vec::new();
-        let mut result = Ok(());
-        for share in shares {
-            let work = move || share.iter().try_for_each(act);
-            match std::thread::Builder::new().spawn_scoped(scope, work) {
-                Ok(other) => others.push(other),
+        while work.len() > share {
+            let theirs = Arc::new(Mutex::new(work.split_off(work.len() - share)));
+            let mine = theirs.clone();
+            let act = move || run(std::mem::take(&mut *mine.lock()));
+            if std::thread::Builder::new()
+                .spawn_scoped(scope, act)
+                .is_err()
+            {
                 // The system has no thread to spare.
-                Err(_) => result = result.and(share.iter().try_for_each(act)),
+                run(std::mem::take(&mut *theirs.lock()));
             }
         }
-        result = result.and(mine.iter().try_for_each(act));
-        for other in others {
-            let panicked = |_| Err(io::Error::other("a thread that wrote or synced panicked"));
-            result = result.and(other.join().unwrap_or_else(panicked));
-        }
-        result
-    })
+        run(work);
+    });
 }
 
 struct RealFile {
@@ -183,13 +175,23 @@ impl Disk for RealDisk {
         File::open(dir)?.sync_all()
     }
 
-    fn write_files(&self, writes: &[FileWrite<'_>]) -> io::Result<()> {
-        at_once(WRITES_AT_ONCE, writes, FileWrite::run)
+    fn at_once(&self, work: Vec<DiskWork<'_>>) {
+        on_threads(WRITES_AT_ONCE, work);
     }
 
     fn sync_files(&self, files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
+        let outcome = Mutex::new(Ok(()));
+        let sync = |file: &'_ Arc<dyn DiskFile>| {
+            if let Err(error) = file.sync_data() {
+                *outcome.lock() = Err(error);
+            }
+        };
+        let work = files
+            .iter()
+            .map(|file| Box::new(|| sync(file)) as DiskWork<'_>);
         // Syncs under way together share the file system's commits and the disk's flushes: ten times quicker here.
-        at_once(SYNCS_AT_ONCE, files, |file| file.sync_data())
+        on_threads(SYNCS_AT_ONCE, work.collect());
+        outcome.into_inner()
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {

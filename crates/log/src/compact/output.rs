@@ -92,8 +92,7 @@ impl Output {
 
     fn write(&mut self, shelf: &SegmentShelf) -> Result<(), LogError> {
         if !self.run.is_empty() {
-            self.segment
-                .append(shelf, &self.run, &mut self.buffer, &mut |_| {})?;
+            self.segment.append(shelf, &self.run, &mut self.buffer)?;
             self.run.clear();
             self.run_bytes = 0;
         }

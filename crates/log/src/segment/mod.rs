@@ -80,13 +80,12 @@ struct State {
     used: bool,
 }
 
-/// Batches put together for the end of a segment.
-pub(crate) struct Gathered {
-    pub(crate) file: Arc<dyn DiskFile>,
-    pub(crate) start: Point,
+/// Batches that were written at the end of a segment.
+pub(crate) struct Written {
+    start: Point,
     end: Point,
     points: Index,
-    first_timestamp_ms: Option<i64>,
+    pub(crate) headers: Vec<BatchHeader>,
 }
 
 impl Segment {
@@ -263,30 +262,25 @@ impl Segment {
         shelf: &SegmentShelf,
         batches: &[TailBatch],
         buffer: &mut BlockBuffer,
-        observe: &mut dyn FnMut(&BatchHeader),
     ) -> Result<(), LogError> {
-        let gathered = self.gather(shelf, batches, buffer, observe)?;
-        gathered
-            .file
-            .write_all_at(buffer.bytes(), gathered.start.position)
-            .map_err(LogError::io("write", &self.path))?;
-        self.publish(shelf, &gathered)
+        let written = self.write(shelf, batches, buffer)?;
+        self.publish(shelf, &written)
     }
 
-    /// Puts batches together in `buffer`, for one write at the end.
-    pub(crate) fn gather(
+    /// Writes batches at the end, in one go. `buffer` is scratch.
+    pub(crate) fn write(
         &self,
         shelf: &SegmentShelf,
         batches: &[TailBatch],
         buffer: &mut BlockBuffer,
-        observe: &mut dyn FnMut(&BatchHeader),
-    ) -> Result<Gathered, LogError> {
+    ) -> Result<Written, LogError> {
         let file = self.file(shelf, OpenMode::Write)?;
         // Before the write: after an error any part may have been written.
         self.unsynced.store(true, Ordering::Relaxed);
         let start = self.end();
         let mut points = Index::new(shelf.interval_bytes);
         let mut end = start;
+        let mut headers = Vec::with_capacity(batches.len());
         buffer.begin(
             start.position,
             batches.iter().map(|batch| batch.bytes.len()).sum(),
@@ -299,37 +293,35 @@ impl Segment {
                     format!("a batch to be written is not valid: {source}"),
                 )
             })?;
-            observe(&header);
             points.note(end);
             end = end.after(&header, &batch.bytes);
             buffer.extend(&batch.bytes);
+            headers.push(header);
         }
-        Ok(Gathered {
-            file,
+        file.write_all_at(buffer.bytes(), start.position)
+            .map_err(LogError::io("write", &self.path))?;
+        Ok(Written {
             start,
             end,
             points,
-            first_timestamp_ms: batches.first().map(|first| first.max_timestamp_ms),
+            headers,
         })
     }
 
-    /// What was gathered is written: it may be read.
-    pub(crate) fn publish(
-        &self,
-        shelf: &SegmentShelf,
-        gathered: &Gathered,
-    ) -> Result<(), LogError> {
+    /// What was written may be read.
+    pub(crate) fn publish(&self, shelf: &SegmentShelf, written: &Written) -> Result<(), LogError> {
         let save = {
             let mut state = self.state.lock();
-            debug_assert_eq!(state.end, gathered.start, "only one worker appends");
-            for point in gathered.points.points() {
+            debug_assert_eq!(state.end, written.start, "only one worker appends");
+            for point in written.points.points() {
                 state.index.note(*point);
             }
-            state.end = gathered.end;
-            if gathered.start.position == 0 {
-                state.first_timestamp_ms = gathered.first_timestamp_ms;
+            state.end = written.end;
+            if written.start.position == 0 {
+                let first = written.headers.first();
+                state.first_timestamp_ms = first.map(|first| first.max_timestamp_ms);
             }
-            gathered.end.position >= state.index_saved + INDEX_SAVED_EVERY_BYTES
+            written.end.position >= state.index_saved + INDEX_SAVED_EVERY_BYTES
                 && state.from.position == 0
         };
         if save {
