@@ -252,6 +252,7 @@ impl Background {
             .positions
             .checkpoint
             .store(lsn.0, Ordering::Release);
+        tracing::debug!(case = "checkpoint", %lsn);
         self.removing = Some(lsn);
         self.remove_files()?;
         self.recycle_to.store(lsn.0, Ordering::Release);
