@@ -90,7 +90,7 @@ struct Case;
 impl Visit for Case {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "case" {
-            let known = EXPECTED.iter().find(|name| **name == value);
+            let known = EXPECTED.iter().chain(RARE).find(|name| **name == value);
             let name = known
                 .unwrap_or_else(|| panic!("the log tells of a case that nobody expects: {value}"));
             met(name);
@@ -165,10 +165,12 @@ pub const EXPECTED: &[&str] = &[
     "file that no record names removed",
     "directory of no partition removed",
     "index built again",
-    "index that does not fit built again",
     "compacted",
     "compaction ended early",
     "compaction leaves space to writers",
     "ballast given up",
     "ballast taken",
 ];
+
+/// What is counted where it happens, and need not: damage of a kind that a seed meets once in many thousands.
+const RARE: &[&str] = &["index that does not fit built again"];

@@ -53,12 +53,8 @@ struct Damaged {
 
 impl Run {
     /// Damages what the last life has left, in several ways one after the other, and looks at what the node says.
-    pub(crate) fn damage(&mut self, node: Node) {
-        node.disk.kill();
-        node.store.kill();
-        drop(node);
-        let power = self.rng.random();
-        self.lose(power);
+    pub(crate) fn damage(&mut self) {
+        self.machine.disk.set_capacity(u64::MAX);
         self.machine.control.begin_life();
         for _ in 0..4 {
             if self.rng.random_bool(0.1) {
@@ -110,7 +106,15 @@ impl Run {
         if files.is_empty() {
             return None;
         }
-        let path = files.swap_remove(self.rng.random_range(0..files.len()));
+        // Names sort by age.
+        let at = match self.rng.random_bool(0.3) {
+            true => files
+                .iter()
+                .rposition(|path| path.extension().is_some_and(|kind| kind != "spare")),
+            false => None,
+        };
+        let at = at.unwrap_or_else(|| self.rng.random_range(0..files.len()));
+        let path = files.swap_remove(at);
         let before = self.read(&path);
         let disk = &self.machine.disk;
         match self.rng.random_range(0..10) {
@@ -154,7 +158,13 @@ impl Run {
             .collect();
         let position = match self.rng.random_range(0..10) {
             0..7 if !groups.is_empty() => {
-                let (position, length) = groups[self.rng.random_range(0..groups.len())];
+                let last = self.rng.random_bool(0.3);
+                let at = if last {
+                    groups.len() - 1
+                } else {
+                    self.rng.random_range(0..groups.len())
+                };
+                let (position, length) = groups[at];
                 position + self.rng.random_range(0..length)
             }
             7 => self.rng.random_range(0..bytes.len().min(100)),

@@ -108,3 +108,13 @@ pub fn halt(rng: &mut SmallRng, calls: u64) -> Fault {
         what: What::Halt,
     }
 }
+
+/// The next call of a kind fails.
+pub fn next(op: Op) -> Fault {
+    Fault {
+        op: Some(op),
+        class: None,
+        after: 0,
+        what: What::Fail(ErrorKind::Other),
+    }
+}

@@ -123,9 +123,12 @@ impl Life {
     /// One of them moves; false where nobody can, now or later.
     pub fn turn(&mut self, rng: &mut SmallRng) -> bool {
         self.turn += 1;
-        if rng.random_ratio(1, 4) {
-            self.clock.advance_to(self.clock.now_ms() + 1);
-        }
+        let passed_ms = match rng.random_range(0..400) {
+            0 => rng.random_range(0..3_000),
+            1..200 => 1,
+            _ => 0,
+        };
+        self.clock.advance_to(self.clock.now_ms() + passed_ms);
         loop {
             if let Some(who) = self.choose(rng) {
                 match who {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mainstem_broker::{Broker, Caller};
 use mainstem_engine::EngineError;
+use mainstem_journal::disk::Op;
 use mainstem_journal::{JournalError, MemoryDisk};
 use mainstem_log::LogError;
 use mainstem_store::MemoryStore;
@@ -66,6 +67,8 @@ pub(crate) struct Run {
     crashes: u32,
     /// The last life ended in a clean stop, and nothing had gone wrong in it.
     stopped_cleanly: bool,
+    /// The disk was full when the node was opened: it takes a moment until the node knows of the space there is now.
+    opened_full: bool,
 }
 
 /// Runs a seed to its end.
@@ -104,6 +107,7 @@ impl Run {
             fibers,
             crashes: 0,
             stopped_cleanly: false,
+            opened_full: false,
         }
     }
 
@@ -179,16 +183,17 @@ impl Run {
     /// Life after life, until there were enough of everything; then one in which everything comes to its end.
     fn play(&mut self, mut node: Node) {
         while self.crashes < CRASHES || self.world.borrow().operations < OPERATIONS {
-            node = self.live(node, false);
+            self.live(node, false);
+            node = self.recover();
         }
-        node = self.live(node, true);
+        self.live(node, true);
         let done = |producer: &crate::world::Producer| producer.pending.is_empty();
         assert!(self.world.borrow().producers.iter().all(done));
-        self.damage(node);
+        self.damage();
     }
 
-    /// One life, and the way to the next.
-    fn live(&mut self, mut node: Node, last: bool) -> Node {
+    /// One life, from its beginning to its end.
+    fn live(&mut self, mut node: Node, last: bool) {
         let turns = match self.rng.random_range(0..10) {
             _ if last => TOO_LONG,
             0 => self.rng.random_range(0..30),
@@ -207,7 +212,7 @@ impl Run {
             world.closing = false;
             world.finished = 0;
             world.power_goes = false;
-            world.squeezed = false;
+            world.squeezed = self.opened_full;
             world.refused_full = false;
         }
         self.machine.control.begin_life();
@@ -250,13 +255,13 @@ impl Run {
             _ => End::Power,
         };
         self.go_down(node, life, end);
-        self.recover()
     }
 
     /// What is durable now must stay.
     fn watch(&self, broker: &Broker) {
         let durable = broker.engine().durable_lsn();
         self.machine.control.history.lock().shown(durable.0);
+        self.world.borrow().rules.now_ms.set(self.clock.now_ms());
     }
 
     fn squeeze(&mut self, plan: &Plan, turn: u64) {
@@ -333,6 +338,13 @@ impl Run {
                 };
                 self.machine.control.plan(fault);
             }
+            // The node may be set up differently from now on.
+            if self.rng.random_bool(0.15) {
+                self.machine.options = node::any_options(&mut self.rng);
+                if self.rng.random_bool(0.1) {
+                    self.machine.control.plan(faults::next(Op::SetLen));
+                }
+            }
             // What the last attempt was building when it died is thrown away by this one.
             if self.machine.control.take_half_built() {
                 met(HALF_BUILT);
@@ -353,6 +365,7 @@ impl Run {
             }
             match opened {
                 Ok(node) if !halted => {
+                    self.opened_full = full;
                     self.check(&node);
                     return node;
                 }

@@ -1,5 +1,4 @@
-//! What looks after the node from time to time: retention, compaction, deletion of records, the time; and a look at log
-//! and store at one and the same moment.
+//! What looks after the node from time to time: retention, compaction, deletion of records, the time.
 
 use mainstem_broker::BrokerError;
 use rand::Rng;
@@ -15,24 +14,21 @@ pub const EXPIRED: &str = "starts moved by retention";
 pub const DELETED: &str = "starts moved by deleting records";
 /// A pass of compaction was asked for.
 pub const COMPACTED: &str = "compactions asked for";
-/// Log and store were compared at one moment, under load.
-pub const SNAPSHOT: &str = "snapshots compared under load";
 
 /// Looks after the node until the run ends.
 pub async fn run(mut client: Client) {
     while !client.is_stopping() {
-        client.clock.sleep(client.rng.random_range(20..250)).await;
+        client.clock.sleep(client.rng.random_range(5..80)).await;
         client.operation();
         let now_ms = client.clock.now_ms();
         let outcome = match client.rng.random_range(0..100) {
-            0..20 => retention(&client, now_ms).await,
-            20..45 => compaction(&client, now_ms),
-            45..65 => delete(&mut client).await,
-            65..75 => {
+            0..25 => retention(&client, now_ms).await,
+            25..60 => compaction(&client, now_ms),
+            60..90 => delete(&mut client).await,
+            _ => {
                 client.broker.engine().tell_time(now_ms);
                 Ok(())
             }
-            _ => snapshot(&mut client).await,
         };
         if let Err(error) = outcome
             && client.after(&error) == After::Over
@@ -84,18 +80,5 @@ async fn delete(client: &mut Client) -> Result<(), BrokerError> {
     if offset > start {
         met(DELETED);
     }
-    Ok(())
-}
-
-async fn snapshot(client: &mut Client) -> Result<(), BrokerError> {
-    let snapshot = client.broker.engine().snapshot().await?;
-    // It goes on standing while others move.
-    client.clock.sleep(client.rng.random_range(0..200)).await;
-    let max_bytes = client.rng.random_range(0..8_000);
-    client
-        .world
-        .borrow_mut()
-        .compare_snapshot(&snapshot, max_bytes)?;
-    met(SNAPSHOT);
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod churn;
 mod janitor;
 mod keyed;
+mod observer;
 mod producer;
 mod reader;
 mod register;
@@ -11,7 +12,8 @@ mod sourced;
 mod task;
 mod zombie;
 
-pub use janitor::{COMPACTED as COMPACTED_ASKED, DELETED, EXPIRED, SNAPSHOT};
+pub use janitor::{COMPACTED as COMPACTED_ASKED, DELETED, EXPIRED};
+pub use observer::SNAPSHOT;
 pub use producer::{DUPLICATE, OUT_OF_ORDER as BEHIND_REFUSED, SHORTAGE_ENDED};
 pub use reader::OUT_OF_RANGE;
 pub use register::CONFLICT;
@@ -51,7 +53,7 @@ const TASKS: u32 = 2;
 const CHURNED: [&str; 2] = ["come", "go"];
 
 /// After so long records of [`SHORT`] expire.
-pub const SHORT_MS: i64 = 3_000;
+pub const SHORT_MS: i64 = 300;
 
 /// Topics that idempotent producers write to, with their partitions.
 const PRODUCED: [(&str, u32); 3] = [(INPUT, TASKS), (EVENTS, 3), (SHORT, 2)];
@@ -76,7 +78,7 @@ pub fn new_topic(name: &str, partitions: u32) -> NewTopic {
         KEYED => new
             .config("cleanup.policy", "compact")
             .config("min.cleanable.dirty.ratio", "0.1")
-            .config("delete.retention.ms", "500"),
+            .config("delete.retention.ms", "100"),
         BOTH => new
             .config("cleanup.policy", "compact,delete")
             .config("min.cleanable.dirty.ratio", "0.2")
@@ -111,6 +113,7 @@ pub fn all(mut client: impl FnMut() -> Client) -> Vec<Actor> {
         actors.push(("churn", Box::pin(churn::run(client(), name))));
     }
     actors.push(("janitor", Box::pin(janitor::run(client()))));
+    actors.push(("observer", Box::pin(observer::run(client()))));
     actors
 }
 

@@ -24,6 +24,8 @@ pub const SHORTAGE_ENDED: &str = "space shortage refused and ended";
 
 /// Calls that may be under way at a time.
 const CALLS: usize = 3;
+/// With so many batches without an answer it waits: a retry is known by the last five batches on a partition.
+const BATCHES: usize = 3;
 
 type Outcome = Result<Vec<Result<Produced, BrokerError>>, BrokerError>;
 
@@ -42,8 +44,8 @@ pub async fn run(mut client: Client, me: usize) {
     // What an earlier connection had not heard of goes first.
     let mut resend = true;
     loop {
-        let idle = client.world.borrow().producers[me].pending.is_empty();
-        if idle && client.is_stopping() {
+        let waiting = client.world.borrow().producers[me].pending.len();
+        if waiting == 0 && client.is_stopping() {
             client.world.borrow_mut().finished += 1;
             return;
         }
@@ -57,7 +59,7 @@ pub async fn run(mut client: Client, me: usize) {
             if !pending.is_empty() {
                 calls.push(send(&mut client, me, &pending));
             }
-        } else if !resend && calls.len() < CALLS && !client.is_stopping() {
+        } else if !resend && calls.len() < CALLS && !client.is_stopping() && waiting < BATCHES {
             if calls.is_empty() && client.rng.random_bool(0.02) {
                 raise_epoch(&client, me);
             }
@@ -152,7 +154,7 @@ fn new_batches(client: &mut Client, me: usize) -> Vec<Pending> {
     let rng = &mut client.rng;
     let mut world = client.world.borrow_mut();
     let producer = &mut world.producers[me];
-    for _ in 0..rng.random_range(1..4) {
+    for _ in 0..rng.random_range(1..3) {
         let (topic, partitions) = PRODUCED[rng.random_range(0..PRODUCED.len())];
         let partition = rng.random_range(0..partitions);
         let mut values = Vec::new();
@@ -246,7 +248,7 @@ fn settle(client: &mut Client, me: usize, numbers: &[u64], outcome: Outcome) -> 
                 }
                 if produced.duplicate {
                     met(DUPLICATE);
-                    world.power_goes |= client.rng.random_bool(0.05);
+                    world.power_goes |= !world.stopping && client.rng.random_bool(0.05);
                 }
             }
             Err(BrokerError::OutOfOrderSequence { .. }) => {

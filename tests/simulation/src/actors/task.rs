@@ -52,7 +52,7 @@ pub async fn run(mut client: Client, task: u32, is_owner: bool) {
             }
         }
         client.operation();
-        let outcome = match take(&client, task).await {
+        let outcome = match take(&client, task, is_owner).await {
             Ok(position) => steps(&mut client, task, position, is_owner).await,
             Err(error) => Err(error),
         };
@@ -70,10 +70,13 @@ pub async fn run(mut client: Client, task: u32, is_owner: bool) {
 }
 
 /// Takes the task over: all that earlier owners have got through is in the store when this returns.
-async fn take(client: &Client, task: u32) -> Result<Position, BrokerError> {
+async fn take(client: &Client, task: u32, is_owner: bool) -> Result<Position, BrokerError> {
     let owner = task_fence(task);
     let engine = client.broker.engine();
-    let mut epoch = number(engine.store().get(Family::Offsets, &owner)?.as_ref()) as u64 + 1;
+    // An epoch that nobody else takes: even ones are the owner's, odd ones its rival's.
+    let above = |epoch: u64| (epoch / 2 + 1) * 2 + u64::from(!is_owner);
+    let kept = engine.store().get(Family::Offsets, &owner)?;
+    let mut epoch = above(number(kept.as_ref()) as u64);
     loop {
         let submission = Submission {
             store_ops: vec![StoreOp::put(
@@ -89,7 +92,7 @@ async fn take(client: &Client, task: u32) -> Result<Position, BrokerError> {
         };
         match client.submit(submission).await {
             Ok(_) => break,
-            Err(EngineError::Fenced { current, .. }) => epoch = current.max(epoch) + 1,
+            Err(EngineError::Fenced { current, .. }) => epoch = above(current.max(epoch)),
             Err(error) => return Err(error.into()),
         }
     }
