@@ -76,6 +76,8 @@ impl Background {
     }
 
     fn try_step(&mut self) -> Result<Progress, EngineError> {
+        // Where nobody writes to the store, nobody else finds out what it has met in the background.
+        self.shared.store.check()?;
         self.look_after_space();
         match std::mem::replace(&mut self.phase, Phase::Rest) {
             Phase::Writing { lsn, written } if !written.is_ready() => {
