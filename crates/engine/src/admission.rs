@@ -315,6 +315,7 @@ impl Admission {
             );
         });
         self.producers.observe(partition, &header);
+        self.shared.admitting.observe(partition, &header);
         Ok(Appended {
             base_offset,
             last_offset,

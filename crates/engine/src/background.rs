@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mainstem_journal::Lsn;
+use mainstem_journal::{Lsn, mutation};
 use mainstem_log::{PartitionId, PartitionState};
 use mainstem_store::{Family, StoreOp};
 
@@ -76,6 +76,8 @@ impl Background {
     }
 
     fn try_step(&mut self) -> Result<Progress, EngineError> {
+        // Where nobody writes to the store, nobody else finds out what it has met in the background.
+        self.shared.store.check()?;
         self.look_after_space();
         match std::mem::replace(&mut self.phase, Phase::Rest) {
             Phase::Writing { lsn, written } if !written.is_ready() => {
@@ -190,6 +192,9 @@ impl Background {
         self.space_was_made = false;
         self.flush(lsn)?;
         self.shared.log.sync()?;
+        if mutation::active(mutation::SEGMENT_REMOVED_BEFORE_CHECKPOINT) {
+            self.shared.log.remove_files(lsn)?;
+        }
         let mut ops = Vec::new();
         for record in self.shared.log.records() {
             ops.push(self.partition_op(record.partition, &record));
@@ -198,7 +203,8 @@ impl Background {
             .producers
             .sweep(self.shared.options.producer_expiration_ms)
         {}
-        for (partition, producer_id, state) in self.producers.take_changes() {
+        let changes = self.producers.take_changes();
+        for (partition, producer_id, state) in self.shared.admitting.instead_of(changes) {
             let key = keys::producer_key(partition, producer_id);
             ops.push(StoreOp {
                 family: Family::Catalog,
@@ -222,7 +228,15 @@ impl Background {
             .push_back(ApplyItem::Checkpoint { ops, promise });
         self.shared.signals.store.notify();
         self.phase = Phase::Writing { lsn, written };
+        if mutation::active(mutation::JOURNAL_RECYCLED_BEFORE_RECORD_FLUSHED) {
+            self.recycle_journal(lsn);
+        }
         Ok(())
+    }
+
+    fn recycle_journal(&self, lsn: Lsn) {
+        self.recycle_to.store(lsn.0, Ordering::Release);
+        self.shared.signals.journal.notify();
     }
 
     fn partition_op(
@@ -255,8 +269,7 @@ impl Background {
         tracing::debug!(case = "checkpoint", %lsn);
         self.removing = Some(lsn);
         self.remove_files()?;
-        self.recycle_to.store(lsn.0, Ordering::Release);
-        self.shared.signals.journal.notify();
+        self.recycle_journal(lsn);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use mainstem_log::LogOp;
 
 use crate::EngineError;
 use crate::apply::store_sections;
+use crate::mutated;
 use crate::shared::{Answer, ApplyItem, OpenGroup, Shared, StoreGroup};
 use crate::snapshot::Snapshot;
 use crate::ticket::Promise;
@@ -104,8 +105,13 @@ impl<M: Medium> Commit<M> {
             append_bytes,
             store_bytes,
         });
-        self.medium.submit(builder.seal())?;
+        let group = builder.seal();
+        let shown_early = mutated::show_early(&self.shared, &group)?;
+        self.medium.submit(group)?;
         self.marked = false;
+        if shown_early {
+            return Ok(Progress::Worked);
+        }
         self.drive()
     }
 

@@ -34,6 +34,7 @@ mod compaction;
 mod engine;
 mod error;
 mod keys;
+mod mutated;
 mod open;
 mod options;
 mod overlay;

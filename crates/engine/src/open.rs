@@ -251,6 +251,7 @@ impl Recovering {
                 },
             );
         }
+        shared.admitting.begin(&self.producers);
         self.producers.forget_changes();
         let recycle_to = Arc::new(AtomicU64::new(self.report.checkpoint.0));
         let signals = &shared.signals;

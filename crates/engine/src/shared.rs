@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::budget::{Budget, Permit, Waiter};
 use crate::compaction::CompactionRequest;
+use crate::mutated::Admitting;
 use crate::snapshot::Snapshot;
 use crate::submission::{Committed, Submission};
 use crate::ticket::Promise;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) signals: Signals,
     pub(crate) positions: Positions,
     pub(crate) life: Life,
+    /// Nothing, but for a mutation.
+    pub(crate) admitting: Admitting,
     buffers: BufferPool,
     poison: Mutex<Option<EngineError>>,
     poisoned: AtomicBool,
@@ -243,6 +246,7 @@ impl Shared {
             signals,
             positions: Positions::default(),
             life: Life::default(),
+            admitting: Admitting::default(),
             poison: Mutex::new(None),
             poisoned: AtomicBool::new(false),
         })

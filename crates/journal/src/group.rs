@@ -227,6 +227,17 @@ impl SealedGroup {
         self.payload_bytes
     }
 
+    /// The group as it will be once it is durable: for a mutation that shows it too early.
+    #[cfg(feature = "mutations")]
+    pub fn preview(&self) -> Group {
+        let end = GROUP_HEADER_BYTES + self.payload_bytes;
+        Group {
+            first_lsn: self.first_lsn,
+            frames: self.frames,
+            payload: Bytes::copy_from_slice(&self.buffer.as_ref()[GROUP_HEADER_BYTES..end]),
+        }
+    }
+
     /// What the group is once it is durable.
     pub(crate) fn into_durable(self) -> Group {
         let end = GROUP_HEADER_BYTES + self.payload_bytes;

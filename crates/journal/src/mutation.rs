@@ -9,14 +9,37 @@
 pub const NO_JOURNAL_SYNC: &str = "no_journal_sync";
 /// Directories are not synced after files are created, renamed or removed.
 pub const NO_DIRECTORY_SYNC: &str = "no_directory_sync";
+/// A group goes on to the views and to those who wait as soon as it is written; it is synced with the next.
+pub const APPLY_BEFORE_SYNC: &str = "apply_before_sync";
+/// Readers are shown a group before it is written; answers wait for the sync.
+pub const HIGH_WATERMARK_BEFORE_DURABLE: &str = "high_watermark_before_durable";
+/// The checksum over a group's payload is not looked at.
+pub const TORN_TAIL_ACCEPTED: &str = "torn_tail_accepted";
+/// Where the chain of groups ends, no later header is looked for that records the missing one as durable.
+pub const BIT_FLIP_CUT_AS_TORN_TAIL: &str = "bit_flip_cut_as_torn_tail";
 /// Recovery shows frames that it has not made durable first.
 pub const PUBLISH_WITHOUT_SYNC_ON_RECOVERY: &str = "publish_without_sync_on_recovery";
+/// Recovery syncs the last file that it found and writes on behind its last sound group.
+pub const RECOVERY_WRITES_ON_IN_OLD_FILE: &str = "recovery_writes_on_in_old_file";
+/// The file that recovery builds has its name before the frames are in it.
+pub const HALF_BUILT_FILE_TRUSTED: &str = "half_built_file_trusted";
+/// Recovery cuts the frames that it does not know to be durable, though readers may have seen them: their offsets are
+/// given again.
+pub const SEEN_OFFSET_NAMES_ANOTHER_RECORD: &str = "seen_offset_names_another_record";
+/// A checkpoint gives journal files back when its record is on the way to the store, not when it is on disk.
+pub const JOURNAL_RECYCLED_BEFORE_RECORD_FLUSHED: &str = "journal_recycled_before_record_flushed";
+/// Segments that a checkpoint is about to forget are removed before it is on disk.
+pub const SEGMENT_REMOVED_BEFORE_CHECKPOINT: &str = "segment_removed_before_checkpoint";
+/// A checkpoint records what admission knows of producers, which is ahead of what is durable.
+pub const CHECKPOINT_SAVES_ADMITTING_PRODUCERS: &str = "checkpoint_saves_admitting_producers";
+/// A checkpoint records the old start of a partition.
+pub const DELETED_RANGE_COMES_BACK: &str = "deleted_range_comes_back";
 /// A handler's step commits its input offset in another frame than its state and outputs.
 pub const STEP_OFFSET_OUTSIDE_FRAME: &str = "step_offset_outside_frame";
 /// A duplicate is answered before the batch that it repeats is durable.
 pub const DUPLICATE_BEFORE_DURABLE: &str = "duplicate_before_durable";
 
-/// Every mutation there is, with what it breaks.
+/// Every mutation there is, with what it breaks. A suite that shows that it can fail names those that it is to find.
 pub const ALL: &[(&str, &str)] = &[
     (
         NO_JOURNAL_SYNC,
@@ -24,8 +47,52 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (NO_DIRECTORY_SYNC, "directories are never synced"),
     (
+        APPLY_BEFORE_SYNC,
+        "groups are applied and answered once written, and synced with the next",
+    ),
+    (
+        HIGH_WATERMARK_BEFORE_DURABLE,
+        "the high watermark moves before the group is durable",
+    ),
+    (
+        TORN_TAIL_ACCEPTED,
+        "a group of which a part was never written passes for sound",
+    ),
+    (
+        BIT_FLIP_CUT_AS_TORN_TAIL,
+        "damage in the last recorded group is cut as a torn tail",
+    ),
+    (
         PUBLISH_WITHOUT_SYNC_ON_RECOVERY,
         "recovery shows frames before it has made them durable",
+    ),
+    (
+        RECOVERY_WRITES_ON_IN_OLD_FILE,
+        "recovery builds no new file, it writes on in the old one",
+    ),
+    (
+        HALF_BUILT_FILE_TRUSTED,
+        "recovery takes a file that an earlier one did not finish for the journal",
+    ),
+    (
+        SEEN_OFFSET_NAMES_ANOTHER_RECORD,
+        "recovery cuts what no later header records, and its offsets are given again",
+    ),
+    (
+        JOURNAL_RECYCLED_BEFORE_RECORD_FLUSHED,
+        "a checkpoint recycles the journal before its record is flushed",
+    ),
+    (
+        SEGMENT_REMOVED_BEFORE_CHECKPOINT,
+        "segments are removed while the last checkpoint on disk still names them",
+    ),
+    (
+        CHECKPOINT_SAVES_ADMITTING_PRODUCERS,
+        "a checkpoint saves the admitting copy of producer state",
+    ),
+    (
+        DELETED_RANGE_COMES_BACK,
+        "a checkpoint forgets that records were deleted",
     ),
     (
         STEP_OFFSET_OUTSIDE_FRAME,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mainstem_journal::{BlockBuffer, FileWrite, Lsn};
+use mainstem_journal::{BlockBuffer, FileWrite, Lsn, mutation};
 use mainstem_record::BatchHeader;
 
 use crate::files::SegmentName;
@@ -420,6 +420,7 @@ impl Shared {
             changed = true;
             match control {
                 Control::Create => {}
+                Control::SetStart(_) if mutation::active(mutation::DELETED_RANGE_COMES_BACK) => {}
                 Control::SetStart(offset) => state.recorded_start = offset,
                 Control::Replace(replace) => {
                     let dir = &partition.dir;

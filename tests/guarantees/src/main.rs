@@ -162,11 +162,9 @@ fn mutation(name: &str) -> ExitCode {
     use mainstem_guarantees::mutations;
 
     let names: Vec<&str> = match name {
-        "all" => mutations::list().iter().map(|(name, _)| *name).collect(),
+        "all" => mutations::list().map(|(name, _)| *name).collect(),
         "list" => {
-            mutations::list()
-                .iter()
-                .for_each(|(name, what)| println!("{name:<34} {what}"));
+            mutations::list().for_each(|(name, what)| println!("{name:<34} {what}"));
             return ExitCode::SUCCESS;
         }
         one => vec![one],

@@ -16,15 +16,26 @@ pub struct Found {
     pub failure: Failure,
 }
 
+/// What is to be found here. Other suites look for others.
+const FOUND_HERE: [&str; 5] = [
+    mutation::NO_JOURNAL_SYNC,
+    mutation::NO_DIRECTORY_SYNC,
+    mutation::PUBLISH_WITHOUT_SYNC_ON_RECOVERY,
+    mutation::STEP_OFFSET_OUTSIDE_FRAME,
+    mutation::DUPLICATE_BEFORE_DURABLE,
+];
+
 /// The names, with what each breaks.
-pub fn list() -> &'static [(&'static str, &'static str)] {
+pub fn list() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     mutation::ALL
+        .iter()
+        .filter(|(name, _)| FOUND_HERE.contains(name))
 }
 
 /// Runs seeds under the mutation until one fails. The mutation holds for the whole process: one at a time.
 pub fn find(name: &str) -> Result<Found, Failure> {
     ensure!(
-        mutation::ALL.iter().any(|(known, _)| *known == name),
+        list().any(|(known, _)| *known == name),
         "there is no mutation `{name}`"
     );
     mutation::set(Some(name));

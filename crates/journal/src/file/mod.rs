@@ -126,6 +126,10 @@ impl FileMedium {
         let mut written: Vec<(PathBuf, Arc<dyn DiskFile>)> = Vec::with_capacity(1);
         let durable = self.durable_lsn;
         let mut last_written = durable;
+        let syncs_late = mutation::active(mutation::APPLY_BEFORE_SYNC);
+        if syncs_late {
+            sync(&*self.active.file, &self.active.path)?;
+        }
         for group in &mut groups {
             let header = GroupHeader {
                 incarnation: 0,
@@ -146,7 +150,7 @@ impl FileMedium {
                 written.push((self.active.path.clone(), self.active.file.clone()));
             }
         }
-        for (path, file) in &written {
+        for (path, file) in written.iter().filter(|_| !syncs_late) {
             sync(&**file, path)?;
         }
         self.durable_lsn = last_written;

@@ -97,6 +97,9 @@ pub(super) fn open(
         before,
         first_position,
     } = rebuilt;
+    if mutation::active(mutation::RECOVERY_WRITES_ON_IN_OLD_FILE) {
+        older.retain(|older: &Older| older.number != active.number);
+    }
     stretches.push(Stretch {
         path: active.path.clone(),
         file: active.file.clone(),
@@ -327,6 +330,12 @@ fn rebuild(
     chain: &[Found],
     scan: &Scan,
 ) -> Result<Rebuilt, JournalError> {
+    if mutation::active(mutation::RECOVERY_WRITES_ON_IN_OLD_FILE)
+        && let Some(rebuilt) = write_on(disk, chain, scan)?
+    {
+        return Ok(rebuilt);
+    }
+    let half_built = mutation::active(mutation::HALF_BUILT_FILE_TRUSTED);
     let ends: Vec<FileEnd> = chain
         .iter()
         .zip(&scan.kept)
@@ -353,7 +362,11 @@ fn rebuild(
         journal_id,
         number: active.number,
         incarnation: active.incarnation,
-        durable: scan.last_lsn,
+        durable: if half_built {
+            scan.kept_lsn
+        } else {
+            scan.last_lsn
+        },
         start: Start::Recovered {
             first_lsn: scan.kept_lsn.next(),
             before: scan.before,
@@ -365,6 +378,10 @@ fn rebuild(
         .write_all_at(&header.write(), 0)
         .at("writing", &active.path)?;
     active.position = first_position;
+    let path = journal_path(dir, active.number);
+    if half_built {
+        crate::durable_rename(disk, &active.path, &path)?;
+    }
     let reader = GroupReader::new();
     let mut before = scan.before;
     for group in rewritten() {
@@ -408,13 +425,14 @@ fn rebuild(
         active.position += bytes.len() as u64;
     }
 
-    let path = journal_path(dir, active.number);
     if mutation::active(mutation::PUBLISH_WITHOUT_SYNC_ON_RECOVERY) {
         disk.rename(&active.path, &path)
             .at("renaming", &active.path)?;
     } else {
         active.file.sync_data().at("syncing", &active.path)?;
-        crate::durable_rename(disk, &active.path, &path)?;
+        if !half_built {
+            crate::durable_rename(disk, &active.path, &path)?;
+        }
     }
     active.path = path;
     Ok(Rebuilt {
@@ -422,4 +440,32 @@ fn rebuild(
         before,
         first_position,
     })
+}
+
+/// Goes on in the last file that was found: only the mutation that shows why recovery builds a new one does this.
+fn write_on(
+    disk: &dyn Disk,
+    chain: &[Found],
+    scan: &Scan,
+) -> Result<Option<Rebuilt>, JournalError> {
+    let mut files = chain.iter().zip(&scan.kept);
+    let Some((found, kept)) = files.rfind(|(_, kept)| kept.end > 0) else {
+        return Ok(None);
+    };
+    let path = found.path.clone();
+    let file = disk.open(&path, OpenMode::Write).at("opening", &path)?;
+    file.sync_data().at("syncing", &path)?;
+    let incarnation = found.header.as_ref().map_or(0, |header| header.incarnation);
+    Ok(Some(Rebuilt {
+        active: OpenFile {
+            number: found.number,
+            path,
+            file,
+            incarnation,
+            len_bytes: found.len_bytes,
+            position: kept.end,
+        },
+        before: scan.before,
+        first_position: kept.end,
+    }))
 }

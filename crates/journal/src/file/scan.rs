@@ -9,7 +9,7 @@ use super::header::{FileEnd, FileHeader, Start};
 use super::replay::GroupReader;
 use crate::error::At;
 use crate::header::{BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader};
-use crate::{DiskFile, JournalError, Known, Lsn};
+use crate::{DiskFile, JournalError, Known, Lsn, mutation};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -98,6 +98,15 @@ pub(super) fn scan(files: &[Found], known: Known) -> Result<Scan, JournalError> 
         },
     };
     scanner.run()?;
+    if mutation::active(mutation::RECOVERY_WRITES_ON_IN_OLD_FILE) {
+        // Whatever is sound stays where it is.
+        scanner.durable = Lsn(u64::MAX);
+        scanner.settle();
+    }
+    if mutation::active(mutation::SEEN_OFFSET_NAMES_ANOTHER_RECORD) {
+        scanner.scan.unknown.clear();
+        scanner.scan.last_lsn = scanner.scan.kept_lsn;
+    }
     Ok(scanner.scan)
 }
 
@@ -262,6 +271,9 @@ impl Scanner<'_> {
             } else {
                 header.first_position()
             };
+            if mutation::active(mutation::BIT_FLIP_CUT_AS_TORN_TAIL) {
+                continue;
+            }
             self.durable = self
                 .durable
                 .max(durable_beyond(found, header.incarnation, from)?);

@@ -56,14 +56,20 @@ mod mutated {
         let of_the_journal = [
             mutation::NO_JOURNAL_SYNC,
             mutation::NO_DIRECTORY_SYNC,
+            mutation::APPLY_BEFORE_SYNC,
+            mutation::TORN_TAIL_ACCEPTED,
+            mutation::BIT_FLIP_CUT_AS_TORN_TAIL,
             mutation::PUBLISH_WITHOUT_SYNC_ON_RECOVERY,
+            mutation::RECOVERY_WRITES_ON_IN_OLD_FILE,
+            mutation::HALF_BUILT_FILE_TRUSTED,
+            mutation::SEEN_OFFSET_NAMES_ANOTHER_RECORD,
         ];
         let mut unnoticed = Vec::new();
         for name in of_the_journal {
             mutation::set(Some(name));
             let seeds = number("MAINSTEM_SEEDS").unwrap_or(300);
             let told = |seed| {
-                catch_unwind(|| model::run(seed))
+                catch_unwind(|| (model::run(seed), model::run_with_damage(seed)))
                     .err()
                     .map(|panic| (seed, panic))
             };
@@ -78,6 +84,7 @@ mod mutated {
         mutation::set(None);
         std::panic::set_hook(hook);
         for_seeds(50, |seed| drop(model::run(seed)));
+        for_seeds(50, model::run_with_damage);
         assert!(unnoticed.is_empty(), "nobody notices {unnoticed:?}");
     }
 }

@@ -22,7 +22,6 @@ pub fn run(seed: u64) -> String {
     std::mem::take(&mut world.trace)
 }
 
-#[cfg_attr(feature = "mutations", allow(dead_code))]
 /// Like [`run`], then damages one durable group and expects to be told.
 pub fn run_with_damage(seed: u64) {
     let mut world = World::new(seed);
@@ -354,7 +353,6 @@ impl World {
         self.medium = Some(medium);
     }
 
-    #[cfg_attr(feature = "mutations", allow(dead_code))]
     /// Flips bits of a frame that is durable and not behind the checkpoint.
     fn damage(&mut self) {
         if self.rng.random() {
@@ -413,7 +411,6 @@ impl World {
         }
     }
 
-    #[cfg_attr(feature = "mutations", allow(dead_code))]
     /// Flips a bit in the header of some file: damage, unless nothing needs that file.
     fn damage_header(&mut self) {
         let mut names = self.disk.list(&self.dir).unwrap_or_default();
@@ -450,7 +447,6 @@ fn flatten(frame: &Frame) -> Vec<u8> {
     })
 }
 
-#[cfg_attr(feature = "mutations", allow(dead_code))]
 fn find(disk: &MemoryDisk, path: &Path, wanted: &[u8]) -> Vec<u64> {
     let read = || -> io::Result<Vec<u8>> {
         let file = disk.open(path, OpenMode::Read)?;
