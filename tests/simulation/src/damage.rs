@@ -96,6 +96,7 @@ impl Run {
         let wanted = [
             Class::Journal,
             Class::Journal,
+            Class::Journal,
             Class::Segment,
             Class::Segment,
             Class::Index,
@@ -107,7 +108,7 @@ impl Run {
             return None;
         }
         // Names sort by age.
-        let at = match self.rng.random_bool(0.3) {
+        let at = match self.rng.random_bool(0.5) {
             true => files
                 .iter()
                 .rposition(|path| path.extension().is_some_and(|kind| kind != "spare")),
@@ -158,7 +159,7 @@ impl Run {
             .collect();
         let position = match self.rng.random_range(0..10) {
             0..7 if !groups.is_empty() => {
-                let last = self.rng.random_bool(0.3);
+                let last = self.rng.random_bool(0.5);
                 let at = if last {
                     groups.len() - 1
                 } else {

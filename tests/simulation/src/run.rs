@@ -189,6 +189,11 @@ impl Run {
         self.live(node, true);
         let done = |producer: &crate::world::Producer| producer.pending.is_empty();
         assert!(self.world.borrow().producers.iter().all(done));
+        if self.rng.random_bool(0.6) {
+            // What is damaged then may be in the middle of something.
+            node = self.recover();
+            self.live(node, false);
+        }
         self.damage();
     }
 
