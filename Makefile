@@ -1,5 +1,5 @@
 # What a newcomer, a developer and the CI run. Each target does its own set-up.
-.PHONY: help setup demo demo-full test lint bench guarantees
+.PHONY: help setup demo demo-full test lint bench guarantees simulate
 
 CARGO := $(if $(shell command -v mold),mold -run cargo,cargo)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -12,6 +12,7 @@ help:
 	@echo 'make lint         formatting and clippy'
 	@echo 'make bench        benchmarks against the limits of this machine'
 	@echo 'make guarantees   the promises, each with its long test (KILLS=50, MUTATE=list)'
+	@echo 'make simulate     one seed, one world: faults and crashes (SEEDS=200, SEED=17, MUTATE=list)'
 
 setup:
 	@.ci/setup
@@ -37,3 +38,6 @@ bench: setup
 
 guarantees: setup
 	@KILLS=$(KILLS) MUTATE=$(MUTATE) tests/guarantees.sh
+
+simulate: setup
+	@SEEDS=$(SEEDS) SEED=$(SEED) MUTATE=$(MUTATE) tests/simulation.sh

@@ -100,6 +100,8 @@ impl Background {
     }
 
     fn try_step(&mut self) -> Result<Progress, EngineError> {
+        // Where nobody writes to the store, nobody else finds out what it has met in the background.
+        self.shared.store.check()?;
         self.look_after_space();
         if self.phase.waits() {
             // The tail must not grow without bound while the disk or the store is slow.
@@ -313,6 +315,7 @@ impl Background {
             .positions
             .checkpoint
             .store(lsn.0, Ordering::Release);
+        tracing::debug!(case = "checkpoint", %lsn);
         self.removing = Some(lsn);
         self.remove_files()?;
         self.recycle_journal(lsn);

@@ -61,12 +61,13 @@ impl<M: Medium> Commit<M> {
             self.medium.recycle(Lsn(recycle_to))?;
             self.recycled_to = recycle_to;
         }
-        if !self.in_flight.is_empty() {
-            return self.drive();
-        }
         let open = self.shared.take_open_group();
         if open.is_empty() {
-            return self.quiet();
+            return if self.in_flight.is_empty() {
+                self.quiet()
+            } else {
+                self.drive()
+            };
         }
         // Room for more: admission may be waiting for it.
         self.shared.signals.admission.notify();
@@ -78,6 +79,12 @@ impl<M: Medium> Commit<M> {
             barriers,
         } = open;
         if builder.is_empty() {
+            // They have seen every frame under way, and wait for the last of them.
+            if let Some(last) = self.in_flight.back_mut() {
+                last.answers.extend(answers);
+                last.barriers.extend(barriers);
+                return self.drive();
+            }
             let answers = self.after_store(answers);
             self.finish(answers, barriers);
             return Ok(Progress::Worked);
@@ -108,12 +115,11 @@ impl<M: Medium> Commit<M> {
         self.drive()
     }
 
-    /// Until the medium has given back everything that it has.
+    /// Lets the medium do a piece of work. A slow one may have several groups under way when this returns: what is
+    /// durable by then is applied, and the others come with a later call.
     fn drive(&mut self) -> Result<Progress, EngineError> {
-        while !self.in_flight.is_empty() {
-            for group in self.medium.drive()? {
-                self.apply(group)?;
-            }
+        for group in self.medium.drive()? {
+            self.apply(group)?;
         }
         Ok(Progress::Worked)
     }

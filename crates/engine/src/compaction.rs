@@ -92,7 +92,7 @@ impl Compactor {
         };
         match std::mem::replace(&mut running.waiting, Waiting::Nothing) {
             Waiting::Nothing if self.is_short_of_space() => {
-                tracing::warn!(partition = %running.pass.partition(), "compaction leaves what space there is to writers");
+                tracing::warn!(case = "compaction leaves space to writers", partition = %running.pass.partition());
                 running.pass.discard();
                 return true;
             }
@@ -109,8 +109,8 @@ impl Compactor {
                 }
                 Ok(CompactionStep::Done) => {
                     let done = running.pass.compacted();
-                    tracing::info!(partition = %running.pass.partition(), bytes_before = done.bytes_before,
-                        bytes_after = done.bytes_after, "compacted");
+                    tracing::info!(case = "compacted", partition = %running.pass.partition(), bytes_before = done.bytes_before,
+                        bytes_after = done.bytes_after);
                     return true;
                 }
                 Err(error) => {
@@ -193,6 +193,6 @@ impl Compactor {
 
 /// Nothing is lost: what was written so far is named by no frame.
 fn give_up(mut running: Running, error: &LogError) {
-    tracing::warn!(partition = %running.pass.partition(), %error, "a pass of compaction ended early; the next round tries again");
+    tracing::warn!(case = "compaction ended early", partition = %running.pass.partition(), %error, "the next round tries again");
     running.pass.discard();
 }

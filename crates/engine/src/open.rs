@@ -77,6 +77,19 @@ impl Engine {
         options: EngineOptions,
         progress: &mut dyn FnMut(RecoveryProgress),
     ) -> Result<Opened, EngineError> {
+        Engine::open_through(disk, dir, store, options, progress, |files| files)
+    }
+
+    /// Like [`Engine::open`], with another medium between the engine and the journal's files: one that is slower, or
+    /// sees what passes.
+    pub fn open_through<M: Medium + 'static>(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        store: Arc<dyn Store>,
+        options: EngineOptions,
+        progress: &mut dyn FnMut(RecoveryProgress),
+        through: impl FnOnce(FileMedium) -> M,
+    ) -> Result<Opened, EngineError> {
         let recorded = read_checkpoint(store.as_ref())?;
         let checkpoint = recorded.mark.map_or(Lsn(0), |mark| mark.lsn);
         let applied = store.applied()?;
@@ -93,6 +106,9 @@ impl Engine {
             known,
         )?;
         let journal_id = medium.journal_id();
+        if store_applied > checkpoint {
+            tracing::debug!(case = "store further than the checkpoint", %store_applied, %checkpoint);
+        }
         let log = Log::open(
             disk.clone(),
             &dir.join("topics"),
@@ -129,7 +145,7 @@ impl Engine {
                 total_bytes,
             });
         }
-        recovering.finish(medium)
+        recovering.finish(through(medium))
     }
 }
 
@@ -200,7 +216,7 @@ impl Recovering {
         }
     }
 
-    fn finish(mut self, medium: FileMedium) -> Result<Opened, EngineError> {
+    fn finish(mut self, medium: impl Medium + 'static) -> Result<Opened, EngineError> {
         let shared = self.shared;
         // Before replay has ended, nothing may be removed: a second crash begins from the same files.
         shared.log.remove_strays()?;

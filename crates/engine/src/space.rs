@@ -68,6 +68,7 @@ impl Ballast {
                 Ok(()) => {
                     let released_bytes = self.bytes;
                     tracing::warn!(
+                        case = "ballast given up",
                         free_bytes,
                         released_bytes,
                         "the disk is nearly full: space kept back is used now"
@@ -84,7 +85,10 @@ impl Ballast {
         if !self.held && self.bytes > 0 && free_bytes >= plenty_bytes {
             // Without it the engine works as well, until the disk is full: not worth stopping for.
             match self.take(disk) {
-                Ok(()) => self.held = true,
+                Ok(()) => {
+                    tracing::debug!(case = "ballast taken", path = %self.path.display());
+                    self.held = true;
+                }
                 Err(error) => {
                     tracing::warn!(path = %self.path.display(), %error, "no space can be kept back for a full disk");
                     let _ = disk.remove_file(&self.path);

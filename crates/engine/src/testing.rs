@@ -81,6 +81,22 @@ impl Driver {
         }
     }
 
+    /// Steps the workers of these names, one after the other, until none of them has anything to do: the others stand
+    /// still.
+    pub fn settle_only(&mut self, names: &[&str]) {
+        loop {
+            let mut worked = false;
+            for worker in &mut self.workers {
+                if names.contains(&worker.name()) {
+                    worked |= worker.step() == Progress::Worked;
+                }
+            }
+            if !worked {
+                return;
+            }
+        }
+    }
+
     /// Lets the time that idle workers asked for pass once.
     pub fn tick(&mut self) {
         for worker in &mut self.workers {

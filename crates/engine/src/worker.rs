@@ -42,6 +42,11 @@ impl Signal {
         }
     }
 
+    /// Whether it has rung since the last time somebody asked or waited.
+    fn has_rung(&self) -> bool {
+        self.rung.swap(false, Ordering::AcqRel)
+    }
+
     /// Waits for the bell, at most `timeout`; says whether it rang.
     pub fn wait(&self, timeout: Option<Duration>) -> bool {
         let mut guard = self.lock.lock();
@@ -94,6 +99,12 @@ impl Worker {
     /// Does a bounded piece of work. May block on the disk, never on another worker.
     pub fn step(&mut self) -> Progress {
         self.steps.step()
+    }
+
+    /// Whether its signal has rung since this was last asked: an idle worker then wants another step. For a scheduler
+    /// that has no thread to wait with.
+    pub fn has_rung(&self) -> bool {
+        self.signal.has_rung()
     }
 
     /// Tells the worker that the time it asked for has passed.

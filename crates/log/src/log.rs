@@ -180,6 +180,7 @@ impl Log {
             if let Some(active) = state.active() {
                 // Bytes beyond the recorded end may be replayed byte for byte, and must then be synced all the same.
                 if active.check_length(&shelf)? > active.end().position {
+                    tracing::debug!(case = "segment longer than recorded", path = %active.path().display());
                     worker.note_unsynced(active);
                 }
             }

@@ -244,11 +244,13 @@ impl Shared {
                 let id = PartitionId { topic, index };
                 let dir = partition_dir(&self.topics_dir, id);
                 let Some(names) = known.get(&id) else {
+                    tracing::debug!(case = "directory of no partition removed", dir = %dir.display());
                     removed.entries += self.remove_dir(&dir)?;
                     continue;
                 };
                 for name in self.list(&dir)? {
                     if SegmentName::parse(&name).is_some_and(|name| !names.contains(&name)) {
+                        tracing::debug!(case = "file that no record names removed", dir = %dir.display(), name);
                         removed.entries += self.remove_file(&dir, &name)?;
                     }
                 }

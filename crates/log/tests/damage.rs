@@ -4,10 +4,13 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use common::{apply, batch, checkpoint, open, partition, read_all};
 use mainstem_journal::{Disk, Lsn, MemoryDisk, OpenMode};
-use mainstem_log::{Log, LogError, LogOp, PartitionId, PartitionRecord, PartitionState};
+use mainstem_log::{
+    Log, LogError, LogOp, LogOptions, PartitionId, PartitionRecord, PartitionState,
+};
 
 struct Fixture {
     disk: MemoryDisk,
@@ -172,6 +175,24 @@ fn an_index_that_is_missing_torn_or_of_another_version_is_built_again() {
             .unwrap();
         check();
     }
+}
+
+#[test]
+fn an_index_is_used_however_little_memory_there_is_for_indexes() {
+    let fixture = fixture();
+    let options = LogOptions {
+        index_cache_bytes: 0,
+        ..common::small()
+    };
+    let (disk, topics) = (Arc::new(fixture.disk.clone()), common::topics());
+    let log = Log::open(
+        disk,
+        &topics,
+        options,
+        fixture.records.clone(),
+        fixture.applied,
+    );
+    assert!(read_all(&log.unwrap(), fixture.id, 500) == fixture.written);
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn starts_empty(subject: &dyn Subject) {
     assert!(keys(&*store, Family::Catalog, "", None).is_empty());
     store.flush().unwrap();
     assert_eq!(store.applied().unwrap(), None);
+    store.check().unwrap();
 }
 
 fn later_operations_win(subject: &dyn Subject) {

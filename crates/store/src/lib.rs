@@ -4,7 +4,7 @@
 //! in the same batch, so that the position found after a crash names exactly the writes found with it. Nothing is
 //! durable before a flush; a flush may also happen by itself at any batch, and always covers whole batches of all
 //! families. A [`StoreSnapshot`] sees one position for as long as it is held. Errors that an implementation meets in
-//! the background surface in the next call.
+//! the background surface in the next write or flush, and in [`Store::check`].
 //!
 //! **Refuses.** A directory of a newer format, one that is in use, and one whose position does not fit its content.
 //! It keeps no write-ahead log: the journal is the log, and replay from the applied position brings back what a

@@ -91,7 +91,7 @@ impl MemoryStore {
         disk.failure = None;
     }
 
-    /// Makes every write and flush fail with this error from now on, until a crash.
+    /// Makes every write and flush fail with this error from now on, until a crash, as after an error in the background.
     pub fn fail(&self, error: StoreError) {
         self.disk.write().failure = Some(error);
     }
@@ -234,6 +234,10 @@ impl Store for MemoryStore {
             generation,
             batch,
         }))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        self.disk.read().check_writable()
     }
 
     fn stats(&self) -> StoreStats {

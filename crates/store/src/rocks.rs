@@ -73,6 +73,20 @@ struct Written {
     failure: Option<StoreError>,
 }
 
+impl Written {
+    /// The first failure, whatever came out just now; remembers it if it is this.
+    fn settle(&mut self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "the store stops writing");
+            self.failure = Some(error.clone());
+        }
+        outcome
+    }
+}
+
 impl RocksStore {
     /// Opens the store in `dir`, or makes it.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<RocksStore, StoreError> {
@@ -337,33 +351,37 @@ impl Inner {
 
     /// What flushes and compactions have run into by themselves.
     fn background_failure(&self) -> Result<(), StoreError> {
-        match self.number(property::BACKGROUND_ERRORS) {
-            0 => Ok(()),
-            errors => Err(StoreError::Backend {
-                what: "flush or compact in the background",
-                dir: self.dir.clone(),
-                message: format!(
-                    "{errors} background errors; RocksDB's own LOG file there has the details"
-                ),
-            }),
+        let errors = self.number(property::BACKGROUND_ERRORS);
+        if errors == 0 {
+            return Ok(());
         }
+        let what = "flush or compact in the background";
+        // There is only a count of them; but a write, be it of nothing, is refused for the first.
+        let mut nothing = WriteOptions::default();
+        nothing.disable_wal(true);
+        nothing.set_no_slowdown(true);
+        if let Err(error) = self.db.write_opt(WriteBatch::default(), &nothing)
+            && error.kind() != ErrorKind::Incomplete
+        {
+            return Err(self.failed(what, &error));
+        }
+        let message =
+            format!("{errors} background errors; RocksDB's own LOG file there has the details");
+        let dir = self.dir.clone();
+        Err(StoreError::Backend { what, dir, message })
     }
 
-    /// Runs a write or flush unless one has failed before, and remembers when it does.
+    /// Runs a write unless something has failed before, and remembers when it does.
     fn guarded(
         &self,
         written: &mut Written,
         act: impl FnOnce(&Inner) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        if let Some(failure) = &written.failure {
-            return Err(failure.clone());
-        }
-        let outcome = self.background_failure().and_then(|()| act(self));
-        if let Err(error) = &outcome {
-            tracing::error!(%error, "the store stops writing");
-            written.failure = Some(error.clone());
-        }
-        outcome
+        let outcome = match written.failure {
+            Some(_) => Ok(()),
+            None => self.background_failure().and_then(|()| act(self)),
+        };
+        written.settle(outcome)
     }
 
     fn number(&self, name: &property::PropName) -> u64 {
@@ -475,12 +493,20 @@ impl Store for RocksStore {
             Some(failure) => return Err(failure),
             None => self.inner.flush_families(),
         };
-        self.inner
-            .guarded(&mut self.inner.written.lock(), |_| outcome)
+        let outcome = outcome.and_then(|()| self.inner.background_failure());
+        self.inner.written.lock().settle(outcome)
     }
 
     fn snapshot(&self) -> Result<Arc<dyn StoreSnapshot>, StoreError> {
         Ok(Arc::new(RocksSnapshot::new(self.inner.clone())))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        // A write that RocksDB holds back has the lock for as long.
+        match self.inner.written.try_lock() {
+            Some(mut written) => self.inner.guarded(&mut written, |_| Ok(())),
+            None => self.inner.background_failure(),
+        }
     }
 
     fn stats(&self) -> StoreStats {

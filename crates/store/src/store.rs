@@ -69,6 +69,12 @@ pub trait Store: StoreSnapshot {
     /// A view of the store as it stands now. Cheap; holding it keeps old versions alive.
     fn snapshot(&self) -> Result<Arc<dyn StoreSnapshot>, StoreError>;
 
+    /// The error that background work has met, if it has met one: for whoever must know although nothing is written.
+    /// Never waits for a write. The default suits a store that does nothing in the background.
+    fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Figures about memory and disk.
     fn stats(&self) -> StoreStats;
 }

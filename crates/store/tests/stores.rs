@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mainstem_store::conformance::{self, Subject};
@@ -149,6 +150,42 @@ fn memory_stays_within_its_limit() {
     assert!(store.stats().disk_bytes > 0, "it flushes by itself");
     // 80 MB were written. The manager acts when buffers are nearly full, and a flush needs time.
     assert!(most < 3 * memory_bytes, "{most} bytes in memory");
+}
+
+#[test]
+fn an_error_in_the_background_stops_writes_and_is_told_without_one() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("store");
+    let store = RocksStore::open(&dir, options()).unwrap();
+    let at = |lsn: u64| Applied { journal_id: 1, lsn };
+    let put = |lsn: u64| {
+        let key = lsn.to_be_bytes().to_vec();
+        [StoreOp::put(Family::State, key, vec![lsn as u8; 100_000])]
+    };
+    store.write(&put(1), at(1)).unwrap();
+    store.flush().unwrap();
+    store.check().unwrap();
+
+    // New files have no place any more; and so much is written that the store flushes by itself.
+    std::fs::rename(&dir, root.path().join("elsewhere")).unwrap();
+    let _ = (2..400).try_for_each(|lsn| store.write(&put(lsn), at(lsn)));
+    let begun = Instant::now();
+    let error = loop {
+        match store.check() {
+            Err(error) => break error,
+            Ok(()) => assert!(begun.elapsed() < Duration::from_secs(60), "nobody is told"),
+        }
+        std::thread::yield_now();
+    };
+    assert!(error.to_string().contains("restart"), "{error}");
+    assert_eq!(store.write(&[], at(500)).unwrap_err(), error);
+    assert_eq!(store.flush().unwrap_err(), error);
+    assert_eq!(store.check().unwrap_err(), error);
+    // Reads go on, of what is on disk and of what is not.
+    for lsn in [1, 2_u64] {
+        let value = store.get(Family::State, &lsn.to_be_bytes()).unwrap();
+        assert_eq!(value.unwrap(), vec![lsn as u8; 100_000]);
+    }
 }
 
 #[derive(Clone, Debug)]

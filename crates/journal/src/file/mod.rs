@@ -193,6 +193,7 @@ impl FileMedium {
             unreachable!("at least one file is prepared, or an error says why")
         };
         let full = std::mem::replace(&mut self.active, next);
+        tracing::debug!(case = "journal file full", number = full.number);
         self.older.push_back(Older {
             number: full.number,
             last_lsn,

@@ -63,6 +63,7 @@ pub(super) fn open(
         listing.next_number,
     );
     for number in &listing.passed {
+        tracing::debug!(case = "journal file recycled at the start", number);
         stock.take_back(*number)?;
     }
     stock.sync_names()?;
@@ -107,11 +108,15 @@ pub(super) fn open(
         to: active.position,
     });
     for number in unneeded {
+        tracing::debug!(case = "journal file without a known group left out", number);
         stock.take_back(number)?;
     }
     stock.sync_names()?;
 
     let last_lsn = scan.last_lsn;
+    if scan.unknown.iter().any(|group| group.header.frames > 0) {
+        tracing::debug!(case = "groups made durable again", kept = %scan.kept_lsn, %last_lsn);
+    }
     tracing::info!(%last_lsn, checkpoint = %known.checkpoint, rewritten = scan.unknown.len(), "journal opened");
     let medium = FileMedium {
         disk,
@@ -151,6 +156,7 @@ fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, Journa
     let journal_id = one_id(&found, known)?;
     // Only now: nothing is touched in a directory that is refused.
     for path in unfinished {
+        tracing::debug!(case = "unfinished journal file removed", path = %path.display());
         disk.remove_file(&path).at("removing", &path)?;
     }
 

@@ -284,6 +284,10 @@ impl Scanner<'_> {
             return Err(self.damaged(index, position, "the first group that is left"));
         };
         if self.durable < expected {
+            if let Some((file, at)) = self.culprit(index, position)? {
+                let path = self.files[file].path.display();
+                tracing::info!(case = "torn tail cut", %path, position = at, lsn = %expected);
+            }
             return Ok(());
         }
         let (file, at) = self.culprit(index, position)?.unwrap_or((index, position));

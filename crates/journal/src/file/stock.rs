@@ -159,6 +159,7 @@ impl Stock {
         }
         let spare = spare_path(&self.dir, number);
         self.disk.rename(&path, &spare).at("renaming", &path)?;
+        tracing::debug!(case = "journal file recycled", number);
         self.names_unsynced = true;
         self.spares.push(spare);
         Ok(())

@@ -50,7 +50,7 @@ impl Segment {
         let reaches = saved.as_ref().map_or(0, |(_, end)| end.position);
         let prefix = match saved {
             Some((index, end)) => self.walk_headers(&*file, index, end, upto).or_else(|error| {
-                tracing::warn!(file = %self.index_path().display(), %error, "the index does not fit its segment");
+                tracing::warn!(case = "index that does not fit built again", file = %self.index_path().display(), %error, "the index does not fit its segment");
                 self.walk_headers(&*file, Index::new(shelf.interval_bytes), Point::start(self.name.base_offset), upto)
             }),
             None => self.walk_headers(&*file, Index::new(shelf.interval_bytes), Point::start(self.name.base_offset), upto),
@@ -94,7 +94,7 @@ impl Segment {
             Ok((index, end)) if end.position <= upto.position => Some((index, end)),
             Ok(_) => None,
             Err(error) => {
-                tracing::debug!(file = %path.display(), %error, "building the index again");
+                tracing::debug!(case = "index built again", file = %path.display(), %error);
                 None
             }
         }
@@ -201,17 +201,18 @@ impl IndexMemory {
         let mut loaded = self.loaded.lock();
         loaded.segments.push_back((Arc::downgrade(segment), bytes));
         loaded.bytes += bytes;
-        // Each gets a second chance once, so two rounds are enough.
+        // Each gets a second chance once, so two rounds are enough. The one that was just loaded stays, however small the
+        // limit: whoever has loaded it is about to use it.
         for _ in 0..2 * loaded.segments.len() {
-            if loaded.bytes <= self.limit_bytes {
+            if loaded.bytes <= self.limit_bytes || loaded.segments.len() == 1 {
                 break;
             }
             let Some((weak, bytes)) = loaded.segments.pop_front() else {
                 break;
             };
-            let keep = weak
-                .upgrade()
-                .is_some_and(|old| !old.drop_index(self.interval_bytes));
+            let keep = weak.upgrade().is_some_and(|old| {
+                Arc::ptr_eq(&old, segment) || !old.drop_index(self.interval_bytes)
+            });
             if keep {
                 loaded.segments.push_back((weak, bytes));
             } else {

@@ -1,0 +1,326 @@
+//! What clients know beyond any crash: what they were told and what they have read. All of it must stay true.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mainstem_broker::{Broker, BrokerError, Caller, ProducerIdentity};
+use mainstem_engine::{Committed, EngineError, Snapshot, Submission};
+use mainstem_log::{LogError, PartitionId, TopicId};
+use rand::rngs::SmallRng;
+
+use crate::clock::Clock;
+use crate::coverage::met;
+use crate::disk::Control;
+use crate::note;
+use crate::rules::Rules;
+use crate::trace::Trace;
+use crate::views::Views;
+
+/// Everybody's knowledge.
+pub type SharedWorld = Rc<RefCell<World>>;
+
+/// A shortage of space was answered with a refusal.
+pub const REFUSED_FULL: &str = "writes refused for want of space";
+
+/// See the module.
+pub struct World {
+    /// What happened.
+    pub trace: Arc<Trace>,
+    /// The disk's side.
+    pub control: Arc<Control>,
+    /// What frames must keep to.
+    pub rules: Rc<Rules>,
+    /// Calls that clients have made.
+    pub operations: u64,
+    /// The run comes to its end: finish what you have begun.
+    pub stopping: bool,
+    /// The node is being stopped.
+    pub closing: bool,
+    /// Space has been short in this life.
+    pub squeezed: bool,
+    /// Writes were refused for want of space, and none has been taken since.
+    pub refused_full: bool,
+    /// The power goes in this moment: somebody has just seen what would be lost if it were told too early.
+    pub power_goes: bool,
+    /// Idempotent producers.
+    pub producers: Vec<Producer>,
+    /// Those of them that have nothing left to send.
+    pub finished: usize,
+    /// The topics that stay, by name.
+    pub topics: BTreeMap<&'static str, TopicId>,
+    /// The topics that come and go.
+    pub churned: BTreeMap<&'static str, Churned>,
+    /// Highest acknowledged value of each register.
+    pub registers: BTreeMap<u32, i64>,
+    /// Furthest acknowledged input offset of each task.
+    pub tasks: BTreeMap<u32, i64>,
+    /// What the journal's history says of log and store, as far as it was needed.
+    pub views: Views,
+    seen: BTreeMap<PartitionId, Seen>,
+}
+
+/// What was acknowledged or read of a partition and not yet compared with the history.
+#[derive(Default)]
+struct Seen {
+    records: BTreeMap<i64, u64>,
+    start: i64,
+    end: i64,
+}
+
+/// An idempotent producer.
+#[derive(Default)]
+pub struct Producer {
+    /// Who it is.
+    pub identity: Option<ProducerIdentity>,
+    /// The next sequence on each partition.
+    pub next_sequence: BTreeMap<(&'static str, u32), i32>,
+    /// Sent and not acknowledged: sent again, unchanged and in order, until it is.
+    pub pending: VecDeque<Pending>,
+    /// Values made so far.
+    pub sent: u64,
+    /// Who it was before it began anew with a higher epoch.
+    pub zombie: Option<Zombie>,
+}
+
+/// A batch without an answer.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    /// Tells it from others of the same producer.
+    pub number: u64,
+    /// Where to.
+    pub topic: &'static str,
+    /// Where to.
+    pub partition: u32,
+    /// Its first sequence.
+    pub sequence: i32,
+    /// Its records.
+    pub values: Vec<String>,
+    /// Their time.
+    pub timestamp_ms: i64,
+}
+
+/// A producer that does not know that it was replaced.
+#[derive(Clone)]
+pub struct Zombie {
+    /// Who it thinks it is.
+    pub identity: ProducerIdentity,
+    /// The next sequence on each partition.
+    pub next_sequence: BTreeMap<(&'static str, u32), i32>,
+    /// What it had not heard of.
+    pub pending: VecDeque<Pending>,
+}
+
+/// A topic that comes and goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Churned {
+    /// It is not there.
+    #[default]
+    Gone,
+    /// It is there, with so many partitions at least.
+    There(TopicId, u32),
+    /// A crash came before the answer: this one, or none, or if none is named any.
+    Unknown(Option<TopicId>),
+}
+
+/// What a client does after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Tries again later.
+    Retry,
+    /// The node is of no use any more.
+    Over,
+}
+
+impl World {
+    /// A world in which nothing has happened.
+    pub fn new(control: Arc<Control>, producers: usize) -> World {
+        World {
+            trace: control.trace.clone(),
+            control,
+            rules: Rc::default(),
+            operations: 0,
+            stopping: false,
+            closing: false,
+            squeezed: false,
+            refused_full: false,
+            power_goes: false,
+            producers: (0..producers).map(|_| Producer::default()).collect(),
+            finished: 0,
+            topics: BTreeMap::new(),
+            churned: BTreeMap::new(),
+            registers: BTreeMap::new(),
+            tasks: BTreeMap::new(),
+            views: Views::default(),
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// The log's name of a partition of a topic that stays.
+    pub fn partition(&self, topic: &str, index: u32) -> PartitionId {
+        PartitionId::new(self.topics[topic], index)
+    }
+
+    /// Somebody was told, or has read, that this record stands there.
+    pub fn see(&mut self, partition: PartitionId, offset: i64, record: u64) {
+        let seen = self.seen.entry(partition).or_default();
+        let known = *seen.records.entry(offset).or_insert(record);
+        assert_eq!(
+            known, record,
+            "{partition} at {offset} named another record a moment ago"
+        );
+    }
+
+    /// Somebody was told that everything up to `end` is there.
+    pub fn see_end(&mut self, partition: PartitionId, end: i64) {
+        let seen = self.seen.entry(partition).or_default();
+        seen.end = seen.end.max(end);
+    }
+
+    /// Somebody was told that nothing is there any more below `start`.
+    pub fn see_start(&mut self, partition: PartitionId, start: i64) {
+        let seen = self.seen.entry(partition).or_default();
+        seen.start = seen.start.max(start);
+    }
+
+    /// Brings the views of the history up to `lsn`, which somebody has been shown.
+    pub fn look_at(&mut self, lsn: u64) {
+        let control = self.control.clone();
+        let mut history = control.history.lock();
+        history.shown(lsn);
+        self.views.apply_to(lsn, &history, &self.rules);
+    }
+
+    /// Compares log and store at one moment with the history. Fails only where the disk does.
+    pub fn compare_snapshot(
+        &mut self,
+        snapshot: &Snapshot,
+        max_bytes: usize,
+    ) -> Result<(), LogError> {
+        self.look_at(snapshot.lsn.0);
+        self.views
+            .compare_snapshot(&snapshot.log, &*snapshot.store, max_bytes)
+    }
+
+    /// Compares everything that was told or read since the last time with what the node holds now.
+    pub fn verify(&mut self) {
+        let views = &self.views;
+        for (id, seen) in std::mem::take(&mut self.seen) {
+            let part = views.partitions.get(&id);
+            let part = part.unwrap_or_else(|| panic!("{id} was shown, but nothing is known of it"));
+            for (offset, record) in seen.records {
+                let found = part.records.get(offset as usize).map(|found| found.hash);
+                assert_eq!(
+                    found,
+                    Some(record),
+                    "{id} at {offset}: acknowledged or read before, and now another record, or none"
+                );
+            }
+            assert!(
+                seen.end <= part.end(),
+                "{id}: {} records were shown, {} are there",
+                seen.end,
+                part.end()
+            );
+            assert!(
+                seen.start <= part.start,
+                "{id}: nothing was to be left below {}, now it begins at {}",
+                seen.start,
+                part.start
+            );
+        }
+        let stored = |key| {
+            let value = views.store.get(&(mainstem_store::Family::Offsets, key));
+            crate::rules::number(value)
+        };
+        for (register, acknowledged) in &self.registers {
+            let found = stored(crate::rules::register(*register));
+            assert!(
+                found >= *acknowledged,
+                "register {register} was {acknowledged}, now it is {found}"
+            );
+        }
+        for (task, acknowledged) in &self.tasks {
+            let found = stored(crate::rules::task_offset(*task));
+            assert!(
+                found >= *acknowledged,
+                "task {task} had passed {acknowledged}, now {found}"
+            );
+        }
+    }
+
+    /// What to do after an error, which must be one that something explains.
+    pub fn after(&mut self, error: &BrokerError) -> After {
+        note!(self.trace, "    {error}");
+        let broken = self.control.has_fired() || self.squeezed;
+        match error {
+            BrokerError::DiskFull { .. } => {
+                assert!(self.squeezed, "there is space, but: {error}");
+                met(REFUSED_FULL);
+                self.refused_full = true;
+                After::Retry
+            }
+            BrokerError::Contended { .. } => After::Retry,
+            BrokerError::Closed => {
+                assert!(broken || self.closing, "nothing failed, but: {error}");
+                After::Over
+            }
+            BrokerError::WritesStopped { .. } => {
+                assert!(broken, "nothing failed, but: {error}");
+                After::Over
+            }
+            BrokerError::Engine(engine) if is_io(engine) => {
+                assert!(broken, "nothing failed, but: {error}");
+                After::Retry
+            }
+            other => panic!("an error that nothing explains: {other}"),
+        }
+    }
+}
+
+fn is_io(error: &EngineError) -> bool {
+    match error {
+        EngineError::Log(error) => matches!(**error, LogError::Io { .. }),
+        _ => false,
+    }
+}
+
+/// What every actor has: the node of this life, and what outlives it.
+pub struct Client {
+    /// The node.
+    pub broker: Broker,
+    /// Who asks.
+    pub caller: Caller,
+    /// What everybody knows.
+    pub world: SharedWorld,
+    /// What time it is.
+    pub clock: Clock,
+    /// This actor's own choices.
+    pub rng: SmallRng,
+}
+
+impl Client {
+    /// Begins an operation.
+    pub fn operation(&self) {
+        self.world.borrow_mut().operations += 1;
+    }
+
+    /// Whether the run comes to its end.
+    pub fn is_stopping(&self) -> bool {
+        self.world.borrow().stopping
+    }
+
+    /// See [`World::after`].
+    pub fn after(&self, error: &BrokerError) -> After {
+        self.world.borrow_mut().after(error)
+    }
+
+    /// Hands a submission to the engine and waits for its answer.
+    pub async fn submit(&self, submission: Submission) -> Result<Committed, EngineError> {
+        let engine = self.broker.engine();
+        let reserved = engine.reserve_with_store(submission.size_bytes(), submission.store_bytes());
+        let permit = reserved.await?;
+        engine.submit(submission, permit).await
+    }
+}
