@@ -4,10 +4,16 @@ set -eu
 cd "$(dirname "$0")/.."
 cargo=cargo
 command -v mold >/dev/null 2>&1 && cargo="mold -run cargo"
-for package in record:batch schema:decode journal:commit log:log mainstem:produce grpc:grpc runtime:handlers query:scan; do
+for package in record:batch schema:decode journal:commit log:log mainstem:produce mainstem:latency mainstem:fetch \
+    mainstem:cost grpc:grpc runtime:handlers query:scan; do
     crate=${package%%:*}
     [ "$crate" = mainstem ] || crate="mainstem-$crate"
     # The server beside it: with the same features of what they share, nothing is built once more.
     $cargo bench -p "$crate" -p mainstem-server --bench "${package##*:}"
 done
-exec python3 .ci/bench_table.py "${CARGO_TARGET_DIR:-target}/bench"
+# From producer to reader, through the binary and a server of its own.
+target=${CARGO_TARGET_DIR:-target}
+$cargo build --release -p mainstem-server --bin mainstem
+"$target/release/mainstem" bench --readers 50 --dir "$target/bench" --output json >"$target/bench/end-to-end.tmp"
+mv "$target/bench/end-to-end.tmp" "$target/bench/end-to-end.json"
+exec python3 .ci/bench_table.py "$target/bench"

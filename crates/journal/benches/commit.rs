@@ -180,7 +180,7 @@ impl Bench {
             value,
             limit,
             ratio: value / limit,
-            aim: 0.8,
+            aim: 0.85,
         });
         for (part, label) in [(0.5, "p50"), (0.99, "p99")] {
             let ms = |run: &Overwritten| run.quantile(part).as_secs_f64() * 1e3;

@@ -4,9 +4,13 @@ use super::Common;
 use crate::failure::Failure;
 use mainstem_client::{Client, ClientError, ClientOptions};
 
-/// Connects to the server that was named.
+/// Where a server listens unless told otherwise.
+const USUAL_SERVER: &str = "127.0.0.1:7400";
+
+/// Connects to the server that was named, or to the usual one.
 pub async fn connect(common: &Common) -> Result<Client, Failure> {
-    let options = ClientOptions::new(with_port(&common.server)).tenant(&common.tenant);
+    let server = with_port(common.server.as_deref().unwrap_or(USUAL_SERVER));
+    let options = ClientOptions::new(server).tenant(&common.tenant);
     Ok(Client::connect(options).await?)
 }
 

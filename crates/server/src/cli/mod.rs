@@ -1,5 +1,6 @@
 //! The command line: what it understands, and which file does it.
 
+mod bench;
 mod connect;
 mod consume;
 mod handler;
@@ -48,6 +49,9 @@ Handlers:
 SQL:
   sql       Ask: a statement, a file, or a prompt with history
 
+How fast:
+  bench     Measure throughput and latency from producer to reader, against what the machine can do
+
 Options:
 {options}{after-help}";
 
@@ -72,17 +76,16 @@ const EVERYWHERE: &str = "Options of every command";
 /// What every command takes.
 #[derive(Args, Debug, Clone)]
 pub struct Common {
-    /// Address of the server's gRPC listener
+    /// Address of the server's gRPC listener [default: 127.0.0.1:7400]
     #[arg(
         long,
         global = true,
         help_heading = EVERYWHERE,
         env = "MAINSTEM_SERVER",
         hide_env_values = true,
-        default_value = "127.0.0.1:7400",
         value_name = "ADDR"
     )]
-    pub server: String,
+    pub server: Option<String>,
     /// The tenant whose topics and handlers are meant
     #[arg(
         long,
@@ -140,6 +143,8 @@ Metrics for Prometheus and health are on the server's HTTP address: /metrics, /h
     Handler(handler::HandlerCommand),
     /// Ask: a statement, a file, or a prompt with history
     Sql(sql::SqlArguments),
+    /// Measure throughput and latency from producer to reader, against what the machine can do
+    Bench(Box<bench::BenchArguments>),
 }
 
 impl Arguments {
@@ -199,6 +204,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Consume(consume) => block_on(consume::run(&common, consume)),
         Command::Handler(command) => handler::run(&common, command),
         Command::Sql(sql) => block_on(sql::run(&common, sql)),
+        Command::Bench(bench) => block_on(bench::run(&common, &bench)),
     }
 }
 
