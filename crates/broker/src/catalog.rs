@@ -200,6 +200,7 @@ impl Catalog {
                 .filter(|before| before.id == topic.id)
             {
                 topic.sticky = before.sticky.clone();
+                topic.traffic = before.traffic.clone();
             }
             Arc::new(topic)
         });
@@ -343,6 +344,7 @@ fn decode(
         schema: stored.schema,
         created_ms: stored.created_ms,
         sticky: Arc::default(),
+        traffic: Arc::default(),
     })
 }
 
@@ -368,6 +370,7 @@ mod tests {
             schema: None,
             created_ms: 7,
             sticky: Arc::default(),
+            traffic: Arc::default(),
         };
         (entry, topic)
     }

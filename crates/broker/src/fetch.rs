@@ -83,6 +83,9 @@ impl Broker {
             .map_err(named)?
             .last_stable
             .min(read.high_watermark);
+        let records = u64::try_from(read.next_offset - request.offset).unwrap_or_default();
+        let bytes: usize = read.batches.iter().map(Bytes::len).sum();
+        topic.traffic.fetched(records, bytes as u64);
         Ok(Fetched {
             batches: read.batches,
             high_watermark: read.high_watermark,

@@ -31,6 +31,7 @@ mod producers;
 mod retention;
 mod topic;
 mod topics;
+mod traffic;
 
 pub use access::Caller;
 pub use broker::{Broker, BrokerSettings, Random};
@@ -42,3 +43,4 @@ pub use produce::{NewRecord, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;
 pub use retention::{CompactionRound, RetentionRound};
 pub use topic::{NewTopic, Topic, TopicChange, TopicDescription};
+pub use traffic::TopicTraffic;

@@ -84,7 +84,13 @@ impl Broker {
             });
             outcomes.push(match checked {
                 Ok((topic, id)) => {
-                    targets.push((outcomes.len(), name, partition));
+                    targets.push(Target {
+                        outcome: outcomes.len(),
+                        topic: topic.clone(),
+                        partition,
+                        records: u64::try_from(batch.record_count()).unwrap_or_default(),
+                        bytes: batch.size_bytes() as u64,
+                    });
                     appends.push(Append {
                         partition: id,
                         batch,
@@ -105,11 +111,21 @@ impl Broker {
                 ..Submission::default()
             })
             .await?;
-        for ((index, topic, partition), answer) in targets.into_iter().zip(answers) {
-            if let Some(outcome) = outcomes.get_mut(index) {
+        for (target, answer) in targets.into_iter().zip(answers) {
+            if let Ok(Appended {
+                duplicate: false, ..
+            }) = &answer
+            {
+                target.topic.traffic.produced(target.records, target.bytes);
+            }
+            if let Some(outcome) = outcomes.get_mut(target.outcome) {
                 *outcome = match answer {
                     Ok(appended) => Ok(produced(appended)),
-                    Err(error) => Err(BrokerError::append(error, &topic, partition)),
+                    Err(error) => Err(BrokerError::append(
+                        error,
+                        &target.topic.name,
+                        target.partition,
+                    )),
                 };
             }
         }
@@ -128,7 +144,12 @@ impl Broker {
             return Ok(Vec::new());
         }
         let topic = self.topic_for(caller, Access::Write { topic }, topic)?;
-        let placed = place(&topic, records, now_ms)?;
+        let (count, placed) = (records.len() as u64, place(&topic, records, now_ms)?);
+        let bytes: usize = placed
+            .batches
+            .iter()
+            .map(|(_, batch)| batch.size_bytes())
+            .sum();
         let appends = placed
             .batches
             .into_iter()
@@ -159,6 +180,7 @@ impl Broker {
             .map(|answer| answer.map(|appended| appended.base_offset))
             .collect::<Result<Vec<i64>, _>>()
             .map_err(|error| BrokerError::append(error, &topic.name, 0))?;
+        topic.traffic.produced(count, bytes as u64);
         let offset = |place: &Place| {
             Some((
                 place.partition,
@@ -180,6 +202,16 @@ impl Broker {
         // In turn: what a client sends one after the other stays so, also where it has to wait for memory.
         Ok(self.inner.engine.submit_in_turn(submission).await?.appends)
     }
+}
+
+/// Where a batch of a call belongs.
+struct Target {
+    /// The index of its outcome.
+    outcome: usize,
+    topic: Arc<Topic>,
+    partition: u32,
+    records: u64,
+    bytes: u64,
 }
 
 fn produced(appended: Appended) -> Produced {

@@ -10,6 +10,7 @@ use mainstem_schema::TopicSchema;
 use crate::configs::{ConfigValue, TopicLimits};
 use crate::fetch::PartitionBounds;
 use crate::partitioner::Sticky;
+use crate::traffic::{TopicTraffic, Traffic};
 
 /// A topic as the catalogue has it. Shared and never changed: an alteration makes a new one.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct Topic {
     pub created_ms: i64,
     /// Where the next records without a key go; carried over alterations.
     pub(crate) sticky: Arc<Sticky>,
+    /// What has gone in and out; carried over alterations.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Topic {
@@ -54,6 +57,11 @@ impl Topic {
     /// The shard of a partition, if the topic has it.
     pub fn shard(&self, index: u32) -> Option<u16> {
         self.shards.get(index as usize).copied()
+    }
+
+    /// What clients have written to it and read from it since the process started.
+    pub fn traffic(&self) -> TopicTraffic {
+        self.traffic.now()
     }
 
     /// The partition of records with this key: murmur2, as Kafka's Java client has it.

@@ -56,6 +56,7 @@ impl Broker {
             schema: new.schema,
             created_ms: now_ms,
             sticky: Arc::default(),
+            traffic: Arc::default(),
         };
         let value = encode(&topic)?;
         let created = self

@@ -11,7 +11,7 @@ use common::{TestBroker, batch, record, records_of, sequenced, values};
 use mainstem_broker::configs::Source;
 use mainstem_broker::{
     Broker, BrokerError, Caller, FetchRequest, NewRecord, NewTopic, OffsetSpec, ProduceBatch,
-    ProducerIdentity, TopicChange,
+    ProducerIdentity, TopicChange, TopicTraffic,
 };
 use mainstem_engine::testing::{Crash, poll_once, small_options};
 use mainstem_record::{BatchBuilder, Compression, partition_for_key};
@@ -369,6 +369,53 @@ fn a_retry_is_answered_with_the_first_offsets() {
         );
     }
     assert_eq!(values(&test.read_all("t", 0)), ["a", "b", "x"]);
+}
+
+#[test]
+fn what_goes_through_a_topic_is_counted_once_and_survives_alterations() {
+    let mut test = TestBroker::open(9);
+    create(&mut test, NewTopic::named("t"));
+    let producer = test
+        .run(|broker, caller| async move { broker.init_producer(&caller).await })
+        .unwrap();
+    // The second is a retry, the third is refused.
+    for sequence in [0, 0, 7] {
+        let _ = test.produce_one("t", 0, sequenced(producer, sequence, &["a", "b"]));
+    }
+    let sent = batch(&["c"]);
+    let bytes = sent.size_bytes() as u64;
+    test.produce_one("t", 0, sent).unwrap();
+    let records = vec![record(None, "d"), record(Some("k"), "e")];
+    test.run(
+        |broker, caller| async move { broker.produce_records(&caller, "t", records, 0).await },
+    )
+    .unwrap();
+    let change = TopicChange {
+        set: [("retention.ms".to_owned(), Some("5000".to_owned()))].into(),
+        ..TopicChange::default()
+    };
+    test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", change, 0).await })
+        .unwrap();
+    // All five, and from the middle of the first batch again.
+    test.read_all("t", 0);
+    let request = FetchRequest {
+        topic: "t".into(),
+        partition: 0,
+        offset: 1,
+        max_bytes: 1,
+    };
+    test.broker.fetch(&test.caller, &request).unwrap();
+    let traffic = |test: &TestBroker| test.broker.topic(&test.caller, "t").unwrap().traffic();
+    let found = traffic(&test);
+    assert_eq!((found.produced_records, found.fetched_records), (5, 6));
+    assert!(
+        found.produced_bytes > bytes && found.fetched_bytes > found.produced_bytes,
+        "{found:?}"
+    );
+    test.run(|broker, caller| async move { broker.delete_topic(&caller, "t").await })
+        .unwrap();
+    create(&mut test, NewTopic::named("t"));
+    assert_eq!(traffic(&test), TopicTraffic::default());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Service `Produce`: batches are checked here and appended by the broker.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mainstem::broker::{BrokerError, NewRecord, ProduceBatch};
 use mainstem::{Broker, Caller};
@@ -50,7 +51,7 @@ impl v1::produce_server::Produce for Produce {
         check(&request)?;
         let _room = self.platform.room_for(size(&request)).await?;
         Ok(Response::new(
-            append(self.platform.broker(), &caller, request).await,
+            append(&self.platform, &caller, request).await,
         ))
     }
 
@@ -86,10 +87,12 @@ impl v1::produce_server::Produce for Produce {
                 .collect(),
             timestamp_ms: record.timestamp_ms,
         });
-        let broker = self.platform.broker();
+        let (begun, broker) = (Instant::now(), self.platform.broker());
         let positions = broker
             .produce_records(&caller, &topic, records.collect(), now_ms())
             .await;
+        let latencies = self.platform.mainstem.latencies();
+        latencies.produce.add(begun.elapsed());
         let positions = positions.map_err(|error| errors::broker(&error))?;
         let positions = positions
             .into_iter()
@@ -102,10 +105,11 @@ impl v1::produce_server::Produce for Produce {
 
 /// Appends the batches of one request; each has its own result.
 pub(crate) async fn append(
-    broker: &Broker,
+    platform: &Platform,
     caller: &Caller,
     request: v1::ProduceRequest,
 ) -> v1::ProduceResponse {
+    let (begun, broker) = (Instant::now(), platform.broker());
     let v1::ProduceRequest {
         correlation_id,
         batches,
@@ -152,6 +156,7 @@ pub(crate) async fn append(
         Ok(outcomes) => outcomes,
         Err(error) => places.iter().map(|_| Err(error.clone())).collect(),
     };
+    platform.mainstem.latencies().produce.add(begun.elapsed());
     for (place, outcome) in places.into_iter().zip(outcomes) {
         let result = match outcome {
             Ok(produced) => partition_result::Result::Produced(v1::Produced {

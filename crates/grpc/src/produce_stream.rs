@@ -43,7 +43,7 @@ async fn run(
     mut requests: Streaming<v1::ProduceRequest>,
     answers: mpsc::Sender<Answer>,
 ) {
-    let (broker, caller) = (platform.broker(), &caller);
+    let (platform, caller) = (&platform, &caller);
     // Received, and waiting for room; it keeps its place in the queue.
     let mut next: Option<BoxFuture<'static, Option<(OwnedSemaphorePermit, v1::ProduceRequest)>>> =
         None;
@@ -82,7 +82,7 @@ async fn run(
                 let size = produce::size(&request);
                 bytes += size;
                 under_way.push_back(async move {
-                    let answer = produce::append(broker, caller, request).await;
+                    let answer = produce::append(platform, caller, request).await;
                     drop(room);
                     (answer, size)
                 });

@@ -16,6 +16,8 @@ pub struct Read {
     /// Whole batches, one or more in each, in offset order without gaps. The first may begin before the offset asked
     /// for.
     pub batches: Vec<Bytes>,
+    /// Where reading goes on.
+    pub next_offset: i64,
     /// First offset that is not readable yet.
     pub high_watermark: i64,
     /// First offset that can be read.
@@ -167,6 +169,7 @@ impl Shared {
         }
         Ok(Read {
             batches,
+            next_offset: next,
             high_watermark,
             start,
         })

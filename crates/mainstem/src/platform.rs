@@ -3,9 +3,11 @@
 use crate::descriptors::Descriptors;
 use crate::directory::{DataDirectory, io};
 use crate::handlers::{Handlers, committed_events};
+use crate::latency::Latencies;
 use crate::sql::SqlThreads;
 use crate::status::Facts;
 use crate::threads::Threads;
+use crate::timed_disk::TimedDisk;
 use crate::{Error, Options, RecoveryReport, Status, system_tables};
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
@@ -32,6 +34,7 @@ struct Inner {
     sql: SqlThreads,
     threads: Mutex<Threads>,
     facts: Facts,
+    latencies: Arc<Latencies>,
     directory: DataDirectory,
 }
 
@@ -44,8 +47,10 @@ impl Mainstem {
         let settings = options.broker_settings()?;
         let retention_every = Duration::from_millis(options.retention_interval_ms()?);
         let compaction_every = Duration::from_millis(options.compaction_interval_ms()?);
-        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-        let directory = DataDirectory::take(dir.as_ref(), disk.as_ref())?;
+        let directory = DataDirectory::take(dir.as_ref(), &RealDisk)?;
+        let latencies = Arc::new(Latencies::default());
+        let timed = TimedDisk::new(RealDisk, &directory.path, Arc::clone(&latencies));
+        let disk: Arc<dyn Disk> = Arc::new(timed);
         let memory = options.memory();
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let or_cores = |count: usize| if count == 0 { cores } else { count };
@@ -128,6 +133,7 @@ impl Mainstem {
                 sql,
                 threads: Mutex::new(threads),
                 facts,
+                latencies,
                 directory,
             }),
         })
@@ -180,6 +186,11 @@ impl Mainstem {
             batches.push(batch?);
         }
         Ok(batches)
+    }
+
+    /// How long producing and syncing take, since the directory was opened.
+    pub fn latencies(&self) -> &Latencies {
+        &self.inner.latencies
     }
 
     /// What the platform is doing now.

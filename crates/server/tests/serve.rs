@@ -42,6 +42,55 @@ fn it_says_when_and_where_it_serves_and_stops_cleanly() {
     }
 }
 
+/// The value of a line of the metrics page.
+fn metric(page: &str, line: &str) -> Option<f64> {
+    let value = page.lines().find_map(|one| one.strip_prefix(line))?;
+    Some(value.trim().parse().unwrap())
+}
+
+#[test]
+fn metrics_tell_what_goes_through_each_topic_and_how_long_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    server.run(&["topic", "create", "t"]);
+    let lines = dir.path().join("lines.txt");
+    std::fs::write(&lines, "a\nb\nc\n").unwrap();
+    server.run(&["produce", "t", lines.to_str().unwrap()]);
+    server.run(&["consume", "t"]);
+    server.run(&["consume", "t", "--from", "2"]);
+    let page = || get(&server.address("http"), "/metrics");
+    let before = page();
+    let topic = |name: &str| {
+        metric(
+            &before,
+            &format!("mainstem_topic_{name}_total{{tenant=\"default\",topic=\"t\"}}"),
+        )
+    };
+    assert_eq!(topic("produced_records"), Some(3.0), "{before}");
+    assert_eq!(topic("fetched_records"), Some(4.0), "{before}");
+    assert!(
+        topic("produced_bytes") > Some(3.0) && topic("fetched_bytes") > Some(3.0),
+        "{before}"
+    );
+    let produced = metric(&before, "mainstem_produce_seconds_count");
+    assert!(produced >= Some(1.0), "{before}");
+    assert_eq!(
+        metric(&before, "mainstem_produce_seconds_bucket{le=\"+Inf\"}"),
+        produced,
+        "{before}"
+    );
+    assert!(
+        metric(&before, "mainstem_journal_sync_seconds_count") >= Some(2.0),
+        "{before}"
+    );
+    assert!(
+        metric(&before, "mainstem_journal_sync_seconds_sum") > Some(0.0),
+        "{before}"
+    );
+    server.run(&["topic", "delete", "t"]);
+    assert!(!page().contains("topic=\"t\""));
+}
+
 #[test]
 fn the_data_directory_has_the_documented_shape() {
     let dir = tempfile::tempdir().unwrap();

@@ -2,8 +2,10 @@
 //! the platform's own.
 
 use super::memory;
-use mainstem::{Caller, Mainstem};
+use mainstem::{Caller, Latency, Mainstem};
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -28,6 +30,8 @@ pub fn page(platform: Option<&Mainstem>) -> String {
     );
     if let Some(platform) = platform {
         server(&mut registry, platform);
+        latencies(&mut registry, platform);
+        topics(&mut registry, platform);
         handlers(&mut registry, platform);
     }
     let mut text = String::new();
@@ -103,6 +107,108 @@ fn server(registry: &mut Registry, platform: &Mainstem) {
         "Frames replayed by this start",
         status.recovery.replayed_frames,
     );
+}
+
+fn latencies(registry: &mut Registry, platform: &Mainstem) {
+    let latencies = platform.latencies();
+    let mut register = |name: &str, help: &str, latency: &Latency| {
+        registry.register(name, help, Seconds::of(latency));
+    };
+    register(
+        "produce_seconds",
+        "Calls that produce, from their arrival to durable and answered",
+        &latencies.produce,
+    );
+    register(
+        "journal_sync_seconds",
+        "Syncs of the journal: what every acknowledgement waits for",
+        &latencies.journal_sync,
+    );
+    register(
+        "segment_sync_seconds",
+        "Syncs of segments, which nobody waits for",
+        &latencies.segment_sync,
+    );
+}
+
+/// One line a topic that there is now, so that the page is no longer than the catalogue; a topic that goes takes its
+/// lines along.
+fn topics(registry: &mut Registry, platform: &Mainstem) {
+    let produced_records = Family::<Labels, Counter>::default();
+    let produced_bytes = Family::<Labels, Counter>::default();
+    let fetched_records = Family::<Labels, Counter>::default();
+    let fetched_bytes = Family::<Labels, Counter>::default();
+    for topic in platform.broker().all_topics().unwrap_or_default() {
+        let labels: Labels = vec![
+            ("tenant", topic.tenant.to_string()),
+            ("topic", topic.name.to_string()),
+        ];
+        let traffic = topic.traffic();
+        for (family, count) in [
+            (&produced_records, traffic.produced_records),
+            (&produced_bytes, traffic.produced_bytes),
+            (&fetched_records, traffic.fetched_records),
+            (&fetched_bytes, traffic.fetched_bytes),
+        ] {
+            family.get_or_create(&labels).inc_by(count);
+        }
+    }
+    for (name, help, family) in [
+        (
+            "topic_produced_records",
+            "Records acknowledged to producers since the start",
+            produced_records,
+        ),
+        (
+            "topic_produced_bytes",
+            "Bytes of their batches",
+            produced_bytes,
+        ),
+        (
+            "topic_fetched_records",
+            "Records handed out to readers since the start, once for each reader",
+            fetched_records,
+        ),
+        (
+            "topic_fetched_bytes",
+            "Bytes of the batches handed out to readers since the start",
+            fetched_bytes,
+        ),
+    ] {
+        registry.register(name, help, family);
+    }
+}
+
+/// A histogram as it is now.
+#[derive(Debug)]
+struct Seconds {
+    sum: f64,
+    buckets: Vec<(f64, u64)>,
+}
+
+impl Seconds {
+    fn of(latency: &Latency) -> Seconds {
+        let mut buckets = latency.buckets();
+        // What the text has as +Inf.
+        if let Some((bound, _)) = buckets.last_mut() {
+            *bound = f64::MAX;
+        }
+        Seconds {
+            sum: latency.sum_seconds(),
+            buckets,
+        }
+    }
+}
+
+impl EncodeMetric for Seconds {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        let count = self.buckets.iter().map(|(_, count)| count).sum();
+        encoder.encode_histogram::<NoLabelSet>(self.sum, count, &self.buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
 }
 
 fn handlers(registry: &mut Registry, platform: &Mainstem) {
