@@ -1,7 +1,7 @@
 //! A disk that notes how long syncs take, and is otherwise the disk below it.
 
 use crate::latency::Latencies;
-use mainstem_journal::{Disk, DiskFile, FileWrite, OpenMode};
+use mainstem_journal::{Disk, DiskFile, DiskWork, OpenMode};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -90,8 +90,8 @@ impl<D: Disk> Disk for TimedDisk<D> {
         self.disk.sync_dir(dir)
     }
 
-    fn write_files(&self, writes: &[FileWrite<'_>]) -> io::Result<()> {
-        self.disk.write_files(writes)
+    fn at_once(&self, work: Vec<DiskWork<'_>>) {
+        self.disk.at_once(work);
     }
 
     fn sync_files(&self, files: &[Arc<dyn DiskFile>]) -> io::Result<()> {
