@@ -44,8 +44,6 @@ const EVICTED_RUN: usize = 1024;
 /// What belongs to the background worker.
 #[derive(Default)]
 pub(crate) struct Worker {
-    /// An earlier write or sync failed: nothing that was written since the last sync can be relied on.
-    poisoned: bool,
     /// Partitions with something that no flush has passed.
     dirty: Vec<Arc<Partition>>,
     /// Segments with bytes that no sync has covered, and directories with new names.
@@ -82,14 +80,6 @@ impl Worker {
         segment.unsynced.store(true, Ordering::Relaxed);
         self.unsynced
             .insert(segment.path().to_path_buf(), segment.clone());
-    }
-
-    fn check(&self) -> Result<(), LogError> {
-        if self.poisoned {
-            Err(LogError::Poisoned)
-        } else {
-            Ok(())
-        }
     }
 }
 
@@ -133,7 +123,7 @@ impl Log {
     ) -> Result<Flushed, LogError> {
         let mut worker = self.shared.worker.lock();
         let worker = &mut *worker;
-        worker.check()?;
+        self.shared.check()?;
         let applied = {
             let mut applier = self.shared.applier.lock();
             worker.dirty.append(&mut applier.dirty);
@@ -149,7 +139,7 @@ impl Log {
         let bytes = self
             .shared
             .flush_dirty(worker, upto, observe)
-            .inspect_err(|_| worker.poisoned = true)?;
+            .inspect_err(|_| self.shared.poison())?;
         self.shared.flushed.store(upto.0, Ordering::Release);
         Ok(Flushed { upto, bytes })
     }
@@ -157,7 +147,7 @@ impl Log {
     /// Takes what was flushed and no sync covers yet, to be handed to [`sync_taken`](Self::sync_taken).
     pub fn take_unsynced(&self) -> Result<Unsynced, LogError> {
         let mut worker = self.shared.worker.lock();
-        worker.check()?;
+        self.shared.check()?;
         Ok(Unsynced {
             segments: std::mem::take(&mut worker.unsynced).into_values().collect(),
             dirs: std::mem::take(&mut worker.unsynced_dirs),
@@ -179,7 +169,7 @@ impl Log {
                 })
             });
         if result.is_err() {
-            self.shared.worker.lock().poisoned = true;
+            self.shared.poison();
         }
         result
     }
@@ -233,6 +223,17 @@ impl Log {
 }
 
 impl Shared {
+    fn check(&self) -> Result<(), LogError> {
+        if self.poisoned.load(Ordering::Acquire) {
+            return Err(LogError::Poisoned);
+        }
+        Ok(())
+    }
+
+    fn poison(&self) {
+        self.poisoned.store(true, Ordering::Release);
+    }
+
     /// Brings the partitions on the worker's list up to `upto`, some of them at a time; one that has something left above
     /// stays on the list.
     fn flush_dirty(

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
 
 use bytes::Bytes;
@@ -90,6 +90,8 @@ pub(crate) struct Shared {
     pub(crate) pins: Mutex<Pins>,
     applied: AtomicU64,
     pub(crate) flushed: AtomicU64,
+    /// A write or sync failed: nothing that was written since the last sync can be relied on.
+    pub(crate) poisoned: AtomicBool,
     /// The last checkpoint that is known to be durable.
     pub(crate) checkpoint: AtomicU64,
     pub(crate) compaction_memory_bytes: usize,
@@ -205,6 +207,7 @@ impl Log {
             pins: Mutex::default(),
             applied: AtomicU64::new(applied.0),
             flushed: AtomicU64::new(applied.0),
+            poisoned: AtomicBool::new(false),
             checkpoint: AtomicU64::new(applied.0),
             compaction_memory_bytes: options.compaction_memory_bytes,
             tail_bytes: AtomicU64::new(0),

@@ -25,13 +25,13 @@ pub struct Life {
     trace: Arc<Trace>,
     fibers: Fibers,
     turn: u64,
-    /// Of a hundred steps of the journal and of the background so many can be stopped in a disk call.
+    /// Of a hundred steps of those that touch the disk so many can be stopped in a disk call.
     fiber_percent: u32,
 }
 
 /// One thread for each worker that does I/O. They outlive the lives.
 #[derive(Clone)]
-pub struct Fibers(pub Arc<[Fiber; 2]>);
+pub struct Fibers(pub Arc<[Fiber; 3]>);
 
 struct Moved {
     name: &'static str,
@@ -206,10 +206,11 @@ impl Life {
         let (fiber, stand) = match std::mem::replace(&mut one.state, Standing::Stopped) {
             Standing::Ready(mut worker) => {
                 note!(self.trace, "{} {} steps", self.turn, one.name);
-                // Only these two touch the disk.
+                // Only these touch the disk.
                 let fiber = match one.name {
                     "journal" => 0,
                     "background" => 1,
+                    "sync" => 2,
                     _ => usize::MAX,
                 };
                 if fiber == usize::MAX || rng.random_range(0..100) >= self.fiber_percent {

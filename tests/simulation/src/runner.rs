@@ -73,6 +73,7 @@ fn fibers(counts: &Counts) -> Fibers {
     Fibers(Arc::new([
         Fiber::new(counts.clone()),
         Fiber::new(counts.clone()),
+        Fiber::new(counts.clone()),
     ]))
 }
 
