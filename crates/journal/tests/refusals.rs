@@ -114,6 +114,39 @@ fn a_damaged_file_header_is_no_torn_tail() {
 }
 
 #[test]
+fn damage_where_replay_begins_is_named_also_at_the_beginning_of_a_file() {
+    let count = journal_files(&written(20)).len();
+    for index in 1..count {
+        let disk = written(20);
+        let files = journal_files(&disk);
+        let file = disk.open(&files[index], OpenMode::Read).unwrap();
+        let mut head = [0; 48];
+        file.read_at(&mut head, 4096).unwrap();
+        let first = u64::from_le_bytes(head[24..32].try_into().unwrap());
+        if head[44..48] == [0; 4] {
+            // It lies ready, or begins with a group without frames.
+            continue;
+        }
+        // The checkpoint has passed all that comes before, and those files are given back.
+        let known = Known {
+            checkpoint: Lsn(first - 1),
+            views: Lsn(first - 1),
+            journal_id: None,
+        };
+        let path = &files[index];
+        files[..index]
+            .iter()
+            .for_each(|file| disk.remove_file(file).unwrap());
+        disk.flip_bits(path, 4096 + 1_000, 4).unwrap();
+        let error = refusal(&disk, known);
+        assert!(
+            matches!(&error, JournalError::Damaged { file, position: 4096, lsn, .. } if file == path && *lsn == Lsn(first)),
+            "file {index}: {error}"
+        );
+    }
+}
+
+#[test]
 fn a_missing_file_is_noticed() {
     for index in 0..3 {
         let disk = written(20);

@@ -829,3 +829,33 @@ fn a_large_topic_is_removed_piece_by_piece_and_a_crash_half_way_leaves_nothing()
     log.remove_strays().unwrap();
     assert_eq!(disk.list(&topics()).unwrap(), Vec::<String>::new());
 }
+
+#[test]
+fn a_segment_that_is_longer_than_recorded_is_synced_also_after_it_was_sealed_and_read() {
+    let (disk, log) = empty();
+    let (id, other) = (partition(1, 0), partition(2, 0));
+    apply(&log, LogOp::CreatePartition { partition: id });
+    apply(&log, LogOp::CreatePartition { partition: other });
+    let append = |log: &Log, partition, offset, bytes| {
+        let batch = batch(offset, 0, &[1], bytes);
+        apply(log, LogOp::Append { partition, batch })
+    };
+    append(&log, id, 0, 2_000);
+    for offset in 0..5 {
+        append(&log, other, offset, 2_000);
+    }
+    let records = checkpoint(&log);
+    let applied = log.applied();
+    // Written, and lost from the journal: another batch comes in its place, and does not fit.
+    append(&log, id, 1, 100);
+    log.flush(log.applied(), &mut |_, _| {}).unwrap();
+    disk.crash_process();
+    let log = open(&disk, records, applied);
+    append(&log, id, 1, 1_500);
+    log.flush(log.applied(), &mut |_, _| {}).unwrap();
+    log.evict(0);
+    // So many files are read that the segment's own is closed, and opened again by a reader.
+    common::read_all(&log, other, 100);
+    common::read_all(&log, id, 100);
+    log.sync().unwrap();
+}

@@ -90,7 +90,9 @@ struct Case;
 impl Visit for Case {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "case" {
-            let known = EXPECTED.iter().chain(RARE).find(|name| **name == value);
+            let known = expected()
+                .chain(RARE.iter().copied())
+                .find(|name| *name == value);
             let name = known
                 .unwrap_or_else(|| panic!("the log tells of a case that nobody expects: {value}"));
             met(name);
@@ -100,77 +102,102 @@ impl Visit for Case {
     fn record_debug(&mut self, _: &Field, _: &dyn fmt::Debug) {}
 }
 
-/// Everything that a simulation must meet.
-pub const EXPECTED: &[&str] = &[
-    crate::run::PROCESS_CRASH,
-    crate::run::POWER_LOSS,
-    crate::run::CLEAN_STOP,
-    crate::disk::HALTED,
-    crate::disk::SLOW_CALL,
-    crate::disk::SLOW_SYNC,
-    crate::medium::OUT_OF_ORDER,
-    "EIO on open",
-    "EIO on create",
-    "EIO on read",
-    "EIO on write",
-    "EIO on fsync",
-    "EIO on truncate",
-    "EIO on allocate",
-    "EIO on rename",
-    "EIO on remove",
-    "EIO on mkdir",
-    "EIO on readdir",
-    "EIO on fsync of a directory",
-    "ENOSPC in a write",
-    crate::faults::SQUEEZED,
-    crate::faults::RELEASED,
-    crate::store::FAILED,
-    crate::world::REFUSED_FULL,
-    crate::actors::SHORTAGE_ENDED,
-    crate::run::REPLAYED,
-    crate::run::RECOVERY_CRASHED,
-    crate::run::RECOVERY_FULL,
-    crate::run::HALF_BUILT,
-    crate::run::POISONED,
-    crate::damage::FLIPPED,
-    crate::damage::TRUNCATED,
-    crate::damage::MISSING,
-    crate::damage::STORE_LOST,
-    crate::damage::REFUSED,
-    crate::damage::READ_REFUSED,
-    crate::damage::EXCUSED,
-    crate::damage::HARMLESS,
-    crate::actors::DUPLICATE,
-    crate::actors::BEHIND_REFUSED,
-    crate::actors::ZOMBIE_FENCED,
-    crate::actors::OUT_OF_RANGE,
-    crate::actors::CONFLICT,
-    crate::actors::TOO_LATE,
-    crate::actors::STEP_FENCED,
-    crate::actors::PIPELINED,
-    crate::actors::EXPIRED,
-    crate::actors::DELETED,
-    crate::actors::COMPACTED_ASKED,
-    crate::actors::SNAPSHOT,
-    "torn tail cut",
-    "groups made durable again",
-    "journal file full",
-    "journal file recycled",
-    "journal file recycled at the start",
-    "journal file without a known group left out",
-    "unfinished journal file removed",
-    "checkpoint",
-    "store further than the checkpoint",
-    "segment longer than recorded",
-    "file that no record names removed",
-    "directory of no partition removed",
-    "index built again",
-    "compacted",
-    "compaction ended early",
-    "compaction leaves space to writers",
-    "ballast given up",
-    "ballast taken",
+/// Everything that a simulation must meet, in groups.
+pub const EXPECTED: &[(&str, &[&str])] = &[
+    (
+        "how it went down, and what failed",
+        &[
+            crate::run::PROCESS_CRASH,
+            crate::run::POWER_LOSS,
+            crate::run::CLEAN_STOP,
+            crate::disk::HALTED,
+            crate::disk::SLOW_CALL,
+            crate::disk::SLOW_SYNC,
+            crate::medium::OUT_OF_ORDER,
+            "EIO on open",
+            "EIO on create",
+            "EIO on read",
+            "EIO on write",
+            "EIO on fsync",
+            "EIO on truncate",
+            "EIO on allocate",
+            "EIO on rename",
+            "EIO on remove",
+            "EIO on mkdir",
+            "EIO on readdir",
+            "EIO on fsync of a directory",
+            "ENOSPC in a write",
+            crate::faults::SQUEEZED,
+            crate::faults::RELEASED,
+            crate::store::FAILED,
+        ],
+    ),
+    (
+        "damage, and what became of it",
+        &[
+            crate::damage::FLIPPED,
+            crate::damage::TRUNCATED,
+            crate::damage::MISSING,
+            crate::damage::STORE_LOST,
+            crate::damage::REFUSED,
+            crate::damage::READ_REFUSED,
+            crate::damage::EXCUSED,
+            crate::damage::HARMLESS,
+        ],
+    ),
+    (
+        "what clients met",
+        &[
+            crate::actors::DUPLICATE,
+            crate::actors::BEHIND_REFUSED,
+            crate::actors::ZOMBIE_FENCED,
+            crate::actors::OUT_OF_RANGE,
+            crate::actors::CONFLICT,
+            crate::actors::TOO_LATE,
+            crate::actors::PIPELINED,
+            crate::actors::STEP_FENCED,
+            crate::actors::EXPIRED,
+            crate::actors::DELETED,
+            crate::actors::COMPACTED_ASKED,
+            crate::actors::SNAPSHOT,
+            crate::world::REFUSED_FULL,
+            crate::actors::SHORTAGE_ENDED,
+            crate::run::POISONED,
+        ],
+    ),
+    (
+        "paths taken",
+        &[
+            "checkpoint",
+            "journal file full",
+            "journal file recycled",
+            "compacted",
+            "compaction ended early",
+            "compaction leaves space to writers",
+            "ballast taken",
+            "ballast given up",
+            "index built again",
+            crate::run::RECOVERY_CRASHED,
+            crate::run::RECOVERY_FULL,
+            crate::run::HALF_BUILT,
+            "torn tail cut",
+            "groups made durable again",
+            crate::run::REPLAYED,
+            "store further than the checkpoint",
+            "journal file recycled at the start",
+            "journal file without a known group left out",
+            "unfinished journal file removed",
+            "segment longer than recorded",
+            "file that no record names removed",
+            "directory of no partition removed",
+        ],
+    ),
 ];
+
+/// The names of all of it.
+pub fn expected() -> impl Iterator<Item = &'static str> {
+    EXPECTED.iter().flat_map(|(_, names)| names.iter().copied())
+}
 
 /// What is counted where it happens, and need not: damage of a kind that a seed meets once in many thousands.
 const RARE: &[&str] = &["index that does not fit built again"];

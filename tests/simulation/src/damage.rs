@@ -107,11 +107,11 @@ impl Run {
         if files.is_empty() {
             return None;
         }
-        // Names sort by age.
-        let at = match self.rng.random_bool(0.5) {
-            true => files
-                .iter()
-                .rposition(|path| path.extension().is_some_and(|kind| kind != "spare")),
+        // Half of the time where the newest frames are: only there is an excuse.
+        let wants_newest = wanted == Class::Journal && self.rng.random_bool(0.5);
+        let newest = |path: &PathBuf| groups(&self.read(path)).map(|group| group.first_lsn).max();
+        let at = match wants_newest {
+            true => (0..files.len()).max_by_key(|at| newest(&files[*at])),
             false => None,
         };
         let at = at.unwrap_or_else(|| self.rng.random_range(0..files.len()));
@@ -147,26 +147,13 @@ impl Run {
 
     /// Somewhere in a file; mostly where something stands.
     fn place(&mut self, bytes: &[u8]) -> u64 {
-        let groups: Vec<(usize, usize)> = bytes
-            .chunks(BLOCK_BYTES)
-            .enumerate()
-            .filter_map(|(block, bytes)| {
-                Some((
-                    block * BLOCK_BYTES,
-                    64 + GroupHeader::read(bytes)?.payload_bytes,
-                ))
-            })
-            .collect();
+        let groups: Vec<FoundGroup> = groups(bytes).collect();
         let position = match self.rng.random_range(0..10) {
             0..7 if !groups.is_empty() => {
-                let last = self.rng.random_bool(0.5);
-                let at = if last {
-                    groups.len() - 1
-                } else {
-                    self.rng.random_range(0..groups.len())
-                };
-                let (position, length) = groups[at];
-                position + self.rng.random_range(0..length)
+                let newest = groups.iter().max_by_key(|group| group.first_lsn);
+                let newest = newest.filter(|_| self.rng.random_bool(0.5));
+                let group = newest.unwrap_or(&groups[self.rng.random_range(0..groups.len())]);
+                group.position + self.rng.random_range(0..group.length)
             }
             7 => self.rng.random_range(0..bytes.len().min(100)),
             _ => self.rng.random_range(0..bytes.len()),
@@ -317,6 +304,25 @@ impl Run {
             }
         }
     }
+}
+
+/// A group with frames, found in a file.
+struct FoundGroup {
+    position: usize,
+    length: usize,
+    first_lsn: u64,
+}
+
+fn groups(bytes: &[u8]) -> impl Iterator<Item = FoundGroup> + '_ {
+    let blocks = bytes.chunks(BLOCK_BYTES).enumerate();
+    blocks.filter_map(|(block, bytes)| {
+        let header = GroupHeader::read(bytes).filter(|header| header.frames > 0)?;
+        Some(FoundGroup {
+            position: block * BLOCK_BYTES,
+            length: 64 + header.payload_bytes,
+            first_lsn: header.first_lsn,
+        })
+    })
 }
 
 /// Where the end of the journal is gone, or a whole file of it, there is no file to be named but those beside it.

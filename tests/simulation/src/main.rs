@@ -7,6 +7,9 @@ use std::time::Instant;
 use mainstem_simulation::coverage::EXPECTED;
 use mainstem_simulation::runner::{self, Summary};
 
+/// So many seeds meet everything there is.
+const ENOUGH: u64 = 200;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (mut seeds, mut first, mut jobs, mut seed, mut keep_going) = (200, 0, 0, None, false);
@@ -39,7 +42,10 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let summary = runner::run_many(first, seeds, jobs, keep_going);
     print(&summary, begun.elapsed().as_secs_f64());
-    let never = summary.never_met();
+    let mut never = summary.never_met();
+    if seeds < ENOUGH {
+        never.clear();
+    }
     if !never.is_empty() {
         println!("NEVER MET: {}", never.join(", "));
     }
@@ -128,7 +134,10 @@ fn print(summary: &Summary, seconds: f64) {
         summary.operations,
         summary.crashes
     );
-    for name in EXPECTED {
-        println!("{:>12}  {name}", summary.met.get(name).unwrap_or(&0));
+    for (title, names) in EXPECTED {
+        println!("{title}");
+        for name in *names {
+            println!("{:>12}  {name}", summary.met.get(name).unwrap_or(&0));
+        }
     }
 }

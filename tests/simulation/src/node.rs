@@ -65,6 +65,8 @@ pub fn any_options(rng: &mut SmallRng) -> EngineOptions {
         ..EngineOptions::default()
     };
     options.journal.file_bytes = file_bytes;
+    // Each opening has its own.
+    options.journal.entropy = 0;
     options.journal.max_spare_files = one_of(&[2, 3, 6]) as usize;
     options.log.segment_bytes = one_of(&[600, 2_000, 8_000]);
     options.log.index_interval_bytes = one_of(&[64, 500, 4_096]);

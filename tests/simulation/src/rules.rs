@@ -148,9 +148,6 @@ impl Rules {
         assert!(!steps || outputs, "frame {lsn}: a step without its output");
     }
 
-    /// Nothing yet that only the views after a frame can tell.
-    pub fn after(&self, _views: &Views, _lsn: u64, _frame: &Frame) {}
-
     /// A task's step: the input it names, and the state and output that follow from it, all in one frame.
     fn step(&self, views: &Views, lsn: u64, task: u32, batch: &Bytes, frame: &Frame) {
         let put = |family, key: Bytes| {

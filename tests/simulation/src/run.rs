@@ -422,6 +422,8 @@ impl Run {
         let engine = node.broker.engine();
         let max_bytes = self.rng.random_range(0..8_000);
         let compared = world.views.compare_log(engine.log(), max_bytes);
+        let compared =
+            compared.and_then(|()| world.views.compare_times(engine.log(), &mut self.rng));
         compared.unwrap_or_else(|error| panic!("after recovery: {error}"));
         world.views.compare_store(&**engine.store());
         world.verify();

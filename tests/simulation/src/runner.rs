@@ -92,7 +92,10 @@ pub fn traced(seed: u64) -> (Result<Report, Failure>, String) {
 
 /// Runs one seed and prints its trace.
 pub fn printed(seed: u64) -> Result<Report, Failure> {
-    Bench::new().run(seed, Arc::new(Trace::printed()))
+    let trace = Arc::new(Trace::printed());
+    let outcome = Bench::new().run(seed, trace.clone());
+    trace.flush();
+    outcome
 }
 
 /// Runs `count` seeds from `first` on, with `jobs` threads. After a failure no further seeds are begun, unless all
@@ -146,7 +149,8 @@ impl Summary {
 
     /// What was never met, and should have been.
     pub fn never_met(&self) -> Vec<&'static str> {
-        let names = coverage::EXPECTED.iter().copied();
-        names.filter(|name| !self.met.contains_key(name)).collect()
+        coverage::expected()
+            .filter(|name| !self.met.contains_key(name))
+            .collect()
     }
 }

@@ -45,6 +45,13 @@ impl Trace {
         }
     }
 
+    /// Prints what has not been printed yet.
+    pub fn flush(&self) {
+        if let Trace::Printed(out) = self {
+            drop(out.lock().flush());
+        }
+    }
+
     /// All lines that were kept.
     pub fn take(&self) -> String {
         match self {

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use mainstem_log::{Bounds, Log, LogError, LogOp, LogSnapshot, PartitionId, Read};
 use mainstem_record::Batch;
 use mainstem_store::{Family, StoreOp, StoreSnapshot};
+use rand::Rng;
+use rand::rngs::SmallRng;
 
 use crate::history::{Frame, History};
 use crate::rules::Rules;
@@ -90,7 +92,6 @@ impl Views {
             let frame = history.frame(next);
             rules.before(self, next, &frame);
             self.apply(next, &frame);
-            rules.after(self, next, &frame);
             self.lsn = next;
         }
     }
@@ -171,6 +172,30 @@ impl Views {
             self.compare_part(id, part, log.bounds(id), max_bytes, |offset, max_bytes| {
                 log.read(id, offset, max_bytes, None)
             })?;
+        }
+        Ok(())
+    }
+
+    /// Looks up a time in every partition that was never compacted: a random record's, or just beside it.
+    pub fn compare_times(&self, log: &Log, rng: &mut SmallRng) -> Result<(), LogError> {
+        for (id, part) in self.bounds() {
+            let Some(records) = part.records.get(part.start as usize..) else {
+                continue;
+            };
+            if records.is_empty() || part.compacted_below > 0 {
+                continue;
+            }
+            let near = records[rng.random_range(0..records.len())].timestamp_ms;
+            let wanted_ms = near + rng.random_range(-1..2);
+            let at = records
+                .iter()
+                .position(|record| record.timestamp_ms >= wanted_ms);
+            let expected = at.map(|at| (part.start + at as i64, records[at].timestamp_ms));
+            let found = log.offset_for_timestamp(id, wanted_ms)?;
+            assert_eq!(
+                found, expected,
+                "{id}: the first record at or after {wanted_ms}"
+            );
         }
         Ok(())
     }

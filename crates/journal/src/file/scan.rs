@@ -179,9 +179,13 @@ impl Scanner<'_> {
             .filter(|(header, _)| self.is_next(header)))
     }
 
+    /// Whether a group follows the one before, or, where there is none yet, what the checkpoint has passed.
     fn is_next(&self, header: &GroupHeader) -> bool {
+        let wanted = self.known.checkpoint.next();
         self.expected
-            .is_none_or(|expected| expected == header.first_lsn)
+            .map_or(header.first_lsn <= wanted, |expected| {
+                expected == header.first_lsn
+            })
             && self.before.is_none_or(|before| before == header.before)
     }
 
