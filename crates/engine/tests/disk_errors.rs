@@ -249,7 +249,7 @@ fn a_segment_that_cannot_be_written_or_synced_stops_writes_and_loses_nothing() {
             assert_eq!(node.acknowledged, MANY);
             (0..3).for_each(|_| node.send());
             node.node.disk.inject(op, after, 1, kind);
-            node.only(&["background", "store"]);
+            node.only(&["background", "sync", "store"]);
             node
         },
     );
@@ -304,13 +304,13 @@ fn a_store_that_fails_stops_writes_and_loses_nothing() {
                     }
                     Moment::Record => {
                         fails(&node);
-                        node.only(&["background", "store"]);
+                        node.only(&["background", "sync", "store"]);
                     }
                     Moment::Flush => {
-                        node.only(&["background"]);
+                        node.only(&["background", "sync"]);
                         node.only(&["store"]);
                         fails(&node);
-                        node.only(&["background"]);
+                        node.only(&["background", "sync"]);
                     }
                     Moment::Background => {
                         node.node.driver.settle();

@@ -14,7 +14,7 @@ use common::{batch, open, partition, topics};
 use mainstem_journal::{Disk, Lsn, MemoryDisk};
 use mainstem_log::{
     Bounds, Compaction, CompactionPolicy, CompactionStep, Log, LogError, LogOp, LogSnapshot,
-    PartitionId, PartitionRecord, PartitionState, SegmentLimits,
+    PartitionId, PartitionRecord, PartitionState, SegmentLimits, Unsynced,
 };
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -49,6 +49,8 @@ struct Simulation {
     frames: Vec<(Lsn, Vec<LogOp>)>,
     recorded: BTreeMap<PartitionId, PartitionRecord>,
     checkpoint: Lsn,
+    /// What must be synced before the next one, what it will record, and its position.
+    checkpointing: Option<(Unsynced, Vec<PartitionRecord>, Lsn)>,
     snapshots: Vec<(LogSnapshot, Model)>,
     /// Every record has a key of its own, so compaction changes nothing that can be read.
     pass: Option<Compaction>,
@@ -72,6 +74,7 @@ impl Simulation {
             frames: Vec::new(),
             recorded: BTreeMap::new(),
             checkpoint: Lsn::ZERO,
+            checkpointing: None,
             snapshots: Vec::new(),
             pass: None,
             next_topic: 1,
@@ -94,7 +97,8 @@ impl Simulation {
                 45..49 => self.timestamp(),
                 49..52 => self.compact(),
                 52..60 => self.flush(),
-                60..66 => self.take_checkpoint(),
+                60..63 => self.begin_checkpoint(),
+                63..66 => self.end_checkpoint(),
                 66..72 => self.evict(),
                 72..78 => self.snapshot(),
                 78..86 => self.read_snapshot(),
@@ -191,15 +195,24 @@ impl Simulation {
         self.note(&flushed.bytes.to_be_bytes());
     }
 
-    fn take_checkpoint(&mut self) {
+    /// Everything else may happen, and the node may die, before this one comes to its end.
+    fn begin_checkpoint(&mut self) {
+        self.end_checkpoint();
         self.flush();
-        self.log.sync().unwrap();
-        self.record();
+        let taken = self.log.take_unsynced().unwrap();
+        self.checkpointing = Some((taken, self.log.records(), self.log.flushed()));
     }
 
-    /// After a sync: keeps what changed, through the encoding.
-    fn record(&mut self) {
-        for record in self.log.records() {
+    fn end_checkpoint(&mut self) {
+        if let Some((taken, records, lsn)) = self.checkpointing.take() {
+            self.log.sync_taken(&taken).unwrap();
+            self.record(records, lsn);
+        }
+    }
+
+    /// What changed is durable: keeps it, through the encoding.
+    fn record(&mut self, records: Vec<PartitionRecord>, lsn: Lsn) {
+        for record in records {
             let mut encoded = Vec::new();
             record.encode(&mut encoded);
             self.note(&encoded);
@@ -209,7 +222,7 @@ impl Simulation {
                 PartitionState::Removed => self.recorded.remove(&record.partition),
             };
         }
-        self.checkpoint = self.log.flushed();
+        self.checkpoint = lsn;
     }
 
     fn evict(&mut self) {
@@ -441,6 +454,7 @@ impl Simulation {
 
     /// The disk dies somewhere in the middle of what the worker does.
     fn halt(&mut self) {
+        self.end_checkpoint();
         self.disk.halt_after(self.rng.random_range(0..30));
         let upto = self.log.applied();
         let done = self
@@ -448,7 +462,7 @@ impl Simulation {
             .flush(upto, &mut |_, _| {})
             .and_then(|_| self.log.sync());
         if done.is_ok() {
-            self.record();
+            self.record(self.log.records(), self.log.flushed());
             let _ = self.log.remove_files(self.checkpoint);
         } else {
             assert!(matches!(self.log.sync(), Err(LogError::Poisoned)));
@@ -459,6 +473,7 @@ impl Simulation {
     fn crash(&mut self) {
         self.crashes += 1;
         self.snapshots.clear();
+        self.checkpointing = None;
         self.pass = None;
         if self.rng.random_bool(0.5) {
             self.disk.crash_process();
