@@ -81,9 +81,15 @@ pub(crate) struct OpenFiles {
 
 #[derive(Default)]
 struct Open {
-    /// By the segment's number in this process, with when it was last used. Order never matters here.
-    files: HashMap<u64, (Arc<dyn DiskFile>, u64)>,
+    /// By the segment's number in this process. Order never matters here.
+    files: HashMap<u64, OpenFile>,
     uses: u64,
+}
+
+struct OpenFile {
+    file: Arc<dyn DiskFile>,
+    is_writable: bool,
+    last_use: u64,
 }
 
 impl OpenFiles {
@@ -99,7 +105,7 @@ impl OpenFiles {
         &self.disk
     }
 
-    /// The open file of segment `id`; opens it, and closes another, if need be.
+    /// The open file of segment `id`, for reading at least; opens it, and closes another, if need be.
     pub(crate) fn get(
         &self,
         id: u64,
@@ -109,10 +115,12 @@ impl OpenFiles {
         {
             let mut open = self.open.lock();
             let open = &mut *open;
-            if let Some((file, used)) = open.files.get_mut(&id) {
+            if let Some(found) = open.files.get_mut(&id)
+                && (found.is_writable || mode == OpenMode::Read)
+            {
                 open.uses += 1;
-                *used = open.uses;
-                return Ok(file.clone());
+                found.last_use = open.uses;
+                return Ok(found.file.clone());
             }
         }
         let file = self
@@ -128,14 +136,19 @@ impl OpenFiles {
             && let Some(oldest) = open
                 .files
                 .iter()
-                .min_by_key(|(_, (_, used))| *used)
+                .min_by_key(|(_, open)| open.last_use)
                 .map(|(id, _)| *id)
         {
             // Whoever is using it holds it open by its own count.
             open.files.remove(&oldest);
         }
         open.uses += 1;
-        open.files.insert(id, (file.clone(), open.uses));
+        let opened = OpenFile {
+            file: file.clone(),
+            is_writable: mode != OpenMode::Read,
+            last_use: open.uses,
+        };
+        open.files.insert(id, opened);
         Ok(file)
     }
 

@@ -77,7 +77,6 @@ impl Run {
 
 impl Worker {
     pub(crate) fn note_unsynced(&mut self, segment: &Arc<Segment>) {
-        segment.unsynced.store(true, Ordering::Relaxed);
         self.unsynced
             .insert(segment.path().to_path_buf(), segment.clone());
     }

@@ -7,7 +7,7 @@ mod index;
 mod read;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use mainstem_journal::{BlockBuffer, DiskFile, Lsn, OpenMode};
@@ -54,8 +54,6 @@ pub(crate) struct Segment {
     state: Mutex<State>,
     /// One builds the index at a time; the others wait for it.
     loading: Mutex<()>,
-    /// Holds bytes that no sync has covered.
-    pub(crate) unsynced: AtomicBool,
     /// Set once, when the segment falls below the log start: as of which LSN, and the first snapshot that does not
     /// need it.
     pub(crate) retired: OnceLock<(Lsn, u64)>,
@@ -146,7 +144,6 @@ impl Segment {
             name,
             state: Mutex::new(state),
             loading: Mutex::default(),
-            unsynced: AtomicBool::new(false),
             retired: OnceLock::new(),
             noticed_ms: OnceLock::new(),
         }
@@ -207,17 +204,14 @@ impl Segment {
         shelf.files.get(self.id, &self.path, mode)
     }
 
-    /// The open file; writable, as long as there is something to write or to sync.
+    /// The open file; writable, as long as there is something to write.
     fn open(&self, shelf: &SegmentShelf) -> Result<Arc<dyn DiskFile>, LogError> {
-        let done = self.is_sealed() && !self.unsynced.load(Ordering::Relaxed);
-        self.file(
-            shelf,
-            if done {
-                OpenMode::Read
-            } else {
-                OpenMode::Write
-            },
-        )
+        let mode = if self.is_sealed() {
+            OpenMode::Read
+        } else {
+            OpenMode::Write
+        };
+        self.file(shelf, mode)
     }
 
     /// The largest timestamp of its first batch, read from the file if need be; none while it is empty, or where it
@@ -275,8 +269,6 @@ impl Segment {
         buffer: &mut BlockBuffer,
     ) -> Result<Written, LogError> {
         let file = self.file(shelf, OpenMode::Write)?;
-        // Before the write: after an error any part may have been written.
-        self.unsynced.store(true, Ordering::Relaxed);
         let start = self.end();
         let mut points = Index::new(shelf.interval_bytes);
         let mut end = start;
@@ -358,12 +350,10 @@ impl Segment {
         let Some(first) = segments.first() else {
             return Ok(());
         };
-        let open = |segment: &Arc<Self>| {
-            // Before the sync: what is appended meanwhile is for the next one.
-            segment.unsynced.store(false, Ordering::Relaxed);
-            segment.file(shelf, OpenMode::Write)
-        };
-        let files: Result<Vec<_>, _> = segments.iter().map(open).collect();
+        let files: Result<Vec<_>, _> = segments
+            .iter()
+            .map(|segment| segment.file(shelf, OpenMode::Write))
+            .collect();
         shelf.files.disk().sync_files(&files?).map_err(LogError::io(
             "sync segments, the first of which is",
             &first.path,
