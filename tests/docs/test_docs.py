@@ -113,7 +113,8 @@ class Shell:
             raise Wrong("the server did not stop within 60 s of SIGTERM") from None
         finally:
             self.server.stdout.close()
-        check(self.server.returncode == 0, f"the server stopped with exit code {self.server.returncode}")
+            code, self.server = self.server.returncode, None
+        check(code == 0, f"the server stopped with exit code {code}")
 
 
 def mentioned(shell, words):
@@ -145,7 +146,10 @@ def do(shell, text, inline=False):
         check(len(programs) == 1, "a server stands on a line of its own")
         shell.serve(text)
         return
-    if ours and shell.server is None and not any("--help" in words for words in ours):
+    if any(words[1:2] == ["check"] for words in ours):
+        # It looks at a directory that no server has; the page says to stop it.
+        shell.end()
+    elif ours and shell.server is None and not any("--help" in words for words in ours):
         shell.serve()
     shown = shell.run(text)
     # A page does not ask for what is not there.

@@ -305,6 +305,14 @@ pub(crate) fn encode(topic: &Topic) -> Result<Bytes, BrokerError> {
         .map_err(damaged)
 }
 
+/// Reads a topic's entry in the catalogue, for whoever looks a data directory through offline: its id and how many
+/// partitions it has.
+pub fn read_entry(tenant: &str, name: &str, value: &[u8]) -> Result<(TopicId, u32), BrokerError> {
+    let entry = Entry::new(&tenant.into(), name);
+    let topic = decode(&entry, value, &BTreeMap::new())?;
+    Ok((topic.id, topic.partitions))
+}
+
 fn decode(
     entry: &Entry,
     value: &[u8],

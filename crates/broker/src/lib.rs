@@ -35,6 +35,7 @@ mod traffic;
 
 pub use access::Caller;
 pub use broker::{Broker, BrokerSettings, Random};
+pub use catalog::read_entry as read_topic_entry;
 pub use configs::{CompactionLimits, TopicLimits};
 pub use error::BrokerError;
 pub use fetch::{FetchRequest, Fetched, OffsetSpec, PartitionBounds};

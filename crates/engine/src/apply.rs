@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 use crate::worker::{Progress, Steps};
 
 /// Groups applied in one batch at most: more would only delay the answers.
-const RUN_BYTES: usize = 4 << 20;
+pub(crate) const RUN_BYTES: usize = 4 << 20;
 
 pub(crate) struct Apply {
     pub(crate) shared: Arc<Shared>,
@@ -128,11 +128,11 @@ impl Steps for Apply {
     }
 }
 
-/// What the frames of a group after `above` do to the store. A copy: the group's own memory goes with its records, however
+/// What the frames of a group do to the store. A copy: the group's own memory goes with its records, however
 /// long the store takes.
-pub(crate) fn store_sections(group: &Group, above: Lsn) -> Bytes {
+pub(crate) fn store_sections(group: &Group) -> Bytes {
     let mut ops = BytesMut::new();
-    for frame in group.frames().filter(|frame| frame.lsn > above) {
+    for frame in group.frames() {
         for section in frame.sections() {
             if matches!(section.view, View::Store) {
                 ops.extend_from_slice(&section.body);

@@ -89,12 +89,14 @@ impl<M: Medium> Commit<M> {
             self.finish(answers, barriers);
             return Ok(Progress::Worked);
         }
+        let group = builder.seal();
+        let disk_bytes = group.disk_bytes();
         self.shared
             .positions
             .journal_bytes
-            .fetch_add(builder.payload_bytes() as u64, Ordering::AcqRel);
+            .fetch_add(disk_bytes as u64, Ordering::AcqRel);
         self.shared.positions.groups.fetch_add(1, Ordering::AcqRel);
-        self.bytes_since_look += builder.payload_bytes();
+        self.bytes_since_look += disk_bytes;
         if self.bytes_since_look >= BYTES_BETWEEN_LOOKS {
             self.bytes_since_look = 0;
             self.shared.look_up_free_space();
@@ -105,7 +107,6 @@ impl<M: Medium> Commit<M> {
             append_bytes,
             store_bytes,
         });
-        let group = builder.seal();
         let shown_early = mutated::show_early(&self.shared, &group)?;
         self.medium.submit(group)?;
         self.marked = false;
@@ -157,7 +158,7 @@ impl<M: Medium> Commit<M> {
             let (store_answers, answers) = answers.into_iter().partition(needs_store);
             let part = StoreGroup {
                 last_lsn,
-                ops: store_sections(&group, Lsn(0)),
+                ops: store_sections(&group),
                 store_bytes,
                 answers: store_answers,
             };

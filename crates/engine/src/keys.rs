@@ -74,6 +74,13 @@ pub(crate) fn partition_key(partition: PartitionId) -> Bytes {
     key.freeze()
 }
 
+pub(crate) fn decode_partition_key(key: &[u8]) -> Option<PartitionId> {
+    let mut key = key.get(3..)?;
+    let topic = TopicId(key.try_get_u128().ok()?);
+    let index = key.try_get_u32().ok()?;
+    Some(PartitionId { topic, index })
+}
+
 pub(crate) fn encode_partition(shard: u16, record: &[u8]) -> Bytes {
     let mut value = BytesMut::with_capacity(3 + record.len());
     value.put_u8(VERSION);

@@ -23,7 +23,7 @@
 //!
 //! ## Where to start reading
 //! `shared.rs` draws the way of a submission; `admission.rs`, `commit.rs`, `apply.rs` and
-//! `background.rs` are its stations in this order; `open.rs` is recovery.
+//! `background.rs` are its stations in this order; `open.rs` is recovery, `verify.rs` a check of the directory offline.
 
 mod admission;
 mod apply;
@@ -47,6 +47,7 @@ mod submission;
 mod sync;
 pub mod testing;
 mod ticket;
+pub mod verify;
 mod worker;
 
 pub use budget::Permit;

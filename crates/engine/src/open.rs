@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstem_journal::{Disk, FileMedium, Group, Known, Lsn, Medium, View};
-use mainstem_log::{Log, LogOp, PartitionRecord};
+use mainstem_log::{Log, LogOp, PartitionId, PartitionRecord};
 use mainstem_record::BatchHeader;
-use mainstem_store::{Applied, Family, Store, StoreOp};
+use mainstem_store::{Applied, Family, Store, StoreOp, StoreSnapshot};
 
 use crate::admission::{Admission, AdmittedPartition};
-use crate::apply::{Apply, store_sections};
+use crate::apply::{Apply, RUN_BYTES};
 use crate::background::Background;
 use crate::commit::Commit;
 use crate::engine::Engine;
@@ -58,16 +58,17 @@ pub struct RecoveryProgress {
     pub total_bytes: u64,
 }
 
-struct Recorded {
-    mark: Option<CheckpointMark>,
-    partitions: Vec<PartitionRecord>,
-    shards: Shards,
-    producers: Producers,
+/// What the last checkpoint has recorded.
+pub(crate) struct Recorded {
+    pub(crate) mark: Option<CheckpointMark>,
+    pub(crate) partitions: Vec<PartitionRecord>,
+    pub(crate) shards: Shards,
+    pub(crate) producers: Producers,
 }
 
 impl Engine {
     /// Opens the data directory `dir` (its folders `journal` and `topics`) over an open store,
-    /// recovering what the last process left. `progress` is called as replay goes on.
+    /// recovering what the last process left. `progress` is called as replay goes on, and once all is read.
     ///
     /// Fails on damage, naming it; on a store that belongs to another journal; and on disk errors.
     pub fn open(
@@ -90,7 +91,7 @@ impl Engine {
         progress: &mut dyn FnMut(RecoveryProgress),
         through: impl FnOnce(FileMedium) -> M,
     ) -> Result<Opened, EngineError> {
-        let recorded = read_checkpoint(store.as_ref())?;
+        let recorded = read_checkpoint(store.as_ref(), &mut |_, error| Err(error))?;
         let checkpoint = recorded.mark.map_or(Lsn(0), |mark| mark.lsn);
         let applied = store.applied()?;
         let store_applied = applied.map_or(Lsn(0), |applied| Lsn(applied.lsn));
@@ -130,20 +131,27 @@ impl Engine {
             flushed_producers: recorded.producers.clone(),
             producers: recorded.producers,
             store_applied,
+            run: Vec::new(),
+            run_bytes: 0,
+            run_lsn: Lsn(0),
             report: RecoveryReport {
                 checkpoint,
                 last: checkpoint,
                 ..RecoveryReport::default()
             },
         };
-        while let Some(group) = replay.next_group()? {
-            recovering.group(&group)?;
+        loop {
+            let group = replay.next_group()?;
             let (read_bytes, total_bytes) = replay.progress();
+            if total_bytes > 0 {
+                progress(RecoveryProgress {
+                    read_bytes,
+                    total_bytes,
+                });
+            }
+            let Some(group) = group else { break };
             recovering.report.read_bytes = read_bytes;
-            progress(RecoveryProgress {
-                read_bytes,
-                total_bytes,
-            });
+            recovering.group(&group)?;
         }
         recovering.finish(through(medium))
     }
@@ -155,6 +163,10 @@ struct Recovering {
     producers: Producers,
     flushed_producers: Producers,
     store_applied: Lsn,
+    /// What the store does not have yet, how much memory it keeps, and up to where it goes.
+    run: Vec<StoreOp>,
+    run_bytes: usize,
+    run_lsn: Lsn,
     report: RecoveryReport,
 }
 
@@ -177,20 +189,7 @@ impl Recovering {
             }
         }
         self.shared.log.finish_group(last_lsn);
-        let mut ops = Vec::new();
-        for op in StoreOp::decode_all(&store_sections(group, self.store_applied)) {
-            ops.push(op?);
-        }
-        if !ops.is_empty() {
-            self.shared.store.write(
-                &ops,
-                Applied {
-                    journal_id: self.shared.journal_id,
-                    lsn: last_lsn.0,
-                },
-            )?;
-            self.store_applied = last_lsn;
-        }
+        self.for_the_store(group)?;
         self.report.last = last_lsn;
         // Recovery keeps to the same memory as the running engine.
         if self.shared.log.unflushed_bytes() > self.shared.options.flush_bytes {
@@ -200,6 +199,47 @@ impl Recovering {
             })?;
             self.shared.log.evict(self.shared.options.memory_bytes / 4);
         }
+        Ok(())
+    }
+
+    /// Gathers what a group does to the store: it is written in runs of whole groups, as the running engine does.
+    fn for_the_store(&mut self, group: &Group) -> Result<(), EngineError> {
+        let before = self.run.len();
+        for frame in group
+            .frames()
+            .filter(|frame| frame.lsn > self.store_applied)
+        {
+            for section in frame.sections() {
+                if matches!(section.view, View::Store) {
+                    for op in StoreOp::decode_all(&section.body) {
+                        self.run.push(op?);
+                    }
+                }
+            }
+        }
+        if self.run.len() > before {
+            // Operations are slices of their group.
+            self.run_bytes += group.buffer_bytes();
+            self.run_lsn = group.last_lsn();
+        }
+        if self.run_bytes >= RUN_BYTES {
+            self.write_run()?;
+        }
+        Ok(())
+    }
+
+    fn write_run(&mut self) -> Result<(), EngineError> {
+        if self.run.is_empty() {
+            return Ok(());
+        }
+        let applied = Applied {
+            journal_id: self.shared.journal_id,
+            lsn: self.run_lsn.0,
+        };
+        self.shared.store.write(&self.run, applied)?;
+        self.store_applied = self.run_lsn;
+        self.run.clear();
+        self.run_bytes = 0;
         Ok(())
     }
 
@@ -217,6 +257,7 @@ impl Recovering {
     }
 
     fn finish(mut self, medium: impl Medium + 'static) -> Result<Opened, EngineError> {
+        self.write_run()?;
         let shared = self.shared;
         // Before replay has ended, nothing may be removed: a second crash begins from the same files.
         shared.log.remove_strays()?;
@@ -303,62 +344,71 @@ impl Recovering {
     }
 }
 
-fn read_checkpoint(store: &dyn Store) -> Result<Recorded, EngineError> {
+/// Reads the last checkpoint. `wrong` hears of each record that cannot be read, and whose it is; its error ends the
+/// reading.
+pub(crate) fn read_checkpoint(
+    store: &dyn StoreSnapshot,
+    wrong: &mut dyn FnMut(Option<PartitionId>, EngineError) -> Result<(), EngineError>,
+) -> Result<Recorded, EngineError> {
     let damaged = |what: &str| {
         EngineError::Damaged(format!("the checkpoint's {what} in the store cannot be read").into())
     };
-    let mark = match store.get(Family::Catalog, &keys::checkpoint_key())? {
-        Some(value) => Some(keys::decode_checkpoint(&value).ok_or_else(|| damaged("position"))?),
-        None => None,
+    let mut recorded = Recorded {
+        mark: None,
+        partitions: Vec::new(),
+        shards: Shards::default(),
+        producers: Producers::default(),
     };
-    let mut partitions = Vec::new();
-    let shards = Shards::default();
+    if let Some(value) = store.get(Family::Catalog, &keys::checkpoint_key())? {
+        recorded.mark = keys::decode_checkpoint(&value);
+        if recorded.mark.is_none() {
+            wrong(None, damaged("position"))?;
+        }
+    }
     let mut failure = None;
+    let go_on = |outcome: Result<(), EngineError>, failure: &mut Option<EngineError>| match outcome
+    {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => {
+            *failure = Some(error);
+            ControlFlow::Break(())
+        }
+    };
     let (from, to) = keys::partition_range();
-    store.scan(Family::Catalog, &from, Some(&to), &mut |_, value| {
+    store.scan(Family::Catalog, &from, Some(&to), &mut |key, value| {
         let decoded = keys::decode_partition(value)
             .ok_or_else(|| damaged("record of a partition"))
             .and_then(|(shard, bytes)| Ok((shard, PartitionRecord::decode(bytes)?)));
-        match decoded {
-            Ok((shard, record)) => {
-                shards.insert(record.partition, shard);
-                partitions.push(record);
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
-            }
-        }
+        let outcome = decoded.map_or_else(
+            |error| wrong(keys::decode_partition_key(key), error),
+            |(shard, record)| {
+                recorded.shards.insert(record.partition, shard);
+                recorded.partitions.push(record);
+                Ok(())
+            },
+        );
+        go_on(outcome, &mut failure)
     })?;
-    let mut producers = Producers::default();
     let (from, to) = keys::producer_range();
-    store.scan(Family::Catalog, &from, Some(&to), &mut |key, value| match (
-        keys::decode_producer_key(key),
-        keys::decode_producer(value),
-    ) {
-        (Some((partition, producer_id)), Some(state)) => {
-            producers.insert(partition, producer_id, state);
-            ControlFlow::Continue(())
-        }
-        _ => {
-            failure = Some(damaged("record of a producer"));
-            ControlFlow::Break(())
-        }
+    store.scan(Family::Catalog, &from, Some(&to), &mut |key, value| {
+        let whose = keys::decode_producer_key(key);
+        let outcome = match (whose, keys::decode_producer(value)) {
+            (Some((partition, producer_id)), Some(state)) => {
+                recorded.producers.insert(partition, producer_id, state);
+                Ok(())
+            }
+            _ => wrong(
+                whose.map(|(partition, _)| partition),
+                damaged("record of a producer"),
+            ),
+        };
+        go_on(outcome, &mut failure)
     })?;
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(Recorded {
-            mark,
-            partitions,
-            shards,
-            producers,
-        }),
-    }
+    failure.map_or(Ok(recorded), Err)
 }
 
 /// The journal that the store was built from, if it holds anything yet.
-fn one_journal(
+pub(crate) fn one_journal(
     mark: Option<CheckpointMark>,
     applied: Option<Applied>,
 ) -> Result<Option<u128>, EngineError> {

@@ -238,6 +238,11 @@ impl SealedGroup {
         }
     }
 
+    /// What it takes on disk: a header, the frames, and zeros up to the next block.
+    pub fn disk_bytes(&self) -> usize {
+        self.buffer.as_ref().len()
+    }
+
     /// What the group is once it is durable.
     pub(crate) fn into_durable(self) -> Group {
         let end = GROUP_HEADER_BYTES + self.payload_bytes;

@@ -88,6 +88,11 @@ impl GroupHeader {
         ours.then_some((header, checksum))
     }
 
+    /// Whether these bytes bear the incarnation where a header has it: what an earlier use of the file has left does not.
+    pub(crate) fn bears(bytes: &[u8], incarnation: u64) -> bool {
+        bytes.get(8..16) == Some(&incarnation.to_le_bytes()[..])
+    }
+
     /// Whether these bytes were once a header of a file of that incarnation, valid or not: it tells a damaged group from
     /// a place where none was written.
     pub(crate) fn resembles(bytes: &[u8], incarnation: u64, position: u64) -> bool {

@@ -21,7 +21,8 @@
 //!
 //! [`GroupBuilder`] (`group.rs`) makes groups, `header.rs` and `file/header.rs` say how they lie on disk, [`Medium`]
 //! (`medium.rs`) is the contract of where they are kept, `file/mod.rs` the commit path in files, `file/stock.rs` how
-//! files are made ahead and recycled, and `file/recovery.rs` what happens when a journal is opened. The other seam,
+//! files are made ahead and recycled, `file/recovery.rs` what happens when a journal is opened, and
+//! `file/verify.rs` how one is looked through without being opened. The other seam,
 //! [`Disk`], is in `disk/`.
 
 pub mod conformance;
@@ -38,12 +39,14 @@ mod medium;
 pub mod mutation;
 mod pool;
 
+/// The checksum of everything that Mainstem writes, for small files beside the journal.
+pub use crc32c::crc32c;
 pub use disk::{
     BlockBuffer, DirectoryLock, Disk, DiskFile, DiskWork, MemoryDisk, OpenMode, RealDisk,
 };
 pub use durable::{durable_rename, write_file_durably};
 pub use error::JournalError;
-pub use file::{FileMedium, JournalOptions, Replay};
+pub use file::{FileMedium, JournalOptions, Replay, verify};
 pub use frame::{Frame, Frames, Section, Sections, View};
 pub use group::{Group, GroupBuilder, SealedGroup};
 pub use lsn::Lsn;

@@ -77,7 +77,7 @@ fn a_newer_version_is_told_from_damage() {
             error,
             JournalError::NewerVersion {
                 version: 9,
-                supported: 1,
+                supported: 2,
                 ..
             }
         ),

@@ -32,7 +32,8 @@
 //!
 //! ## Where to start reading
 //! `op.rs` (what a frame can ask of the log), `partition.rs` (the state of one partition), then `log.rs`
-//! (applying), `read.rs` (reading), `flush.rs` (the way to disk), `segment.rs` (files) and `compact/` (compaction).
+//! (applying), `read.rs` (reading), `flush.rs` (the way to disk), `segment.rs` (files), `compact/` (compaction) and `verify.rs`
+//! (checking the files offline).
 
 mod codec;
 mod compact;
@@ -50,6 +51,7 @@ mod remove;
 mod segment;
 mod snapshot;
 mod tail;
+mod verify;
 mod waiter;
 
 pub use compact::{Compactable, Compacted, Compaction, CompactionPolicy, CompactionStep};
@@ -63,6 +65,7 @@ pub use read::Read;
 pub use recorded::{PartitionRecord, PartitionState, SegmentRecord};
 pub use remove::Removed;
 pub use snapshot::LogSnapshot;
+pub use verify::{Costs, LogCheck, LogFinding, LogVerified};
 pub use waiter::Waiter;
 
 #[cfg(test)]

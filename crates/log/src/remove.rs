@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mainstem_journal::Lsn;
+use mainstem_journal::{Disk, Lsn};
 
 use crate::files::{SegmentName, parse_partition_dir, parse_topic_dir, partition_dir};
 use crate::log::{Log, Shared};
@@ -231,38 +231,32 @@ impl Shared {
 
     fn remove_strays(&self) -> Result<Removed, LogError> {
         let mut removed = Removed::default();
-        let known = self.known_files();
-        for topic_name in self.list(&self.topics_dir)? {
-            let Some(topic) = parse_topic_dir(&topic_name) else {
-                continue;
-            };
-            let topic_dir = self.topics_dir.join(&topic_name);
-            for partition_name in self.list(&topic_dir)? {
-                let Some(index) = parse_partition_dir(&partition_name) else {
-                    continue;
-                };
-                let id = PartitionId { topic, index };
-                let dir = partition_dir(&self.topics_dir, id);
-                let Some(names) = known.get(&id) else {
-                    tracing::debug!(case = "directory of no partition removed", dir = %dir.display());
-                    removed.entries += self.remove_dir(&dir)?;
-                    continue;
-                };
-                for name in self.list(&dir)? {
-                    if SegmentName::parse(&name).is_some_and(|name| !names.contains(&name)) {
-                        tracing::debug!(case = "file that no record names removed", dir = %dir.display(), name);
-                        removed.entries += self.remove_file(&dir, &name)?;
+        let disk = self.shelf.files.disk();
+        for_each_stray(
+            &**disk,
+            &self.topics_dir,
+            &self.known_files(),
+            &mut |stray| {
+                removed.entries += match stray {
+                    Stray::Directory(dir) => {
+                        tracing::debug!(case = "directory of no partition removed", dir = %dir.display());
+                        self.remove_dir(&dir)?
                     }
-                }
-            }
-            self.remove_if_empty(&topic_dir, &mut removed)?;
-        }
+                    Stray::File(dir, name) => {
+                        tracing::debug!(case = "file that no record names removed", dir = %dir.display(), name);
+                        self.remove_file(&dir, &name)?
+                    }
+                    Stray::Strange(_) => 0,
+                };
+                Ok(())
+            },
+        )?;
         Ok(removed)
     }
 
     /// The segments of every partition that exists or still has files to be removed later, those included that a frame
     /// names which no flush has passed.
-    fn known_files(&self) -> BTreeMap<PartitionId, BTreeSet<SegmentName>> {
+    fn known_files(&self) -> KnownFiles {
         let mut partitions: Vec<Arc<Partition>> =
             self.partitions.read().values().cloned().collect();
         partitions.extend(
@@ -288,15 +282,8 @@ impl Shared {
             .collect()
     }
 
-    fn list(&self, dir: &Path) -> Result<Vec<String>, LogError> {
-        match self.shelf.files.disk().list(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            names => names.map_err(LogError::io("list", dir)),
-        }
-    }
-
     fn remove_if_empty(&self, dir: &Path, removed: &mut Removed) -> Result<(), LogError> {
-        if self.shelf.files.disk().exists(dir) && self.list(dir)?.is_empty() {
+        if is_empty(&**self.shelf.files.disk(), dir)? {
             removed.entries += self.remove_dir(dir)?;
         }
         Ok(())
@@ -310,6 +297,69 @@ impl Shared {
         let path = dir.join(name);
         gone(self.shelf.files.disk().remove_file(&path)).map_err(LogError::io("remove", &path))
     }
+}
+
+/// The segments of every partition that there is.
+pub(crate) type KnownFiles = BTreeMap<PartitionId, BTreeSet<SegmentName>>;
+
+/// What stands below the topics' directory and is named by nobody.
+pub(crate) enum Stray {
+    /// The directory of a partition that is not known, or of a topic without partitions.
+    Directory(PathBuf),
+    /// A file of a segment that is not known, by its directory and name.
+    File(PathBuf, String),
+    /// A name that this crate does not give.
+    Strange(PathBuf),
+}
+
+/// Visits what no record names. The visitor may remove it.
+pub(crate) fn for_each_stray(
+    disk: &dyn Disk,
+    topics_dir: &Path,
+    known: &KnownFiles,
+    visit: &mut dyn FnMut(Stray) -> Result<(), LogError>,
+) -> Result<(), LogError> {
+    for topic_name in list(disk, topics_dir)? {
+        let topic_dir = topics_dir.join(&topic_name);
+        let Some(topic) = parse_topic_dir(&topic_name) else {
+            visit(Stray::Strange(topic_dir))?;
+            continue;
+        };
+        for partition_name in list(disk, &topic_dir)? {
+            let Some(index) = parse_partition_dir(&partition_name) else {
+                visit(Stray::Strange(topic_dir.join(partition_name)))?;
+                continue;
+            };
+            let id = PartitionId { topic, index };
+            let dir = partition_dir(topics_dir, id);
+            let Some(names) = known.get(&id) else {
+                visit(Stray::Directory(dir))?;
+                continue;
+            };
+            for name in list(disk, &dir)? {
+                match SegmentName::parse(&name) {
+                    Some(segment) if names.contains(&segment) => {}
+                    Some(_) => visit(Stray::File(dir.clone(), name))?,
+                    None => visit(Stray::Strange(dir.join(name)))?,
+                }
+            }
+        }
+        if is_empty(disk, &topic_dir)? {
+            visit(Stray::Directory(topic_dir))?;
+        }
+    }
+    Ok(())
+}
+
+fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<String>, LogError> {
+    match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        names => names.map_err(LogError::io("list", dir)),
+    }
+}
+
+fn is_empty(disk: &dyn Disk, dir: &Path) -> Result<bool, LogError> {
+    Ok(disk.exists(dir) && list(disk, dir)?.is_empty())
 }
 
 /// What is not there need not be removed: an earlier attempt may have been cut short.

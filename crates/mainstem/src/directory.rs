@@ -29,6 +29,16 @@ pub struct Meta {
     pub format_version: u32,
     /// Made once, with the directory.
     pub cluster_id: Uuid,
+    /// CRC-32C of the other two, as [`Meta::expected_crc`] has it. Directories of early versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32c: Option<u32>,
+}
+
+impl Meta {
+    /// The CRC-32C of `<format version> <cluster id>`.
+    fn expected_crc(&self) -> u32 {
+        mainstem_journal::crc32c(format!("{} {}", self.format_version, self.cluster_id).as_bytes())
+    }
 }
 
 /// A data directory that this process has for itself. Dropping it lets the next one in.
@@ -38,6 +48,14 @@ pub(crate) struct DataDirectory {
     pub(crate) meta: Meta,
     _lock: File,
 }
+
+/// The lock of a directory, for whoever only looks at it.
+pub(crate) struct DirectoryHold {
+    _lock: File,
+}
+
+/// By these a directory is known for one of ours, whatever is missing.
+const PARTS: [&str; 4] = ["meta.json", "journal", "store", "topics"];
 
 /// Opening a directory writes about so much, handlers and topics left out.
 const SPACE_TO_OPEN_BYTES: u64 = 64 << 20;
@@ -51,7 +69,7 @@ impl DataDirectory {
         disk.create_dir_all(path)
             .map_err(io("make the data directory", path))?;
         refuse_foreign(path)?;
-        let lock = lock(path, disk)?;
+        let lock = lock(path, || make_space(disk, path, SPACE_TO_OPEN_BYTES))?;
         let meta = match read_meta(path)? {
             Some(meta) => meta,
             None => write_meta(path, disk)?,
@@ -63,6 +81,33 @@ impl DataDirectory {
             meta,
             _lock: lock,
         })
+    }
+
+    /// Takes a directory that is there only to look at it: nothing is made, and `meta.json` need not be readable.
+    pub(crate) fn look_at(path: &Path) -> Result<(DirectoryHold, Result<Meta, Error>), Error> {
+        let found = PARTS.iter().any(|part| path.join(part).exists());
+        if !found {
+            let why = match path.exists() {
+                true => "it holds nothing that mainstem writes",
+                false => "there is no such directory",
+            };
+            return Err(Error::NotADataDirectory {
+                dir: path.to_path_buf(),
+                why: why.to_owned(),
+            });
+        }
+        let hold = DirectoryHold {
+            _lock: lock(path, || {})?,
+        };
+        let file = path.join("meta.json");
+        let missing = || Error::DamagedMeta {
+            file,
+            why: "the file is missing".to_owned(),
+        };
+        Ok((
+            hold,
+            read_meta(path).and_then(|meta| meta.ok_or_else(missing)),
+        ))
     }
 
     pub(crate) fn store(&self) -> PathBuf {
@@ -102,7 +147,7 @@ fn refuse_foreign(path: &Path) -> Result<(), Error> {
 }
 
 /// The lock is the kernel's and ends with the process, however that ends; the id inside is only for the message.
-fn lock(path: &Path, disk: &dyn Disk) -> Result<File, Error> {
+fn lock(path: &Path, before_writing: impl FnOnce()) -> Result<File, Error> {
     let file_path = path.join("LOCK");
     let mut file = OpenOptions::new()
         .read(true)
@@ -127,7 +172,7 @@ fn lock(path: &Path, disk: &dyn Disk) -> Result<File, Error> {
         }
         Err(error) => return Err(io("lock", &file_path)(error.into())),
     }
-    make_space(disk, path, SPACE_TO_OPEN_BYTES);
+    before_writing();
     let written = file
         .set_len(0)
         .and_then(|()| file.rewind())
@@ -160,14 +205,23 @@ fn read_meta(dir: &Path) -> Result<Option<Meta>, Error> {
             supported: FORMAT_VERSION,
         });
     }
-    serde_json::from_str(&text).map(Some).map_err(damaged)
+    let meta: Meta = serde_json::from_str(&text).map_err(damaged)?;
+    match meta.crc32c {
+        Some(crc) if crc != meta.expected_crc() => Err(Error::DamagedMeta {
+            file,
+            why: "its checksum does not match".to_owned(),
+        }),
+        _ => Ok(Some(meta)),
+    }
 }
 
 fn write_meta(dir: &Path, disk: &dyn Disk) -> Result<Meta, Error> {
-    let meta = Meta {
+    let mut meta = Meta {
         format_version: FORMAT_VERSION,
         cluster_id: Uuid::new_v4(),
+        crc32c: None,
     };
+    meta.crc32c = Some(meta.expected_crc());
     let file = dir.join("meta.json");
     let mut text = serde_json::to_vec_pretty(&meta).map_err(|error| Error::DamagedMeta {
         file: file.clone(),
@@ -235,5 +289,27 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("meta.json"), "{").unwrap();
         assert_eq!(take(dir.path()).unwrap_err().code(), "data_dir_damaged");
+    }
+
+    #[test]
+    fn a_changed_cluster_id_is_damage_and_a_directory_without_a_checksum_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let meta = take(dir.path()).unwrap().meta;
+        let file = dir.path().join("meta.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let id = meta.cluster_id.to_string();
+        let other = match id.starts_with('0') {
+            true => id.replacen('0', "1", 1),
+            false => format!("0{}", &id[1..]),
+        };
+        std::fs::write(&file, text.replace(&id, &other)).unwrap();
+        let error = take(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
+        std::fs::write(
+            &file,
+            format!(r#"{{"format_version": 1, "cluster_id": "{id}"}}"#),
+        )
+        .unwrap();
+        assert_eq!(take(dir.path()).unwrap().meta.cluster_id, meta.cluster_id);
     }
 }

@@ -142,7 +142,7 @@ impl Error {
                 "check the disk and its free space, then start again: what was acknowledged is kept"
             }
             Error::Journal(_) | Error::Store(_) | Error::Engine(_) => {
-                "check the disk and the file that the message names, then start again"
+                "check the disk and the file that the message names; `mainstem check` names everything that is damaged"
             }
             Error::Broker(error) => return error.hint().unwrap_or_default(),
             Error::Query(error) => return error.hint(),

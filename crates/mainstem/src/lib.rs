@@ -14,8 +14,9 @@
 //! setting it does not know.
 //!
 //! Where to start reading: `platform.rs` (open, the handle, shutdown), then `threads.rs`
-//! (who moves the state machines), `directory.rs` (what the data directory holds).
+//! (who moves the state machines), `directory.rs` (what the data directory holds), `check/` (looking one through offline).
 
+mod check;
 mod descriptors;
 mod directory;
 mod error;
@@ -29,6 +30,7 @@ mod system_tables;
 mod threads;
 mod timed_disk;
 
+pub use check::{CheckOptions, CheckProgress, CheckReport, Checked, Finding, Grade, check};
 pub use directory::{FORMAT_VERSION, Meta};
 pub use error::Error;
 pub use handlers::RecoveredHandler;

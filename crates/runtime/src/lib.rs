@@ -22,7 +22,7 @@
 //! to do. A test calls `work` from its own scheduler.
 //!
 //! **Where to start reading:** [`handler`] (the seam), `task.rs` (the life of a step), [`StepState`] (the overlay),
-//! `wasm/` (components), [`keys`] (what is written where).
+//! `wasm/` (components), [`keys`] (what is written where), [`verify`] (a check of entries and components offline).
 
 mod catalog;
 pub mod conformance;
@@ -44,6 +44,7 @@ mod state;
 mod status;
 mod step;
 mod task;
+pub mod verify;
 mod wasm;
 
 pub use deployment::{Code, Deployment, MAX_FUEL_PER_EVENT, OnError, StartFrom};

@@ -11,7 +11,8 @@
 //! crash took.
 //!
 //! **Where to start.** [`Store`] and [`StoreSnapshot`] are the contract; [`RocksStore`] is the one on disk,
-//! [`MemoryStore`] the one that simulations crash. [`conformance`] is the suite that both pass. [`StoreOp`] is what
+//! [`MemoryStore`] the one that simulations crash;
+//! [`StoreReader`] looks a store through offline. [`conformance`] is the suite that both pass. [`StoreOp`] is what
 //! frames carry; [`key`] builds the keys, which all start with their shard.
 
 pub mod conformance;
@@ -22,6 +23,7 @@ mod memory;
 mod op;
 mod rocks;
 mod store;
+mod verify;
 
 pub use error::StoreError;
 pub use family::Family;
@@ -30,3 +32,4 @@ pub use memory::MemoryStore;
 pub use op::{StoreOp, StoreOps, encode_delete, encode_put};
 pub use rocks::{RocksStore, StoreOptions};
 pub use store::{Applied, Store, StoreSnapshot, StoreStats, Visit};
+pub use verify::{Holds, StoreFinding, StoreReader, StoreVerified};

@@ -24,6 +24,8 @@ use crate::{Applied, Family, Store, StoreError, StoreOp, StoreSnapshot, StoreSta
 const FORMAT: u32 = 1;
 const FORMAT_KEY: &[u8] = b"format";
 const APPLIED_KEY: &[u8] = b"applied";
+/// The file with the name of the manifest.
+pub(crate) const CURRENT: &str = "CURRENT";
 
 /// Memory below this is too little for eight families to work with.
 const MIN_MEMORY_BYTES: usize = 8 << 20;
@@ -56,9 +58,9 @@ pub struct RocksStore {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    db: DB,
-    dir: PathBuf,
+pub(crate) struct Inner {
+    pub(crate) db: DB,
+    pub(crate) dir: PathBuf,
     cache: Cache,
     /// Of reads outside of a snapshot: making them takes longer than some reads.
     read_options: ReadOptions,
@@ -90,8 +92,8 @@ impl Written {
 impl RocksStore {
     /// Opens the store in `dir`, or makes it.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<RocksStore, StoreError> {
-        let existed = dir.join("CURRENT").exists();
-        if existed {
+        refuse_without_current(dir)?;
+        if dir.join(CURRENT).exists() {
             refuse_unknown_families(dir)?;
         }
         let memory_bytes = options.memory_bytes.max(MIN_MEMORY_BYTES);
@@ -105,17 +107,7 @@ impl RocksStore {
         .map_err(|error| opening(dir, &error))?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
-        let inner = Inner {
-            db,
-            dir: dir.to_owned(),
-            cache,
-            read_options: ReadOptions::default(),
-            write_options,
-            written: Mutex::new(Written {
-                applied: None,
-                failure: None,
-            }),
-        };
+        let inner = Inner::new(db, dir, cache, write_options);
         inner.check_format()?;
         inner.written.lock().applied = inner.read_applied(&inner.read_options)?;
         // Also where it existed: whoever made it may have died before its name was durable.
@@ -126,8 +118,26 @@ impl RocksStore {
     }
 }
 
+/// Without the file that names the manifest RocksDB would begin anew, and remove what is there.
+pub(crate) fn refuse_without_current(dir: &Path) -> Result<(), StoreError> {
+    let Ok(names) = std::fs::read_dir(dir) else {
+        return Ok(());
+    };
+    let names: Vec<_> = names.flatten().map(|entry| entry.file_name()).collect();
+    let tables = names
+        .iter()
+        .any(|name| name.to_string_lossy().ends_with(".sst"));
+    if tables && !names.iter().any(|name| name == CURRENT) {
+        return Err(StoreError::Damaged {
+            dir: dir.to_owned(),
+            what: format!("its file {CURRENT} is missing"),
+        });
+    }
+    Ok(())
+}
+
 /// A store of a newer release may have families that this one must not open without.
-fn refuse_unknown_families(dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn refuse_unknown_families(dir: &Path) -> Result<(), StoreError> {
     let names = DB::list_cf(&Options::default(), dir).map_err(|error| opening(dir, &error))?;
     let known = |name: &str| {
         name == DEFAULT_COLUMN_FAMILY_NAME || Family::ALL.iter().any(|family| family.name() == name)
@@ -178,7 +188,11 @@ fn sync_parent(dir: &Path) -> Result<(), StoreError> {
         })
 }
 
-fn database_options(options: &StoreOptions, cache: &Cache, memory_bytes: usize) -> Options {
+pub(crate) fn database_options(
+    options: &StoreOptions,
+    cache: &Cache,
+    memory_bytes: usize,
+) -> Options {
     let mut database = Options::default();
     database.create_if_missing(true);
     database.create_missing_column_families(true);
@@ -205,7 +219,7 @@ fn database_options(options: &StoreOptions, cache: &Cache, memory_bytes: usize) 
     database
 }
 
-fn families(cache: &Cache, memory_bytes: usize) -> Vec<ColumnFamilyDescriptor> {
+pub(crate) fn families(cache: &Cache, memory_bytes: usize) -> Vec<ColumnFamilyDescriptor> {
     let mut descriptors: Vec<ColumnFamilyDescriptor> = Family::ALL
         .into_iter()
         .map(|family| {
@@ -253,11 +267,26 @@ fn family_options(family: Option<Family>, cache: &Cache, memory_bytes: usize) ->
 }
 
 impl Inner {
+    pub(crate) fn new(db: DB, dir: &Path, cache: Cache, write_options: WriteOptions) -> Inner {
+        Inner {
+            db,
+            dir: dir.to_owned(),
+            cache,
+            read_options: ReadOptions::default(),
+            write_options,
+            written: Mutex::new(Written {
+                applied: None,
+                failure: None,
+            }),
+        }
+    }
+
     fn family(&self, family: Family) -> Result<&ColumnFamily, StoreError> {
         self.db.cf_handle(family.name()).ok_or(StoreError::Closed)
     }
 
-    fn check_format(&self) -> Result<(), StoreError> {
+    /// Whether there is a format, and it is one that is known here.
+    pub(crate) fn has_format(&self) -> Result<bool, StoreError> {
         let found = self
             .db
             .get(FORMAT_KEY)
@@ -267,7 +296,7 @@ impl Inner {
             what: what.into(),
         };
         match found.as_deref().map(parse_format) {
-            Some(Some(FORMAT)) => Ok(()),
+            Some(Some(FORMAT)) => Ok(true),
             Some(Some(found)) if found > FORMAT => Err(StoreError::NewerVersion {
                 dir: self.dir.clone(),
                 found,
@@ -277,17 +306,25 @@ impl Inner {
             None if self.read_applied(&self.read_options)?.is_some() => {
                 Err(damaged("its format is missing"))
             }
-            None => {
-                let put = self
-                    .db
-                    .put_opt(FORMAT_KEY, FORMAT.to_be_bytes(), &self.write_options);
-                put.map_err(|error| self.failed("write its format", &error))?;
-                self.flush_families()
-            }
+            None => Ok(false),
         }
     }
 
-    fn read_applied(&self, options: &ReadOptions) -> Result<Option<Applied>, StoreError> {
+    fn check_format(&self) -> Result<(), StoreError> {
+        if self.has_format()? {
+            return Ok(());
+        }
+        let put = self
+            .db
+            .put_opt(FORMAT_KEY, FORMAT.to_be_bytes(), &self.write_options);
+        put.map_err(|error| self.failed("write its format", &error))?;
+        self.flush_families()
+    }
+
+    pub(crate) fn read_applied(
+        &self,
+        options: &ReadOptions,
+    ) -> Result<Option<Applied>, StoreError> {
         let found = self
             .db
             .get_opt(APPLIED_KEY, options)
@@ -392,7 +429,7 @@ impl Inner {
         failed(&self.dir, what, error)
     }
 
-    fn get(
+    pub(crate) fn get(
         &self,
         options: &ReadOptions,
         family: Family,
@@ -405,7 +442,7 @@ impl Inner {
         Ok(found.map(|value| Bytes::copy_from_slice(&value)))
     }
 
-    fn get_many(
+    pub(crate) fn get_many(
         &self,
         options: &ReadOptions,
         family: Family,
@@ -426,7 +463,7 @@ impl Inner {
             .collect()
     }
 
-    fn scan(
+    pub(crate) fn scan(
         &self,
         mut options: ReadOptions,
         family: Family,
@@ -456,7 +493,7 @@ impl Inner {
     }
 }
 
-fn failed(dir: &Path, what: &'static str, error: &rocksdb::Error) -> StoreError {
+pub(crate) fn failed(dir: &Path, what: &'static str, error: &rocksdb::Error) -> StoreError {
     let message = error.to_string();
     let dir = dir.to_owned();
     match error.kind() {
@@ -466,7 +503,7 @@ fn failed(dir: &Path, what: &'static str, error: &rocksdb::Error) -> StoreError 
     }
 }
 
-fn opening(dir: &Path, error: &rocksdb::Error) -> StoreError {
+pub(crate) fn opening(dir: &Path, error: &rocksdb::Error) -> StoreError {
     match failed(dir, "open", error) {
         StoreError::Backend { dir, message, .. }
             if message.contains("lock") && message.contains("LOCK") =>

@@ -11,10 +11,11 @@
 //! 48 incarnation u64    of this use of the file
 //! 56 durable LSN u64    known durable when this header was written; of a file begun by recovery also everything that
 //!                       recovery wrote into it, for it is synced before it gets its name
-//! 64 first LSN u64      of the first group; 0 where it was not known yet (kind 0)
+//! 64 first LSN u64      of the first group (kind 1); or the number of the file that it continues (kind 0; 0: not noted)
 //! 72 before u32         checksum of the last group before this file (kind 1)
 //! 76 ends u32           how many follow; kind 1 only
-//! 80 ends               number u64 | incarnation u64 | end position u64 | last LSN u64, of every older file that stays:
+//! 80 file length u64    bytes: what is shorter has been cut. Not in version 1, which is read all the same
+//! 88 ends               number u64 | incarnation u64 | end position u64 | last LSN u64, of every older file that stays:
 //!                       nothing beyond is ever read, and no older file that is not named here
 //!  … header CRC-32C u32 over everything from 16 on
 //! ```
@@ -23,9 +24,11 @@
 use crate::Lsn;
 use crate::header::BLOCK_BYTES;
 
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"MSJFILE\0";
-const FIXED_BYTES: usize = 80;
+const FIXED_BYTES: usize = 88;
+/// Before the length of the file was noted.
+const FIXED_BYTES_1: usize = 80;
 const END_BYTES: usize = 32;
 const CRC_BYTES: usize = 4;
 /// No list of ends is longer than this; a header that says so is damaged.
@@ -38,14 +41,20 @@ pub(crate) struct FileHeader {
     pub(crate) number: u64,
     pub(crate) incarnation: u64,
     pub(crate) durable: Lsn,
+    /// The length that the file was given; 0 where it was not noted.
+    pub(crate) len_bytes: u64,
     pub(crate) start: Start,
 }
 
 /// What stands before the first group of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// The file before; where that ends was not known when this header was written.
-    Continues,
+    /// A file before; where that ends was not known when this header was written.
+    Continues {
+        /// The number of the file that groups were written to at that time; 0 where it was not noted. Between that one
+        /// and this there may be others, made with this one.
+        after: u64,
+    },
     /// Recovery began this file.
     Recovered {
         first_lsn: Lsn,
@@ -77,7 +86,7 @@ impl FileHeader {
     /// Where groups begin.
     pub(crate) fn first_position(&self) -> u64 {
         let ends = match &self.start {
-            Start::Continues => 0,
+            Start::Continues { .. } => 0,
             Start::Recovered { ends, .. } => ends.len(),
         };
         first_position(ends)
@@ -90,7 +99,7 @@ impl FileHeader {
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
         let (kind, first_lsn, before, ends): (u32, Lsn, u32, &[FileEnd]) = match &self.start {
-            Start::Continues => (0, Lsn::ZERO, 0, &[]),
+            Start::Continues { after } => (0, Lsn(*after), 0, &[]),
             Start::Recovered {
                 first_lsn,
                 before,
@@ -107,6 +116,7 @@ impl FileHeader {
         out.extend_from_slice(&first_lsn.0.to_le_bytes());
         out.extend_from_slice(&before.to_le_bytes());
         out.extend_from_slice(&(ends.len() as u32).to_le_bytes());
+        out.extend_from_slice(&self.len_bytes.to_le_bytes());
         for end in ends {
             out.extend_from_slice(&end.number.to_le_bytes());
             out.extend_from_slice(&end.incarnation.to_le_bytes());
@@ -132,11 +142,13 @@ impl FileHeader {
         if input.u32()? != crc32c::crc32c(&bytes[..12]) {
             return None;
         }
-        if version != VERSION {
-            return Some(ReadHeader::Newer(version));
-        }
+        let fixed_bytes = match version {
+            1 => FIXED_BYTES_1,
+            VERSION => FIXED_BYTES,
+            _ => return Some(ReadHeader::Newer(version)),
+        };
         let length = input.u32()? as usize;
-        if !(FIXED_BYTES + CRC_BYTES..=MAX_HEADER_BYTES).contains(&length) {
+        if !(fixed_bytes + CRC_BYTES..=MAX_HEADER_BYTES).contains(&length) {
             return None;
         }
         if bytes.len() < length {
@@ -153,11 +165,15 @@ impl FileHeader {
         let journal_id = u128::from_le_bytes(input.take()?);
         let (number, incarnation, durable) = (input.u64()?, input.u64()?, Lsn(input.u64()?));
         let (first_lsn, before, count) = (Lsn(input.u64()?), input.u32()?, input.u32()? as usize);
-        if length != FIXED_BYTES + count * END_BYTES + CRC_BYTES {
+        if length != fixed_bytes + count * END_BYTES + CRC_BYTES {
             return None;
         }
+        let len_bytes = match version {
+            1 => 0,
+            _ => input.u64()?,
+        };
         let start = match kind {
-            0 => Start::Continues,
+            0 => Start::Continues { after: first_lsn.0 },
             1 => {
                 let mut ends = Vec::with_capacity(count);
                 for _ in 0..count {
@@ -181,6 +197,7 @@ impl FileHeader {
             number,
             incarnation,
             durable,
+            len_bytes,
             start,
         }))
     }
@@ -234,13 +251,15 @@ mod tests {
                 before,
                 ends,
             });
-        let start = prop_oneof![Just(Start::Continues), recovered];
-        (any::<u128>(), any::<[u64; 3]>(), start).prop_map(
-            |(journal_id, [number, incarnation, durable], start)| FileHeader {
+        let continues = any::<u64>().prop_map(|after| Start::Continues { after });
+        let start = prop_oneof![continues, recovered];
+        (any::<u128>(), any::<[u64; 4]>(), start).prop_map(
+            |(journal_id, [number, incarnation, durable, len_bytes], start)| FileHeader {
                 journal_id,
                 number,
                 incarnation,
                 durable: Lsn(durable),
+                len_bytes,
                 start,
             },
         )
@@ -260,6 +279,26 @@ mod tests {
         }
 
         #[test]
+        fn a_header_of_version_1_is_read_without_a_length(header in any_header()) {
+            let mut bytes = header.write();
+            let length = u32::from_le_bytes(bytes[16..20].try_into().unwrap()) - 8;
+            bytes[8..12].copy_from_slice(&1u32.to_le_bytes());
+            let crc = crc32c::crc32c(&bytes[..12]);
+            bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+            bytes[16..20].copy_from_slice(&length.to_le_bytes());
+            bytes.drain(80..88);
+            let end = length as usize - CRC_BYTES;
+            let crc = crc32c::crc32c(&bytes[16..end]);
+            bytes[end..end + CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
+            let first_position = header.first_position();
+            let expected = FileHeader { len_bytes: 0, ..header };
+            prop_assert_eq!(expected.first_position(), first_position);
+            prop_assert_eq!(FileHeader::read(&bytes), ReadHeader::Valid(expected));
+            // The groups of such a file begin where they would now.
+            prop_assert_eq!(first_position, u64::from(length).next_multiple_of(BLOCK_BYTES as u64));
+        }
+
+        #[test]
         fn a_changed_bit_is_damage(header in any_header(), part in 0.0..1.0f64, bit in 0..8) {
             let mut bytes = header.write();
             let length = u32::from_le_bytes(bytes[16..20].try_into().unwrap()) as usize;
@@ -269,7 +308,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_harm(mut bytes in prop::collection::vec(any::<u8>(), 0..300), version in 0..3u32) {
+        fn any_bytes_are_read_without_harm(mut bytes in prop::collection::vec(any::<u8>(), 0..300), version in 0..4u32) {
             prop_assert_eq!(FileHeader::read(&bytes), ReadHeader::Damaged);
             if bytes.len() > 16 {
                 bytes[..8].copy_from_slice(MAGIC);
@@ -277,7 +316,7 @@ mod tests {
                 let crc = crc32c::crc32c(&bytes[..12]);
                 bytes[12..16].copy_from_slice(&crc.to_le_bytes());
                 let read = FileHeader::read(&bytes);
-                prop_assert_eq!(matches!(read, ReadHeader::Newer(_)), version != VERSION);
+                prop_assert_eq!(matches!(read, ReadHeader::Newer(_)), !(1..=VERSION).contains(&version));
             }
         }
     }

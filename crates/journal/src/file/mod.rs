@@ -5,6 +5,7 @@ mod recovery;
 mod replay;
 mod scan;
 mod stock;
+pub mod verify;
 
 pub use replay::Replay;
 
@@ -187,7 +188,9 @@ impl FileMedium {
 
     fn rotate(&mut self, last_lsn: Lsn) -> Result<(), JournalError> {
         if self.next.is_empty() {
-            self.next = self.stock.prepare(self.journal_id, self.durable_lsn)?;
+            self.next =
+                self.stock
+                    .prepare(self.journal_id, self.durable_lsn, self.active.number)?;
         }
         let Some(next) = self.next.pop_front() else {
             unreachable!("at least one file is prepared, or an error says why")
@@ -204,7 +207,9 @@ impl FileMedium {
     /// One bounded step of the work on files to come. Returns whether there was one to do.
     fn work_ahead(&mut self) -> Result<bool, JournalError> {
         if self.next.is_empty() && self.stock.available() > 0 {
-            self.next = self.stock.prepare(self.journal_id, self.durable_lsn)?;
+            self.next =
+                self.stock
+                    .prepare(self.journal_id, self.durable_lsn, self.active.number)?;
         } else if self.lacks_files() {
             self.stock.make_some()?;
         } else {

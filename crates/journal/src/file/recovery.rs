@@ -7,27 +7,31 @@
 
 use super::header::{FileEnd, FileHeader, ReadHeader, Start, VERSION, first_position};
 use super::replay::{GroupReader, Replay, Stretch};
-use super::scan::{Found, Scan, first_group, scan};
+use super::scan::{Found, Judge, Refuse, Scan, first_group, scan};
 use super::stock::{OpenFile, Stock, journal_path, number_of};
 use super::{FileMedium, JournalOptions, Older, max_payload_bytes};
 use crate::error::At;
 use crate::header::{BLOCK_BYTES, GROUP_HEADER_BYTES, GroupHeader};
 use crate::{Disk, JournalError, Known, Lsn, OpenMode, mutation};
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The files of a journal, sorted out.
-struct Listing {
+pub(super) struct Listing {
     /// The journal itself, in order, from the first file that holds a frame above the checkpoint.
-    chain: Vec<Found>,
+    pub(super) chain: Vec<Found>,
     /// Files before it, which the checkpoint has passed.
     passed: Vec<u64>,
     /// Files that an earlier recovery left out, and those that are needed until the first group of the chain is durable.
     left_out: Vec<u64>,
     spares: Vec<u64>,
+    /// Files that were never finished.
+    unfinished: Vec<PathBuf>,
+    /// Names that the journal does not give.
+    pub(super) strange: Vec<PathBuf>,
     next_number: u64,
-    journal_id: Option<u128>,
+    pub(super) journal_id: Option<u128>,
 }
 
 pub(super) fn open(
@@ -39,16 +43,11 @@ pub(super) fn open(
     disk.create_dir_all(dir).at("creating", dir)?;
     // A name that is seen may not be durable yet; what is built on it now must not outlive it.
     disk.sync_dir(dir).at("syncing", dir)?;
-    let listing = sort_out(&*disk, dir, known)?;
-    let scan = scan(&listing.chain, known)?;
-    if listing.chain.is_empty() && known.checkpoint.max(known.views) > Lsn::ZERO {
-        let at = known.checkpoint.max(known.views);
-        return Err(JournalError::ViewAhead {
-            view: "checkpoint",
-            at,
-            end: Lsn::ZERO,
-            dir: dir.to_owned(),
-        });
+    let (listing, scan) = look_through(&*disk, dir, Some(known), &mut Refuse)?;
+    // Only now: nothing is touched in a directory that is refused.
+    for path in &listing.unfinished {
+        tracing::debug!(case = "unfinished journal file removed", path = %path.display());
+        disk.remove_file(path).at("removing", path)?;
     }
 
     let journal_id = listing
@@ -138,10 +137,37 @@ pub(super) fn open(
     Ok((medium, Replay::new(stretches, known.checkpoint, last_lsn)))
 }
 
+/// Reads the journal of a directory to its end, and decides what of it stands. Changes nothing. Where nothing is known
+/// from elsewhere, the journal is taken to begin with what is there.
+pub(super) fn look_through(
+    disk: &dyn Disk,
+    dir: &Path,
+    known: Option<Known>,
+    judge: &mut dyn Judge,
+) -> Result<(Listing, Scan), JournalError> {
+    let (listing, known) = sort_out(disk, dir, known, judge)?;
+    let scan = scan(&listing.chain, known, judge)?;
+    let at = known.checkpoint.max(known.views);
+    if listing.chain.is_empty() && at > Lsn::ZERO {
+        judge.wrong(JournalError::ViewAhead {
+            view: "checkpoint",
+            at,
+            end: Lsn::ZERO,
+            dir: dir.to_owned(),
+        })?;
+    }
+    Ok((listing, scan))
+}
+
 /// Reads the directory and the header of every file, and decides which files are the journal.
-fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, JournalError> {
+fn sort_out(
+    disk: &dyn Disk,
+    dir: &Path,
+    known: Option<Known>,
+    judge: &mut dyn Judge,
+) -> Result<(Listing, Known), JournalError> {
     let (mut found, mut spares, mut next_number) = (Vec::new(), Vec::new(), 1);
-    let mut unfinished = Vec::new();
+    let (mut unfinished, mut strange) = (Vec::new(), Vec::new());
     for name in disk.list(dir).at("listing", dir)? {
         if name.ends_with(".tmp") {
             unfinished.push(dir.join(&name));
@@ -149,16 +175,20 @@ fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, Journa
             spares.push(number);
             next_number = next_number.max(number + 1);
         } else if let Some(number) = number_of(&name, "journal") {
-            found.push(look_at(disk, dir, number)?);
+            match look_at(disk, dir, number) {
+                Ok(file) => found.push(file),
+                Err(error) => judge.wrong(error)?,
+            }
             next_number = next_number.max(number + 1);
+        } else {
+            strange.push(dir.join(&name));
         }
     }
-    let journal_id = one_id(&found, known)?;
-    // Only now: nothing is touched in a directory that is refused.
-    for path in unfinished {
-        tracing::debug!(case = "unfinished journal file removed", path = %path.display());
-        disk.remove_file(&path).at("removing", &path)?;
-    }
+    let known = match known {
+        Some(known) => known,
+        None => begins_with(&found),
+    };
+    let journal_id = one_id(&mut found, known, judge)?;
 
     let begun = |found: &Found| match &found.header {
         Some(FileHeader {
@@ -175,7 +205,7 @@ fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, Journa
         for file in found.iter_mut().filter(|file| file.number < number) {
             file.end = ends.iter().find(|end| end.number == file.number).copied();
         }
-        for end in &ends {
+        for (index, end) in ends.iter().enumerate() {
             let is_there = found.iter().any(|file| {
                 file.number == end.number
                     && file
@@ -184,12 +214,15 @@ fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, Journa
                         .is_none_or(|header| header.incarnation == end.incarnation)
             });
             if !is_there && end.last_lsn > known.checkpoint {
-                return Err(JournalError::Damaged {
+                let before = ends[..index].last().map(|before| before.last_lsn);
+                judge.wrong(JournalError::Damaged {
                     file: journal_path(dir, end.number),
                     position: 0,
-                    lsn: known.checkpoint.next(),
+                    lsn: known.checkpoint.max(before.unwrap_or_default()).next(),
                     what: "the file is missing".to_owned(),
-                });
+                })?;
+                let next = found.iter_mut().find(|file| file.number > end.number);
+                next.into_iter().for_each(|file| file.after_missing = true);
             }
         }
         let (chain, out): (Vec<Found>, Vec<Found>) = found
@@ -198,7 +231,7 @@ fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, Journa
         left_out = out.into_iter().map(|file| file.number).collect();
         found = chain;
     }
-    let (first, is_durable) = first_needed(&found, known)?;
+    let (first, is_durable) = first_needed(&mut found, known, judge)?;
     let before = found.drain(..first).map(|file| file.number).collect();
     let passed = if is_durable {
         before
@@ -206,14 +239,34 @@ fn sort_out(disk: &dyn Disk, dir: &Path, known: Known) -> Result<Listing, Journa
         left_out.extend::<Vec<u64>>(before);
         Vec::new()
     };
-    Ok(Listing {
+    let listing = Listing {
         chain: found,
         passed,
         left_out,
         spares,
+        unfinished,
+        strange,
         next_number,
         journal_id,
-    })
+    };
+    Ok((listing, known))
+}
+
+/// What is known where nothing is: the journal began with the first LSN that is left of it.
+fn begins_with(found: &[Found]) -> Known {
+    let first_lsn = |file: &Found| {
+        let header = file.header.as_ref()?;
+        match &header.start {
+            Start::Recovered { first_lsn, .. } => Some(*first_lsn),
+            // What cannot be read is named when it is its turn.
+            Start::Continues { .. } => Some(first_group(file, header).ok()??.first_lsn),
+        }
+    };
+    let first = found.iter().filter_map(first_lsn).min();
+    Known {
+        checkpoint: Lsn(first.map_or(0, |first| first.0.saturating_sub(1))),
+        ..Known::default()
+    }
 }
 
 fn look_at(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Found, JournalError> {
@@ -245,34 +298,47 @@ fn look_at(disk: &dyn Disk, dir: &Path, number: u64) -> Result<Found, JournalErr
         len_bytes,
         header,
         end: None,
+        after_missing: false,
     })
 }
 
-/// The id of the journal that these files are, which is the one that is known, if one is.
-fn one_id(found: &[Found], known: Known) -> Result<Option<u128>, JournalError> {
+/// The id of the journal that these files are, which is the one that is known, if one is. Files of another are taken
+/// out.
+fn one_id(
+    found: &mut Vec<Found>,
+    known: Known,
+    judge: &mut dyn Judge,
+) -> Result<Option<u128>, JournalError> {
     let mut id = None;
-    for file in found {
+    let mut foreign = Vec::new();
+    for file in found.iter() {
         let Some(header) = &file.header else { continue };
         let expected = *id.get_or_insert(header.journal_id);
         if header.journal_id != expected {
-            return Err(JournalError::ForeignFile {
+            foreign.push(file.number);
+            judge.wrong(JournalError::ForeignFile {
                 file: file.path.clone(),
                 found: header.journal_id,
                 expected,
-            });
+            })?;
         }
     }
-    match (id, known.journal_id) {
-        (Some(found), Some(expected)) if found != expected => {
-            Err(JournalError::ForeignViews { found, expected })
-        }
-        _ => Ok(id),
+    found.retain(|file| !foreign.contains(&file.number));
+    if let (Some(found), Some(expected)) = (id, known.journal_id)
+        && found != expected
+    {
+        judge.wrong(JournalError::ForeignViews { found, expected })?;
     }
+    Ok(id)
 }
 
 /// The last file that begins at or below the first frame above the checkpoint, and whether its beginning is known to be
 /// durable. If that frame is the first of a file, its group may be torn, and the chain then ends in the file before.
-fn first_needed(chain: &[Found], known: Known) -> Result<(usize, bool), JournalError> {
+fn first_needed(
+    chain: &mut [Found],
+    known: Known,
+    judge: &mut dyn Judge,
+) -> Result<(usize, bool), JournalError> {
     let wanted = known.checkpoint.next();
     let reader = GroupReader::new();
     let mut earliest = None;
@@ -282,25 +348,40 @@ fn first_needed(chain: &[Found], known: Known) -> Result<(usize, bool), JournalE
         };
         let (first_lsn, is_durable) = match &header.start {
             Start::Recovered { first_lsn, .. } => (*first_lsn, true),
-            Start::Continues => match first_group(found, header)? {
-                Some(group) => (group.first_lsn, group.first_lsn < wanted),
-                None => continue,
+            Start::Continues { .. } => match first_group(found, header) {
+                Ok(Some(group)) => (group.first_lsn, group.first_lsn < wanted),
+                Ok(None) => continue,
+                Err(error) => {
+                    judge.wrong(error)?;
+                    continue;
+                }
             },
         };
-        if first_lsn <= wanted && (is_durable || begins_whole(&reader, found, header)?) {
-            return Ok((index, is_durable));
+        if first_lsn <= wanted {
+            if is_durable {
+                return Ok((index, true));
+            }
+            match begins_whole(&reader, found, header) {
+                Ok(true) => return Ok((index, false)),
+                Ok(false) => {}
+                Err(error) => judge.wrong(error)?,
+            }
         }
-        earliest = (first_lsn > wanted).then_some((index, found));
+        earliest = (first_lsn > wanted).then_some(index);
     }
-    match earliest {
-        Some((0, found)) => Err(JournalError::Damaged {
+    if let Some(found) = chain.first_mut()
+        && earliest == Some(0)
+        && !found.after_missing
+    {
+        found.after_missing = true;
+        judge.wrong(JournalError::Damaged {
             file: found.path.clone(),
             position: 0,
             lsn: wanted,
             what: "the files before this one are missing".to_owned(),
-        }),
-        _ => Ok((0, true)),
+        })?;
     }
+    Ok((0, true))
 }
 
 fn begins_whole(
@@ -367,6 +448,7 @@ fn rebuild(
         } else {
             scan.last_lsn
         },
+        len_bytes: active.len_bytes,
         start: Start::Recovered {
             first_lsn: scan.kept_lsn.next(),
             before: scan.before,

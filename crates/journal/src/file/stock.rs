@@ -246,13 +246,14 @@ impl Stock {
         }
     }
 
-    /// The next files of a running journal, ready for groups: their headers and names are durable. All spares that may be
+    /// The next files of a running journal, which writes to file `after` now, ready for groups: their headers and names are durable. All spares that may be
     /// used, at least one: syncing the directory can take long when others write to the same file system, so it is
     /// done once for all of them.
     pub(super) fn prepare(
         &mut self,
         journal_id: u128,
         durable: Lsn,
+        after: u64,
     ) -> Result<VecDeque<OpenFile>, JournalError> {
         let mut prepared = VecDeque::new();
         for _ in 0..self.available().max(1) {
@@ -264,7 +265,8 @@ impl Stock {
                 number,
                 incarnation,
                 durable,
-                start: Start::Continues,
+                len_bytes,
+                start: Start::Continues { after },
             };
             file.write_all_at(&header.write(), 0)
                 .at("writing", &spare)?;

@@ -1,6 +1,6 @@
 //! A journal on a faulty disk, driven by a seed, against a model of what must still be there.
 
-use mainstem_journal::disk::Op;
+use mainstem_journal::disk::{Op, OpCounts};
 use mainstem_journal::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -297,14 +297,58 @@ impl World {
         FileMedium::open(Arc::new(self.disk.clone()), &self.dir, options, self.known)
     }
 
+    /// What recovery will say, without changing anything: the last LSN, or the first refusal. Nothing while the disk has
+    /// faults that would end it.
+    fn check(&mut self) -> Option<Result<Lsn, String>> {
+        if self.faulty {
+            return None;
+        }
+        if !self.disk.exists(&self.dir) {
+            return Some(Ok(Lsn::ZERO));
+        }
+        let changes = |counts: OpCounts| {
+            let ops = [Op::Create, Op::Write, Op::Rename, Op::Remove, Op::Sync];
+            ops.map(|op| counts.of(op))
+        };
+        let before = changes(self.disk.counts());
+        let (mut refusal, mut seen) = (None, Lsn::ZERO);
+        let known = Some(self.known);
+        let verified = verify::verify(&self.disk, &self.dir, known, &mut |found| match found {
+            verify::Seen::Damage(error) => {
+                refusal.get_or_insert(error.to_string());
+            }
+            verify::Seen::Group { group, .. } if group.frame_count() > 0 => {
+                assert!(
+                    group.first_lsn() > seen,
+                    "groups are told once and in order"
+                );
+                seen = group.last_lsn();
+            }
+            _ => {}
+        });
+        let verified = verified.unwrap_or_else(|error| panic!("the check fails: {error}"));
+        assert_eq!(
+            changes(self.disk.counts()),
+            before,
+            "a check changes nothing"
+        );
+        Some(refusal.map_or(Ok(verified.last_lsn), Err))
+    }
+
     /// Recovers, however often it is interrupted, and compares what comes back with the model.
     fn reopen(&mut self) {
         while self.medium.is_none() {
+            let checked = self.check();
             if self.rng.random_bool(0.4) {
                 self.halt(60);
             }
             match self.open() {
-                Ok((medium, replay)) => self.take_over(medium, replay),
+                Ok((medium, replay)) => {
+                    if let Some(checked) = checked {
+                        assert_eq!(checked, Ok(medium.durable_lsn()), "a check says it before");
+                    }
+                    self.take_over(medium, replay);
+                }
                 Err(JournalError::Io { .. }) if self.faulty => self.crash(),
                 Err(error) => panic!("recovery refuses a journal that is not damaged: {error}"),
             }
@@ -353,6 +397,17 @@ impl World {
         self.medium = Some(medium);
     }
 
+    /// Opens a journal that may be damaged; a check has said the same before.
+    fn checked_open(&mut self) -> Result<Lsn, JournalError> {
+        let checked = self.check();
+        let opened = self.open().map(|(medium, _)| medium.durable_lsn());
+        let told = opened.as_ref().copied().map_err(ToString::to_string);
+        if let Some(checked) = checked {
+            assert_eq!(told, checked, "a check says what recovery says");
+        }
+        opened
+    }
+
     /// Flips bits of a frame that is durable and not behind the checkpoint.
     fn damage(&mut self) {
         if self.rng.random() {
@@ -388,7 +443,7 @@ impl World {
             "frame {target} is durable, but nowhere on the disk"
         );
         let sure = self.recorded.max(self.known.views);
-        match self.open().map(|(medium, _)| medium.durable_lsn()) {
+        match self.checked_open() {
             Err(JournalError::Damaged {
                 lsn,
                 position,
@@ -420,7 +475,7 @@ impl World {
         self.disk
             .flip_bits(&self.dir.join(name), position, 1)
             .unwrap_or_else(|error| panic!("{error}"));
-        match self.open().map(|(medium, _)| medium.durable_lsn()) {
+        match self.checked_open() {
             Err(JournalError::Damaged { .. }) => {}
             Err(error) => panic!("a damaged header of {name} is told as: {error}"),
             Ok(last) => assert!(

@@ -46,14 +46,23 @@ impl Segment {
             return Ok(());
         }
         let file = self.open(shelf)?;
-        let saved = self.saved_index(shelf, upto);
-        let reaches = saved.as_ref().map_or(0, |(_, end)| end.position);
-        let prefix = match saved {
-            Some((index, end)) => self.walk_headers(&*file, index, end, upto).or_else(|error| {
-                tracing::warn!(case = "index that does not fit built again", file = %self.index_path().display(), %error, "the index does not fit its segment");
-                self.walk_headers(&*file, Index::new(shelf.interval_bytes), Point::start(self.name.base_offset), upto)
-            }),
-            None => self.walk_headers(&*file, Index::new(shelf.interval_bytes), Point::start(self.name.base_offset), upto),
+        let mut reaches = 0;
+        let from_start = || {
+            let index = Index::new(shelf.interval_bytes);
+            self.walk_headers(&*file, index, Point::start(self.name.base_offset), upto)
+        };
+        let prefix = match self.saved_index(shelf, upto) {
+            Some((index, end)) => match self.walk_headers(&*file, index, end, upto) {
+                Ok(prefix) => {
+                    reaches = end.position;
+                    Ok(prefix)
+                }
+                Err(error) => {
+                    tracing::warn!(case = "index that does not fit built again", file = %self.index_path().display(), %error, "the index does not fit its segment");
+                    from_start()
+                }
+            },
+            None => from_start(),
         };
         let prefix = prefix.map_err(|error| self.locate(&*file, upto, error))?;
         let sealed = {
@@ -75,29 +84,31 @@ impl Segment {
 
     /// The index file, if it is there, undamaged, and about what lies before `upto`.
     fn saved_index(&self, shelf: &SegmentShelf, upto: Point) -> Option<(Index, Point)> {
-        let path = self.index_path();
-        let read = || -> Result<(Index, Point), LogError> {
-            let file = shelf
-                .files
-                .disk()
-                .open(&path, OpenMode::Read)
-                .map_err(LogError::io("open", &path))?;
-            let len_bytes = file.len().map_err(LogError::io("measure", &path))?;
-            // What is cut off fails its checksum.
-            let mut bytes = vec![0; len_bytes.min(MAX_FILE_BYTES) as usize];
-            let count = file
-                .read_at(&mut bytes, 0)
-                .map_err(LogError::io("read", &path))?;
-            Index::decode(self.name.base_offset, &bytes[..count])
-        };
-        match read() {
+        match self.read_index(shelf) {
             Ok((index, end)) if end.position <= upto.position => Some((index, end)),
             Ok(_) => None,
             Err(error) => {
-                tracing::debug!(case = "index built again", file = %path.display(), %error);
+                tracing::debug!(case = "index built again", file = %self.index_path().display(), %error);
                 None
             }
         }
+    }
+
+    /// What the index file says, whether or not it fits: the index, and the end that it reaches to.
+    pub(super) fn read_index(&self, shelf: &SegmentShelf) -> Result<(Index, Point), LogError> {
+        let path = self.index_path();
+        let file = shelf
+            .files
+            .disk()
+            .open(&path, OpenMode::Read)
+            .map_err(LogError::io("open", &path))?;
+        let len_bytes = file.len().map_err(LogError::io("measure", &path))?;
+        // What is cut off fails its checksum.
+        let mut bytes = vec![0; len_bytes.min(MAX_FILE_BYTES) as usize];
+        let count = file
+            .read_at(&mut bytes, 0)
+            .map_err(LogError::io("read", &path))?;
+        Index::decode(self.name.base_offset, &bytes[..count])
     }
 
     /// Continues `index` from `point` to `upto` by reading headers, and checks that it ends as it should.

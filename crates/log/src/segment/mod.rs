@@ -5,6 +5,7 @@
 
 mod index;
 mod read;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
 use parking_lot::Mutex;
 
 use self::index::IndexMemory;
+pub(crate) use self::verify::{IndexFound, Verified};
 use crate::LogError;
 use crate::files::{OpenFiles, SegmentName};
 use crate::index::{Index, Point};

@@ -12,7 +12,7 @@ use crate::LogError;
 use crate::index::Point;
 
 /// The first byte of a batch that its CRC covers.
-const CRC_FROM: usize = 21;
+pub(super) const CRC_FROM: usize = 21;
 
 /// What a read of one segment found.
 pub(crate) struct SegmentRead {
@@ -190,7 +190,17 @@ impl Segment {
         header: &BatchHeader,
         batch: &[u8],
     ) -> Result<(), LogError> {
-        if crc32c::crc32c(&batch[CRC_FROM..]) == header.crc {
+        self.compare_crc(point, header, crc32c::crc32c(&batch[CRC_FROM..]))
+    }
+
+    /// Whether what the CRC covers has this one.
+    pub(super) fn compare_crc(
+        &self,
+        point: Point,
+        header: &BatchHeader,
+        crc: u32,
+    ) -> Result<(), LogError> {
+        if crc == header.crc {
             return Ok(());
         }
         let what = format!(

@@ -22,7 +22,50 @@ use wasmtime::component::Component;
 use super::{WasmEngine, WasmModule};
 use crate::RuntimeError;
 
-const DIGEST_BYTES: usize = 32;
+pub(crate) const DIGEST_BYTES: usize = 32;
+
+/// What a file in `modules/` is, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ModuleFile {
+    /// The component of a version.
+    Component(String),
+    /// What was compiled from a version, for some environment.
+    Compiled(String),
+    /// On its way to one of the two.
+    Unfinished,
+    /// None that this crate writes.
+    Strange,
+}
+
+impl ModuleFile {
+    pub(crate) fn of(name: &str) -> ModuleFile {
+        let hexadecimal = |text: &str, digits: usize| {
+            text.len() == digits && text.chars().all(|c| c.is_ascii_hexdigit())
+        };
+        if name.ends_with(".tmp") {
+            return ModuleFile::Unfinished;
+        }
+        if let Some(version) = name.strip_suffix(".wasm")
+            && hexadecimal(version, 2 * DIGEST_BYTES)
+        {
+            return ModuleFile::Component(version.to_owned());
+        }
+        let compiled = name.strip_suffix(".cwasm");
+        match compiled.and_then(|name| name.split_once('-')) {
+            Some((version, environment))
+                if hexadecimal(version, 2 * DIGEST_BYTES) && hexadecimal(environment, 16) =>
+            {
+                ModuleFile::Compiled(version.to_owned())
+            }
+            _ => ModuleFile::Strange,
+        }
+    }
+
+    /// The file's name of a component.
+    pub(crate) fn component(version: &str) -> String {
+        format!("{version}.wasm")
+    }
+}
 
 pub(crate) struct ModuleStore {
     disk: Arc<dyn Disk>,
@@ -174,7 +217,7 @@ impl ModuleStore {
     }
 
     fn component_path(&self, version: &str) -> PathBuf {
-        self.dir.join(format!("{version}.wasm"))
+        self.dir.join(ModuleFile::component(version))
     }
 
     fn compiled_path(&self, version: &str) -> PathBuf {
@@ -190,7 +233,7 @@ fn failed(path: &Path, source: std::io::Error) -> RuntimeError {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

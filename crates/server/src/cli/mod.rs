@@ -1,6 +1,7 @@
 //! The command line: what it understands, and which file does it.
 
 mod bench;
+mod check;
 mod connect;
 mod consume;
 mod handler;
@@ -37,6 +38,7 @@ const HELP: &str = "\
 Run it:
   serve     Run the server on a data directory
   status    What the server is doing
+  check     Look a data directory through for damage, while no server has it
 
 Topics and records:
   topic     Create, list, describe, alter and delete topics
@@ -131,6 +133,8 @@ pub enum Command {
 
 Metrics for Prometheus and health are on the server's HTTP address: /metrics, /health/live, /health/ready.")]
     Status,
+    /// Look a data directory through for damage, while no server has it
+    Check(check::CheckArguments),
     /// Create, list, describe, alter and delete topics
     #[command(subcommand, after_help = topic::EXAMPLES)]
     Topic(topic::TopicCommand),
@@ -199,6 +203,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match command {
         Command::Serve(serve) => serve::run(*serve),
         Command::Status => block_on(status::run(&common)),
+        Command::Check(arguments) => check::run(&common, arguments),
         Command::Topic(command) => block_on(topic::run(&common, command)),
         Command::Produce(produce) => block_on(produce::run(&common, produce)),
         Command::Consume(consume) => block_on(consume::run(&common, consume)),
