@@ -49,6 +49,8 @@ enum Verdict {
 struct Damaged {
     path: PathBuf,
     before: Vec<u8>,
+    /// It is whole but for a bit.
+    flipped: bool,
 }
 
 impl Run {
@@ -107,17 +109,24 @@ impl Run {
         if files.is_empty() {
             return None;
         }
-        // Half of the time where the newest frames are: only there is an excuse.
-        let wants_newest = wanted == Class::Journal && self.rng.random_bool(0.5);
-        let newest = |path: &PathBuf| groups(&self.read(path)).map(|group| group.first_lsn).max();
-        let at = match wants_newest {
-            true => (0..files.len()).max_by_key(|at| newest(&files[*at])),
-            false => None,
+        // Where the newest frames are, for only there is an excuse; where replay begins; or anywhere.
+        let aim = match self.rng.random_range(0..10) {
+            0..4 => files
+                .iter()
+                .flat_map(|path| groups(&self.read(path)).map(|group| group.last_lsn).max())
+                .max(),
+            4..7 => Some(self.checkpoint() + 1),
+            _ => None,
         };
+        let holds = |path: &PathBuf| {
+            aim.is_some_and(|aim| groups(&self.read(path)).any(|group| group.holds(aim)))
+        };
+        let at = files.iter().position(holds);
         let at = at.unwrap_or_else(|| self.rng.random_range(0..files.len()));
         let path = files.swap_remove(at);
         let before = self.read(&path);
         let disk = &self.machine.disk;
+        let mut flipped = false;
         match self.rng.random_range(0..10) {
             0 => {
                 met(MISSING);
@@ -135,24 +144,30 @@ impl Run {
             }
             _ if !before.is_empty() => {
                 met(FLIPPED);
-                let position = self.place(&before);
+                flipped = true;
+                let position = self.place(&before, aim);
                 let mask = 1 << self.rng.random_range(0..8);
                 note!(self.trace, "{} is changed at {position}", path.display());
                 self.machine.disk.flip_bits(&path, position, mask).unwrap();
             }
             _ => return None,
         }
-        Some(Damaged { path, before })
+        Some(Damaged {
+            path,
+            before,
+            flipped,
+        })
     }
 
-    /// Somewhere in a file; mostly where something stands.
-    fn place(&mut self, bytes: &[u8]) -> u64 {
+    /// Somewhere in a file: mostly in the group that holds the frame aimed at, or in any.
+    fn place(&mut self, bytes: &[u8], aim: Option<u64>) -> u64 {
         let groups: Vec<FoundGroup> = groups(bytes).collect();
         let position = match self.rng.random_range(0..10) {
             0..7 if !groups.is_empty() => {
-                let newest = groups.iter().max_by_key(|group| group.first_lsn);
-                let newest = newest.filter(|_| self.rng.random_bool(0.5));
-                let group = newest.unwrap_or(&groups[self.rng.random_range(0..groups.len())]);
+                let aimed = groups
+                    .iter()
+                    .find(|group| aim.is_some_and(|aim| group.holds(aim)));
+                let group = aimed.unwrap_or(&groups[self.rng.random_range(0..groups.len())]);
                 group.position + self.rng.random_range(0..group.length)
             }
             7 => self.rng.random_range(0..bytes.len().min(100)),
@@ -181,7 +196,8 @@ impl Run {
                     "{name} is damaged, which is told as: {error}"
                 );
                 assert!(
-                    error.to_string().contains(&name) || names_journal(&error, class),
+                    error.to_string().contains(&name)
+                        || (!damaged.flipped && names_journal(&error, class)),
                     "{name} is damaged, but what is named is: {error}"
                 );
                 met(REFUSED);
@@ -262,11 +278,19 @@ impl Run {
         }
         let store = &self.machine.store;
         let applied = store.applied().unwrap().map_or(0, |applied| applied.lsn);
-        let checkpoint = store.get(Family::Catalog, &[0xff, 0xff, b'C']).unwrap();
-        let checkpoint = checkpoint.map_or(0, |mark| {
+        recorded.max(applied).max(self.checkpoint())
+    }
+
+    /// What the last checkpoint has passed.
+    fn checkpoint(&self) -> u64 {
+        let mark = self
+            .machine
+            .store
+            .get(Family::Catalog, &[0xff, 0xff, b'C'])
+            .unwrap();
+        mark.map_or(0, |mark| {
             u64::from_be_bytes(mark[17..25].try_into().unwrap())
-        });
-        recorded.max(applied).max(checkpoint)
+        })
     }
 
     fn undo(&self, damaged: &Damaged) {
@@ -311,6 +335,13 @@ struct FoundGroup {
     position: usize,
     length: usize,
     first_lsn: u64,
+    last_lsn: u64,
+}
+
+impl FoundGroup {
+    fn holds(&self, lsn: u64) -> bool {
+        (self.first_lsn..=self.last_lsn).contains(&lsn)
+    }
 }
 
 fn groups(bytes: &[u8]) -> impl Iterator<Item = FoundGroup> + '_ {
@@ -321,6 +352,7 @@ fn groups(bytes: &[u8]) -> impl Iterator<Item = FoundGroup> + '_ {
             position: block * BLOCK_BYTES,
             length: 64 + header.payload_bytes,
             first_lsn: header.first_lsn,
+            last_lsn: header.first_lsn + u64::from(header.frames) - 1,
         })
     })
 }
