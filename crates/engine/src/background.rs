@@ -30,6 +30,8 @@ pub(crate) struct Background {
     pub(crate) recycle_to: Arc<AtomicU64>,
     phase: Phase,
     journal_bytes_at_checkpoint: u64,
+    /// The time when the last checkpoint began, or when time was first told.
+    checkpoint_ms: Option<i64>,
     idle_ticks: u64,
     ballast: Ballast,
     compactor: Compactor,
@@ -95,6 +97,7 @@ impl Background {
             recycle_to,
             phase: Phase::Rest,
             journal_bytes_at_checkpoint: 0,
+            checkpoint_ms: None,
             idle_ticks: 0,
         }
     }
@@ -135,7 +138,18 @@ impl Background {
         Lsn(self.shared.positions.log_applied.load(Ordering::Acquire))
     }
 
-    fn checkpoint_due(&self) -> bool {
+    /// Milliseconds since the last checkpoint, as far as time is told.
+    fn since_checkpoint_ms(&mut self) -> u64 {
+        let now_ms = self.shared.positions.now_ms.load(Ordering::Acquire);
+        if now_ms == 0 {
+            return 0;
+        }
+        let begun_ms = *self.checkpoint_ms.get_or_insert(now_ms);
+        u64::try_from(now_ms.saturating_sub(begun_ms)).unwrap_or(0)
+    }
+
+    fn checkpoint_due(&mut self) -> bool {
+        let since_ms = self.since_checkpoint_ms();
         if self.applied().0 <= self.shared.positions.checkpoint.load(Ordering::Acquire)
             || !self.shared.has_room_to_flush()
         {
@@ -146,6 +160,7 @@ impl Background {
         self.ending()
             || self.space_was_made
             || written >= self.shared.options.checkpoint_bytes
+            || since_ms >= self.shared.options.checkpoint_interval_ms
             || self.idle_ticks * IDLE_MS >= self.shared.options.checkpoint_idle_ms
     }
 
@@ -219,6 +234,8 @@ impl Background {
         self.journal_bytes_at_checkpoint =
             self.shared.positions.journal_bytes.load(Ordering::Acquire);
         self.idle_ticks = 0;
+        self.checkpoint_ms = None;
+        self.since_checkpoint_ms();
         self.space_was_made = false;
         self.flush(lsn)?;
         let taken = self.shared.log.take_unsynced()?;
@@ -363,5 +380,85 @@ impl Steps for Background {
 
     fn tick(&mut self) {
         self.idle_ticks += 1;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::testing::{node_dir, small_options};
+    use crate::{Engine, EngineOptions, Opened, Submission};
+    use mainstem_journal::MemoryDisk;
+    use mainstem_store::MemoryStore;
+
+    fn open(options: EngineOptions) -> Opened {
+        let (disk, store) = (Arc::new(MemoryDisk::new(1)), Arc::new(MemoryStore::new(1)));
+        Engine::open(disk, &node_dir(), store, options, &mut |_| {}).unwrap()
+    }
+
+    /// A frame of so many bytes for the store, durable and applied; then the background worker has its turn.
+    fn write(opened: &mut Opened, bytes: usize) {
+        let put = StoreOp::put(Family::State, &b"\x00\x01key"[..], vec![7; bytes]);
+        let submission = Submission {
+            store_ops: vec![put],
+            ..Submission::default()
+        };
+        drop(opened.engine.submit_in_turn(submission));
+        turn(opened);
+    }
+
+    /// Everybody has a few turns.
+    fn turn(opened: &mut Opened) {
+        for _ in 0..4 {
+            opened.workers.iter_mut().for_each(|worker| {
+                worker.step();
+            });
+        }
+    }
+
+    fn checkpoint(opened: &Opened) -> u64 {
+        opened.engine.status().checkpoint_lsn.0
+    }
+
+    #[test]
+    fn a_checkpoint_comes_after_so_many_bytes_or_so_much_time() {
+        let mut opened = open(EngineOptions {
+            checkpoint_bytes: 100_000,
+            checkpoint_interval_ms: 60_000,
+            ..small_options()
+        });
+        opened.engine.tell_time(1_000_000);
+        write(&mut opened, 40_000);
+        assert_eq!(checkpoint(&opened), 0);
+        write(&mut opened, 70_000);
+        assert_eq!(checkpoint(&opened), 2, "so many bytes");
+        write(&mut opened, 10);
+        opened.engine.tell_time(1_059_999);
+        turn(&mut opened);
+        assert_eq!(checkpoint(&opened), 2);
+        opened.engine.tell_time(1_060_000);
+        turn(&mut opened);
+        assert_eq!(checkpoint(&opened), 3, "so much time");
+        opened.engine.tell_time(9_000_000);
+        turn(&mut opened);
+        assert_eq!(checkpoint(&opened), 3, "there is nothing new");
+        write(&mut opened, 10);
+        assert_eq!(checkpoint(&opened), 4, "it was due long ago");
+    }
+
+    #[test]
+    fn small_groups_count_with_the_blocks_that_they_take() {
+        let mut opened = open(EngineOptions {
+            checkpoint_bytes: 100_000,
+            ..small_options()
+        });
+        for _ in 0..30 {
+            write(&mut opened, 10);
+        }
+        assert!(
+            checkpoint(&opened) > 20,
+            "30 groups take 120 KiB of journal"
+        );
     }
 }

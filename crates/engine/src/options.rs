@@ -20,8 +20,10 @@ pub struct EngineOptions {
     pub admission_bytes_per_lock: usize,
     /// After so long without work, an empty group records the last one.
     pub idle_mark_ms: u64,
-    /// A checkpoint is taken after this much journal.
+    /// A checkpoint is taken after this much journal: about what a restart reads at most.
     pub checkpoint_bytes: u64,
+    /// And so long after the last one, by the time told with [`crate::Engine::tell_time`], however little was written.
+    pub checkpoint_interval_ms: u64,
     /// And after so long without work.
     pub checkpoint_idle_ms: u64,
     /// Idempotent producers that have been silent for longer are forgotten, by the time told with
@@ -48,6 +50,7 @@ impl Default for EngineOptions {
             admission_bytes_per_lock: 1 << 20,
             idle_mark_ms: 5,
             checkpoint_bytes: 512 << 20,
+            checkpoint_interval_ms: 60_000,
             checkpoint_idle_ms: 10_000,
             producer_expiration_ms: 24 * 60 * 60 * 1_000,
             min_free_bytes: 256 << 20,

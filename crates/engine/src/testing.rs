@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use mainstem_journal::MemoryDisk;
+use mainstem_log::Costs;
 use mainstem_store::MemoryStore;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use crate::verify::{Cost, Finding, Seen, StoreView, Verified, verify};
 use crate::{Engine, EngineError, EngineOptions, Progress, RecoveryReport, Worker};
 
 /// Moves workers in an order given by a seed.
@@ -196,6 +198,24 @@ pub fn small_options() -> EngineOptions {
     options
 }
 
+/// A check of a node that is not open, and the damage that it finds.
+fn look_through(disk: &Arc<MemoryDisk>, store: &Arc<MemoryStore>) -> (Verified, Vec<Finding>) {
+    let mut damage = Vec::new();
+    let view = StoreView::Read(store.as_ref());
+    let verified = verify(disk.clone(), &node_dir(), view, false, &mut |seen| {
+        if let Seen::Finding(finding) = seen
+            && !matches!(
+                finding.costs,
+                // A loss of power tears what is not synced because it is derived.
+                Cost::Log(Costs::Harmless(_) | Costs::NoIndex { .. } | Costs::DamagedIndex { .. })
+            )
+        {
+            damage.push(finding);
+        }
+    });
+    (verified, damage)
+}
+
 /// Where the node's directory lies on its disk.
 pub fn node_dir() -> PathBuf {
     PathBuf::from("/node")
@@ -221,6 +241,7 @@ impl TestNode {
         options: EngineOptions,
         mut rng: SmallRng,
     ) -> Result<TestNode, EngineError> {
+        let (looked_through, damage) = look_through(&disk, &store);
         let opened = Engine::open(
             disk.clone(),
             &node_dir(),
@@ -228,6 +249,10 @@ impl TestNode {
             options.clone(),
             &mut |_| {},
         )?;
+        // A check made before says what recovery comes to.
+        assert_eq!(damage, [], "where recovery finds nothing wrong");
+        let last = looked_through.journal.last_lsn;
+        assert_eq!(last.max(looked_through.checkpoint), opened.recovery.last);
         let driver = Driver::new(opened.workers, rng.random());
         Ok(TestNode {
             disk,

@@ -18,8 +18,12 @@ pub struct Options {
     pub task_workers: usize,
     /// Threads that run SQL; 0 takes one per core.
     pub sql_threads: usize,
-    /// Bytes of journal after which a checkpoint is taken.
+    /// Bytes of journal after which a checkpoint is taken: about what a restart reads at most.
     pub checkpoint_bytes: u64,
+    /// Milliseconds after which another is taken, however little was written.
+    pub checkpoint_interval_ms: u64,
+    /// Milliseconds without work after which another is taken.
+    pub checkpoint_idle_ms: u64,
     /// Free bytes on the disk below which writes are refused until there is space again.
     pub min_free_bytes: u64,
 }
@@ -36,6 +40,8 @@ impl Default for Options {
             task_workers: 0,
             sql_threads: 0,
             checkpoint_bytes: engine.checkpoint_bytes,
+            checkpoint_interval_ms: engine.checkpoint_interval_ms,
+            checkpoint_idle_ms: engine.checkpoint_idle_ms,
             min_free_bytes: engine.min_free_bytes,
         }
     }
@@ -154,6 +160,8 @@ impl Options {
             // Large enough that many partitions each have something worth a write of its own.
             flush_bytes: memory.records_bytes / 4,
             checkpoint_bytes: self.checkpoint_bytes,
+            checkpoint_interval_ms: self.checkpoint_interval_ms,
+            checkpoint_idle_ms: self.checkpoint_idle_ms,
             min_free_bytes: self.min_free_bytes,
             ..EngineOptions::default()
         }

@@ -249,17 +249,19 @@ fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// Tells of a long replay once a second.
+/// Tells how far a replay is once a second, and at its end.
 fn say_progress() -> impl FnMut(RecoveryProgress) {
     let mut said = Instant::now();
-    move |progress| {
-        if said.elapsed() >= Duration::from_secs(1) {
-            said = Instant::now();
-            tracing::info!(
-                read_bytes = progress.read_bytes,
-                total_bytes = progress.total_bytes,
-                "recovering"
-            );
+    let mut said_bytes = 0;
+    move |RecoveryProgress {
+              read_bytes,
+              total_bytes,
+          }| {
+        let is_all = read_bytes == total_bytes && said_bytes != read_bytes;
+        if is_all || said.elapsed() >= Duration::from_secs(1) {
+            (said, said_bytes) = (Instant::now(), read_bytes);
+            let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+            tracing::info!("recovered {} of {} MiB", mib(read_bytes), mib(total_bytes));
         }
     }
 }

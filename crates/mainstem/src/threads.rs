@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `admission`, `journal`, `store`, `background`, `sync` | the engine's workers, one each |
 //! | `task-0` … | handler tasks, one task at a time |
-//! | `retention` | one round of retention now and then, and of looking for what to compact |
+//! | `retention` | one round of retention now and then, and of looking for what to compact; tells the engine the time |
 //!
 //! The end is in order: tasks first, so that no new step begins; then the engine, which finishes what it has
 //! admitted and takes a checkpoint; then there is nothing left to do.
@@ -27,6 +27,9 @@ pub(crate) struct Threads {
     /// Dropped to end the timer.
     timer: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
+
+/// How often the engine is told the time: what it does after a while, it does so much later at most.
+const TELL_TIME_EVERY: Duration = Duration::from_secs(5);
 
 /// The longest a task thread sleeps when nobody wakes it.
 const LONGEST_PARK: Duration = Duration::from_secs(1);
@@ -73,10 +76,14 @@ impl Threads {
         let thread = spawn("retention".into(), move || {
             let mut retention = Timer::new(every);
             let mut compaction = Timer::new(compaction_every);
-            let first = |one: &Timer, other: &Timer| one.left().min(other.left());
-            while stopped.recv_timeout(first(&retention, &compaction))
+            let mut clock = Timer::new(TELL_TIME_EVERY);
+            let first = |timers: [&Timer; 3]| timers.map(Timer::left).into_iter().min();
+            while stopped.recv_timeout(first([&retention, &compaction, &clock]).unwrap_or_default())
                 == Err(RecvTimeoutError::Timeout)
             {
+                if clock.rings() {
+                    broker.engine().tell_time(now_ms());
+                }
                 if retention.rings() {
                     retain(&broker, &waiting);
                 }

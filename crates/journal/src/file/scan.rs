@@ -50,6 +50,9 @@ impl Judge for Refuse {
     }
 }
 
+/// Within so much of a file that was written to stands a group's header, even if its first group is torn.
+const FIRST_GROUPS_BYTES: u64 = 8 << 20;
+
 /// A journal file as it was found.
 pub(super) struct Found {
     pub(super) number: u64,
@@ -456,7 +459,7 @@ impl Scanner<'_> {
             if mutation::active(mutation::BIT_FLIP_CUT_AS_TORN_TAIL) {
                 continue;
             }
-            match durable_beyond(found, header.incarnation, from) {
+            match durable_beyond(found, header.incarnation, from, later > index) {
                 Ok(Some(durable)) => self.durable = self.durable.max(durable),
                 Ok(None) => {
                     if let Some(error) = self.missing_before(later, from) {
@@ -584,23 +587,29 @@ pub(super) fn first_group(
     Ok(GroupHeader::read(&block[..read], header.incarnation, position).map(|(header, _)| header))
 }
 
-/// The highest LSN that any header from `from` to the end of a file says was durable; none if there is no header.
+/// The highest LSN that any header from `from` to the end of a file says was durable; none if there is no header. A file
+/// that lies ready is looked at as far as its first groups would reach: many such files are not read for nothing.
 fn durable_beyond(
     found: &Found,
     incarnation: u64,
     from: u64,
+    may_lie_ready: bool,
 ) -> Result<Option<Lsn>, (u64, JournalError)> {
     let mut durable = None::<Lsn>;
-    headers(
-        found,
-        incarnation,
-        from,
-        found.len_bytes,
-        &mut |_, header| {
+    let end = found.len_bytes;
+    let first = match may_lie_ready {
+        true => end.min(from + FIRST_GROUPS_BYTES),
+        false => end,
+    };
+    for (from, to) in [(from, first), (first, end)] {
+        headers(found, incarnation, from, to, &mut |_, header| {
             durable = durable.max(Some(header.durable));
             ControlFlow::Continue(())
-        },
-    )?;
+        })?;
+        if durable.is_none() {
+            break;
+        }
+    }
     Ok(durable)
 }
 

@@ -31,6 +31,12 @@ pub struct ServeArguments {
     /// What all parts together keep to, as 512MiB or 4GiB [default: 1GiB]
     #[arg(long, env = "MAINSTEM_MEMORY_LIMIT", value_name = "BYTES")]
     pub memory_limit: Option<String>,
+    /// Journal after which a checkpoint is taken, about what a restart reads at most [default: 512MiB]
+    #[arg(long, env = "MAINSTEM_CHECKPOINT_BYTES", value_name = "BYTES")]
+    pub checkpoint_bytes: Option<String>,
+    /// Milliseconds after which a checkpoint is taken, however little was written [default: 60000]
+    #[arg(long, env = "MAINSTEM_CHECKPOINT_INTERVAL_MS", value_name = "MS")]
+    pub checkpoint_interval_ms: Option<u64>,
     /// Threads for handlers [default: one per core]
     #[arg(long, env = "MAINSTEM_TASK_WORKERS", value_name = "N")]
     pub task_workers: Option<usize>,
@@ -90,6 +96,8 @@ struct File {
     insecure_listen: Option<bool>,
     #[serde(default)]
     memory: Memory,
+    checkpoint_bytes: Option<toml::Value>,
+    checkpoint_interval_ms: Option<u64>,
     task_workers: Option<usize>,
     sql_threads: Option<usize>,
     log: Option<String>,
@@ -129,6 +137,16 @@ impl Config {
         {
             options.memory_limit_bytes = bytes("memory.limit", &text)?;
         }
+        if let Some(text) = flags
+            .checkpoint_bytes
+            .or_else(|| file.checkpoint_bytes.map(|value| plain(&value)))
+        {
+            options.checkpoint_bytes = bytes("checkpoint_bytes", &text)?;
+        }
+        options.checkpoint_interval_ms = flags
+            .checkpoint_interval_ms
+            .or(file.checkpoint_interval_ms)
+            .unwrap_or(options.checkpoint_interval_ms);
         options.task_workers = flags
             .task_workers
             .or(file.task_workers)
