@@ -302,7 +302,7 @@ class TheChecks(unittest.TestCase):
             self.assert_wrong(text, why)
 
     def test_what_is_there_passes(self):
-        for text in ["make demo && make test", "PROPTEST_RNG_SEED=1 cargo test --release -p mainstem-broker --test model", ".ci/run"]:
+        for text in ["make demo && make test", "MAINSTEM_SEED=1 cargo test --release -p mainstem-log --test model", ".ci/run"]:
             do(None, text)
 
     def test_lines_are_cut_as_the_shell_does(self):
