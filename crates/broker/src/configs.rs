@@ -26,6 +26,13 @@ pub enum Kind {
         /// The least value allowed.
         min: i64,
     },
+    /// A number from a range.
+    Number {
+        /// The least value allowed.
+        min: i64,
+        /// The largest value allowed.
+        max: i64,
+    },
     /// `true` or `false`.
     Flag,
     /// One of these words.
@@ -114,6 +121,9 @@ pub struct CompactionLimits {
     pub delete_retention_ms: i64,
 }
 
+/// A segment has two files and an entry in every checkpoint: smaller ones cost more than they hold.
+const LEAST_SEGMENT_BYTES: u64 = 1 << 20;
+
 const SYNCED: &str =
     "every answer waits for the sync of its frame; there is nothing to flush less or more often";
 const ONE_COPY: &str = "there is one copy of a partition on a node";
@@ -134,11 +144,35 @@ pub const TABLE: &[ConfigKey] = &[
         Support::Acted,
     ),
     key(
+        "compression.gzip.level",
+        Kind::Number { min: -1, max: 9 },
+        "-1",
+        "How hard gzip compresses; -1 is its default.",
+        Support::Idle(KEPT_BYTES),
+    ),
+    key(
+        "compression.lz4.level",
+        Kind::Number { min: 1, max: 17 },
+        "9",
+        "How hard lz4 compresses.",
+        Support::Idle(KEPT_BYTES),
+    ),
+    key(
         "compression.type",
         Kind::Word(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
         "producer",
         "How batches are compressed at rest; 'producer' keeps what the producer chose.",
         Support::DefaultOnly(KEPT_BYTES),
+    ),
+    key(
+        "compression.zstd.level",
+        Kind::Number {
+            min: -131_072,
+            max: 22,
+        },
+        "3",
+        "How hard zstd compresses.",
+        Support::Idle(KEPT_BYTES),
     ),
     key(
         "delete.retention.ms",
@@ -159,14 +193,14 @@ pub const TABLE: &[ConfigKey] = &[
         Kind::Count { min: 1 },
         "9223372036854775807",
         "After how many records a partition is synced.",
-        Support::DefaultOnly(SYNCED),
+        Support::Idle(SYNCED),
     ),
     key(
         "flush.ms",
         Kind::Millis { min: 0 },
         "9223372036854775807",
         "After how long a partition is synced.",
-        Support::DefaultOnly(SYNCED),
+        Support::Idle(SYNCED),
     ),
     key(
         "follower.replication.throttled.replicas",
@@ -280,6 +314,20 @@ pub const TABLE: &[ConfigKey] = &[
         Support::Idle("space is kept ready for the whole data directory"),
     ),
     key(
+        "remote.log.copy.disable",
+        Kind::Flag,
+        "false",
+        "Whether nothing more moves to remote storage.",
+        Support::DefaultOnly(NO_TIERS),
+    ),
+    key(
+        "remote.log.delete.on.disable",
+        Kind::Flag,
+        "false",
+        "Whether what is in remote storage goes when it is disabled.",
+        Support::DefaultOnly(NO_TIERS),
+    ),
+    key(
         "remote.storage.enable",
         Kind::Flag,
         "false",
@@ -306,11 +354,11 @@ pub const TABLE: &[ConfigKey] = &[
     key(
         "segment.bytes",
         Kind::Bytes {
-            min: 1 << 20,
+            min: 14,
             max: 1 << 31,
         },
         "134217728",
-        "How large a segment becomes before the next one is begun; retention removes whole segments.",
+        "How large a segment becomes before the next one is begun, 1 MiB at least; retention removes whole segments.",
         Support::Acted,
     ),
     key(
@@ -404,6 +452,7 @@ impl ConfigKey {
             Kind::Millis { min } => number(min, i64::MAX, "a number of milliseconds"),
             Kind::Bytes { min, max } => number(min, max, "a number of bytes"),
             Kind::Count { min } => number(min, i64::MAX, "a whole number"),
+            Kind::Number { min, max } => number(min, max, "a whole number"),
             Kind::Flag if matches!(value, "true" | "false") => Ok(()),
             Kind::Flag => Err("it takes 'true' or 'false'".into()),
             Kind::Word(words) if words.contains(&value) => Ok(()),
@@ -470,7 +519,10 @@ impl TopicLimits {
         let ratio: f64 = ratio.unwrap_or(0.5);
         TopicLimits {
             segments: SegmentLimits {
-                segment_bytes: own("segment.bytes").and_then(|bytes| bytes.parse().ok()),
+                // Older tools set a few bytes, to see segments roll.
+                segment_bytes: own("segment.bytes")
+                    .and_then(|bytes| bytes.parse().ok())
+                    .map(|bytes: u64| bytes.max(LEAST_SEGMENT_BYTES)),
                 segment_ms: Some(number("segment.ms")),
             },
             deletes: !has("compact") || has("delete"),
@@ -522,7 +574,7 @@ mod tests {
             ("min.insync.replicas", "2", "refused_config"),
             ("unclean.leader.election.enable", "true", "refused_config"),
             ("unclean.leader.election.enable", "yes", "invalid_config"),
-            ("flush.messages", "1", "refused_config"),
+            ("flush.messages", "1", "ok"),
             ("min.cleanable.dirty.ratio", "0.25", "ok"),
             ("min.cleanable.dirty.ratio", "7", "invalid_config"),
             ("segment.ms", "1", "ok"),

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use mainstem_engine::{Append, Appended, EngineError, Submission};
 use mainstem_record::{Batch, BatchBuilder, Compression, RecordError, TimestampType};
 
-use crate::access::Access;
+use crate::access::{self, Access};
 use crate::broker::Broker;
 use crate::topic::Topic;
+use crate::topics::not_found;
 use crate::{BrokerError, Caller};
 
 /// One batch for one partition.
@@ -18,6 +19,17 @@ use crate::{BrokerError, Caller};
 pub struct ProduceBatch {
     /// The topic's name.
     pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: u32,
+    /// The batch, checked when it was parsed.
+    pub batch: Batch,
+}
+
+/// One batch for one partition of a topic that was looked up before: by its id, or for its limits.
+#[derive(Clone, Debug)]
+pub struct PlacedBatch {
+    /// The topic. If it is gone by now, the batch is refused, whatever has its name.
+    pub topic: Arc<Topic>,
     /// The partition's number.
     pub partition: u32,
     /// The batch, checked when it was parsed.
@@ -61,9 +73,7 @@ impl Broker {
         batches: Vec<ProduceBatch>,
         now_ms: i64,
     ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
-        let mut appends = Vec::with_capacity(batches.len());
-        let mut outcomes = Vec::with_capacity(batches.len());
-        let mut targets = Vec::with_capacity(batches.len());
+        let mut placed = Vec::with_capacity(batches.len());
         let mut last: Option<Arc<Topic>> = None;
         for ProduceBatch {
             topic: name,
@@ -75,18 +85,64 @@ impl Broker {
                 Some(topic) => Ok(topic),
                 None => self.topic_for(caller, Access::Write { topic: &name }, &name),
             };
-            let checked = topic.and_then(|topic| {
+            last = topic.as_ref().ok().cloned();
+            placed.push(topic.map(|topic| PlacedBatch {
+                topic,
+                partition,
+                batch,
+            }));
+        }
+        self.append_all(placed, now_ms).await
+    }
+
+    /// As [`produce`](Self::produce), to topics that the caller has looked up.
+    pub async fn produce_placed(
+        &self,
+        caller: &Caller,
+        batches: Vec<PlacedBatch>,
+        now_ms: i64,
+    ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
+        let allowed = |placed: PlacedBatch| {
+            let topic = &placed.topic;
+            access::check(caller, Access::Write { topic: &topic.name })?;
+            if topic.tenant != caller.tenant {
+                return Err(not_found(&topic.name));
+            }
+            Ok(placed)
+        };
+        self.append_all(batches.into_iter().map(allowed).collect(), now_ms)
+            .await
+    }
+
+    async fn append_all(
+        &self,
+        batches: Vec<Result<PlacedBatch, BrokerError>>,
+        now_ms: i64,
+    ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
+        let mut appends = Vec::with_capacity(batches.len());
+        let mut outcomes = Vec::with_capacity(batches.len());
+        let mut targets = Vec::with_capacity(batches.len());
+        for placed in batches {
+            let checked = placed.and_then(|placed| {
+                let PlacedBatch {
+                    topic, partition, ..
+                } = &placed;
                 let id = topic
-                    .partition_id(partition)
-                    .ok_or_else(|| no_partition(&topic, partition))?;
-                check_batch(&topic, &batch, now_ms)?;
-                Ok((topic, id))
+                    .partition_id(*partition)
+                    .ok_or_else(|| no_partition(topic, *partition))?;
+                check_batch(topic, &placed.batch, now_ms)?;
+                Ok((placed, id))
             });
             outcomes.push(match checked {
-                Ok((topic, id)) => {
+                Ok((placed, id)) => {
+                    let PlacedBatch {
+                        topic,
+                        partition,
+                        batch,
+                    } = placed;
                     targets.push(Target {
                         outcome: outcomes.len(),
-                        topic: topic.clone(),
+                        topic,
                         partition,
                         records: u64::try_from(batch.record_count()).unwrap_or_default(),
                         bytes: batch.size_bytes() as u64,
@@ -95,7 +151,6 @@ impl Broker {
                         partition: id,
                         batch,
                     });
-                    last = Some(topic);
                     // Replaced below: every append has its outcome.
                     Err(BrokerError::Closed)
                 }
@@ -260,10 +315,13 @@ fn check_batch(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerEr
     if topic.limits.compaction.is_some() {
         batch.for_each(|record| record.key.map(|_| ()).ok_or_else(|| key_required(topic)))?;
     }
-    if header.max_timestamp_ms.saturating_sub(now_ms) > topic.limits.timestamp_after_max_ms {
-        return refuse(
-            "its time lies further ahead than message.timestamp.after.max.ms allows; check the producer's clock",
-        );
+    let ahead_ms = header.max_timestamp_ms.saturating_sub(now_ms);
+    if ahead_ms > topic.limits.timestamp_after_max_ms {
+        return Err(BrokerError::InvalidTimestamp {
+            topic: topic.name.to_string(),
+            ahead_ms,
+            limit_ms: topic.limits.timestamp_after_max_ms,
+        });
     }
     Ok(())
 }
