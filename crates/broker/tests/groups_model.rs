@@ -40,12 +40,15 @@ enum Doing {
         generation: i32,
         partitions: Vec<u32>,
         /// Offsets under way, all with this number.
-        commit: Option<(i64, Vec<u32>, Call<Vec<Result<(), BrokerError>>>)>,
+        commit: Option<Commit>,
         heartbeat_ms: i64,
     },
     /// Its process is gone; it comes back, or not.
     Dead,
 }
+
+/// A commit under way: its number, the partitions it is for, the call.
+type Commit = (i64, Vec<u32>, Call<Vec<Result<(), BrokerError>>>);
 
 struct Consumer {
     group: &'static str,
@@ -101,7 +104,7 @@ impl World {
             .unwrap();
         let consumer = |index: usize| Consumer {
             group: GROUPS[index % GROUPS.len()],
-            instance_id: (index % 5 == 0).then(|| format!("static-{index}")),
+            instance_id: index.is_multiple_of(5).then(|| format!("static-{index}")),
             member_id: String::new(),
             doing: Doing::Nothing,
         };
@@ -220,7 +223,7 @@ impl World {
                 metadata: Bytes::from_static(b"\0\x01\0\0\0\x01\0\x04read\xff\xff\xff\xff"),
             }],
             requires_member_id: true,
-            skips_assignment: index % 2 == 0,
+            skips_assignment: index.is_multiple_of(2),
         };
         let (broker, caller, now_ms) = self.handles();
         Doing::Joining(Box::pin(async move {
@@ -485,7 +488,7 @@ impl World {
             let described = self.describe(group).unwrap();
             assert_eq!(described.state, GroupState::Stable, "group {group}");
             assert_eq!(described.members.len(), CONSUMERS / GROUPS.len());
-            let mut owned = Vec::new();
+            let mut owned: Vec<u32> = Vec::new();
             for consumer in self.consumers.iter().filter(|one| one.group == group) {
                 let Doing::Reading {
                     generation,

@@ -200,8 +200,8 @@ impl Bench {
     /// Members of one generation ask for their assignments: each gets its own id.
     fn settle(&mut self, joined: &[Joined]) {
         let leader = joined.iter().find(|one| one.member_id == one.leader);
-        let ids: Vec<_> = leader.unwrap().members.iter();
-        let ids: Vec<_> = ids.map(|one| one.member_id.clone()).collect();
+        let members = leader.unwrap().members.iter();
+        let ids: Vec<_> = members.map(|one| one.member_id.clone()).collect();
         let assignments: Vec<_> = ids.iter().map(|id| (id.as_str(), id.as_str())).collect();
         let waits: Vec<_> = joined
             .iter()
