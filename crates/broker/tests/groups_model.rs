@@ -1,7 +1,7 @@
 //! A hundred consumers of several groups that join, leave, die, come back and commit, on a node that crashes in any way at
 //! any moment. A seed decides everything.
 //!
-//! What must hold: in one generation a partition has one owner at most, generations never go back, a commit that was
+//! What must hold: in one generation a partition has one owner at most, generations with an assignment never go back, a commit that was
 //! acknowledged is never lost or taken back and is there whole, and once nothing happens any more every group settles.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -60,7 +60,7 @@ struct Consumer {
 /// What everybody has been told, beyond any crash.
 #[derive(Default, PartialEq, Debug)]
 struct Told {
-    /// The newest generation of a group that anybody was told of.
+    /// The newest generation of a group in which anybody was assigned anything.
     generations: BTreeMap<&'static str, i32>,
     /// Who owns a partition in a generation.
     owners: BTreeMap<(&'static str, i32, u32), String>,
@@ -238,15 +238,6 @@ impl World {
         };
         let consumer = &mut self.consumers[index];
         consumer.member_id.clone_from(&joined.member_id);
-        let newest = self.told.generations.entry(consumer.group).or_default();
-        assert!(
-            joined.generation >= *newest,
-            "group {}: generation {} after {newest}",
-            consumer.group,
-            joined.generation
-        );
-        self.told.counts.generations += u64::from(joined.generation > *newest);
-        *newest = joined.generation;
         // The leader deals the partitions out, one by one.
         let mut assignments: Vec<(String, Vec<u8>)> = Vec::new();
         if joined.leader == joined.member_id && !joined.skip_assignment {
@@ -296,6 +287,16 @@ impl World {
             .iter()
             .map(|one| u32::from(*one))
             .collect();
+        // A generation that nobody was assigned anything in may be made again after a crash; this one is durable.
+        let newest = self.told.generations.entry(consumer.group).or_default();
+        assert!(
+            joined.generation >= *newest,
+            "group {}: generation {} after {newest}",
+            consumer.group,
+            joined.generation
+        );
+        self.told.counts.generations += u64::from(joined.generation > *newest);
+        *newest = joined.generation;
         // A static member is the same one under every id.
         let name = consumer.instance_id.as_ref().unwrap_or(&joined.member_id);
         for partition in &partitions {

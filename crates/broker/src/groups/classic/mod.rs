@@ -68,8 +68,6 @@ pub(crate) struct Classic {
     /// Topics that the members read, as of this generation; `None` where they do not say so in a known form.
     topics: Option<BTreeSet<String>>,
     next_place: u64,
-    /// It was found by a restart, and has made no generation since.
-    is_restored: bool,
 }
 
 impl Classic {
@@ -93,7 +91,6 @@ impl Classic {
             assigning: None,
             topics: Some(BTreeSet::new()),
             next_place: 0,
-            is_restored: false,
         }
     }
 

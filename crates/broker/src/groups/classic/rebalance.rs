@@ -4,10 +4,6 @@ use super::Classic;
 use crate::groups::effects::{Effect, Storing};
 use crate::groups::types::GroupState;
 
-/// How far the first generation after a restart lies ahead of the one that was kept: members may have been told of
-/// generations since then that never became stable, and none of them is to be told twice.
-const RESTART_STEP: i32 = 1_000;
-
 /// How long a group waits for its members to join.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum JoinPhase {
@@ -145,11 +141,7 @@ impl Classic {
             self.leader = next;
         }
         self.joining = None;
-        let step = match std::mem::take(&mut self.is_restored) {
-            true => RESTART_STEP,
-            false => 1,
-        };
-        self.generation = self.generation.checked_add(step).unwrap_or(1);
+        self.generation = self.generation.checked_add(1).unwrap_or(1);
         match self.members.is_empty() {
             true => self.become_empty(now_ms, effects),
             false => self.begin_generation(now_ms, effects),

@@ -34,7 +34,6 @@ impl Classic {
     /// A group after a restart: stable if it had members, whose sessions begin anew with [`Classic::resume`].
     pub(crate) fn restore(name: Arc<str>, settings: GroupSettings, record: GroupRecord) -> Classic {
         let mut group = Classic::new(name, settings, record.since_ms);
-        group.is_restored = true;
         group.generation = record.generation;
         group.protocol_type = record.protocol_type;
         group.protocol = record.protocol;
