@@ -177,12 +177,12 @@ mod tests {
 
     #[test]
     fn the_layout_of_groups_is_part_of_the_format() {
-        assert_eq!(group_shard("t", "n"), 0);
+        assert_eq!(group_shard("t", "n"), 0x00b1);
         assert_eq!(
             group_offset("t", "n", PARTITION).as_ref(),
-            b"\0\0g\0\x01t\0\x01n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x02"
+            b"\0\xb1g\0\x01t\0\x01n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x02"
         );
-        assert_eq!(group("t", "n").as_ref(), b"\0\0\0\x01t\x04n");
+        assert_eq!(group("t", "n").as_ref(), b"\0\xb1\0\x01t\x04n");
     }
 
     #[test]

@@ -43,8 +43,8 @@ pub use error::BrokerError;
 pub use fetch::{FetchRequest, Fetched, OffsetSpec, PartitionBounds};
 pub use groups::{
     CommittedOffset, GroupCommit, GroupDescription, GroupExpiryRound, GroupListing, GroupMember,
-    GroupSettings, GroupState, GroupType, JoinGroup, Joined, JoinedMember, LeavingMember,
-    MemberDescription, OffsetCommit, OffsetsOfTopic, Protocol, SyncGroup, Synced,
+    GroupOffset, GroupSettings, GroupState, GroupType, JoinGroup, Joined, JoinedMember,
+    LeavingMember, MemberDescription, OffsetCommit, OffsetsOfTopic, Protocol, SyncGroup, Synced,
 };
 pub use mainstem_log::{TopicId, Waiter};
 pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};

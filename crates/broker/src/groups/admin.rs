@@ -80,7 +80,7 @@ impl Broker {
             let answer = groups.with(Some(now_ms), |state| {
                 // Since the scan somebody has committed: that is not to stay behind.
                 if removable(state.slot(&key))?.0 != commits {
-                    return Ok(None);
+                    return Ok::<_, BrokerError>(None);
                 }
                 let ops = committed
                     .into_iter()

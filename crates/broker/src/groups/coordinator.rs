@@ -14,7 +14,7 @@ use bytes::Bytes;
 use mainstem_engine::{
     Committed, Engine, EngineError, Promise, Signal, Submission, Ticket, ticket,
 };
-use mainstem_store::{StoreOp, StoreSnapshot};
+use mainstem_store::StoreOp;
 use parking_lot::Mutex;
 
 use super::classic::Classic;

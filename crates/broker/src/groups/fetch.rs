@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use mainstem_engine::EngineError;
 use mainstem_log::TopicId;
-use mainstem_store::StoreSnapshot;
+use mainstem_store::{SHARDS, StoreSnapshot};
 
 use super::offsets::CommittedOffset;
-use super::types::OffsetsOfTopic;
+use super::types::{GroupOffset, OffsetsOfTopic};
 use crate::access::{self, Access};
 use crate::broker::Broker;
 use crate::{BrokerError, Caller, Topic, keys, names};
@@ -69,6 +69,40 @@ impl Broker {
             Some(OffsetsOfTopic { topic, partitions })
         };
         Ok(topics.into_iter().filter_map(of_topic).collect())
+    }
+
+    /// Everything that the tenant's groups have committed in topics that there are, as a view of the store has it.
+    pub fn group_offsets(
+        &self,
+        caller: &Caller,
+        store: &dyn StoreSnapshot,
+    ) -> Result<Vec<GroupOffset>, BrokerError> {
+        access::check(caller, Access::DescribeGroup { group: "*" })?;
+        let topics: BTreeMap<TopicId, Arc<Topic>> = self
+            .list_topics(caller)?
+            .into_iter()
+            .map(|topic| (topic.id, topic))
+            .collect();
+        let mut found = Vec::new();
+        for shard in 0..SHARDS {
+            scan(
+                store,
+                &keys::group_offsets_in_shard(shard),
+                |key, committed| {
+                    if key.tenant == &*caller.tenant
+                        && let Some(topic) = topics.get(&key.partition.topic)
+                    {
+                        found.push(GroupOffset {
+                            group: key.group.to_owned(),
+                            topic: topic.clone(),
+                            partition: key.partition.index,
+                            committed,
+                        });
+                    }
+                },
+            )?;
+        }
+        Ok(found)
     }
 }
 

@@ -38,7 +38,7 @@ pub use expiry::GroupExpiryRound;
 pub use offsets::CommittedOffset;
 pub use settings::GroupSettings;
 pub use types::{
-    GroupCommit, GroupDescription, GroupListing, GroupMember, GroupState, GroupType, JoinGroup,
-    Joined, JoinedMember, LeavingMember, MemberDescription, OffsetCommit, OffsetsOfTopic, Protocol,
-    SyncGroup, Synced,
+    GroupCommit, GroupDescription, GroupListing, GroupMember, GroupOffset, GroupState, GroupType,
+    JoinGroup, Joined, JoinedMember, LeavingMember, MemberDescription, OffsetCommit,
+    OffsetsOfTopic, Protocol, SyncGroup, Synced,
 };

@@ -155,6 +155,19 @@ pub struct OffsetsOfTopic {
     pub partitions: Vec<(u32, CommittedOffset)>,
 }
 
+/// What a group has committed in a partition, among all that a tenant's groups have.
+#[derive(Clone, Debug)]
+pub struct GroupOffset {
+    /// The group.
+    pub group: String,
+    /// The topic.
+    pub topic: Arc<Topic>,
+    /// The partition.
+    pub partition: u32,
+    /// What is committed.
+    pub committed: CommittedOffset,
+}
+
 /// Where a group stands in its life. `Display` gives Kafka's name for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GroupState {

@@ -295,8 +295,11 @@ impl Classic {
         effects: &mut Vec<Effect>,
     ) {
         let (wait, joined, instance_id, old_member_id) = storing;
+        let holds = self.state == GroupState::Stable && self.generation == joined.generation;
         let answer = match outcome {
-            Ok(()) => Ok(joined),
+            Ok(()) if holds => Ok(joined),
+            // The group has moved on meanwhile: it is to join again.
+            Ok(()) => Err(self.rebalancing()),
             Err(error) => {
                 if self.statics.get(&instance_id) == Some(&joined.member_id) {
                     self.rename(&instance_id, &joined.member_id, &old_member_id, effects);

@@ -7,7 +7,7 @@
 //!     └── nobody left ──┘   └──────── join, leave, expiry ────────┴─────────────────────────────┘
 //! ```
 //!
-//! Pure: time is an argument of every event; who waits is a number; answers and frames come back as [`Effect`]s;
+//! Pure: time is an argument of every event; who waits is a number; answers and frames come back as [`Effect`](super::effects::Effect)s;
 //! [`Classic::deadline_ms`] says when [`Classic::tick`] wants to be called next. The rules are those of Kafka's group
 //! coordinator (KIP-62 timeouts, KIP-134 initial delay, KIP-345 static members, KIP-394 member ids, KIP-559 protocol
 //! checks, KIP-814 skipped assignment), so that clients meet what they know.
@@ -29,7 +29,6 @@ use std::sync::Arc;
 use member::Member;
 use rebalance::JoinPhase;
 
-use super::effects::Effect;
 use super::settings::GroupSettings;
 use super::subscription::{self, CONSUMER};
 use super::types::{

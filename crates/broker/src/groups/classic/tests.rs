@@ -180,20 +180,28 @@ impl Bench {
     /// A stable group of these members, the first of which leads.
     fn stable(&mut self, requests: &[JoinGroup]) -> Vec<Joined> {
         let waits: Vec<_> = requests.iter().map(|request| self.join(request)).collect();
-        self.pass(REBALANCE_MS);
-        let joined: Vec<_> = waits
-            .into_iter()
-            .map(|wait| self.answer(wait).unwrap())
-            .collect();
+        let joined = self.generation(&waits);
         self.settle(&joined);
         joined
+    }
+
+    /// Waits until all of them are told of their generation.
+    fn generation(&mut self, waits: &[WaitId]) -> Vec<Joined> {
+        while !waits.iter().all(|wait| self.joined.contains_key(wait)) {
+            assert!(self.group.deadline_ms().is_some(), "nothing will happen");
+            self.pass(1_000);
+        }
+        waits
+            .iter()
+            .map(|wait| self.answer(*wait).unwrap())
+            .collect()
     }
 
     /// Members of one generation ask for their assignments: each gets its own id.
     fn settle(&mut self, joined: &[Joined]) {
         let leader = joined.iter().find(|one| one.member_id == one.leader);
-        let ids: Vec<_> = leader.unwrap().members.iter();
-        let ids: Vec<_> = ids.map(|one| one.member_id.clone()).collect();
+        let members = leader.unwrap().members.iter();
+        let ids: Vec<_> = members.map(|one| one.member_id.clone()).collect();
         let assignments: Vec<_> = ids.iter().map(|id| (id.as_str(), id.as_str())).collect();
         let waits: Vec<_> = joined
             .iter()
@@ -663,8 +671,7 @@ fn session_timeouts_and_the_number_of_members_have_limits() {
     let waits = [bench.join(&older("")), bench.join(&older(""))];
     let wait = bench.join(&older(""));
     assert_eq!(code(&bench.answer(wait)), "group_full");
-    bench.pass(REBALANCE_MS);
-    let joined = waits.map(|wait| bench.answer(wait).unwrap());
+    let joined = bench.generation(&waits);
     bench.settle(&joined);
     let wait = bench.join(&older(""));
     assert_eq!(code(&bench.answer(wait)), "group_full");
