@@ -37,6 +37,8 @@ pub enum Kind {
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Some of these words, with commas in between.
+    Words(&'static [&'static str]),
     /// A number from 0 to 1.
     Share,
     /// Any text.
@@ -108,6 +110,8 @@ pub struct TopicLimits {
     pub max_message_bytes: usize,
     /// How far a record's time may lie ahead of the server's.
     pub timestamp_after_max_ms: i64,
+    /// Whether the log gives records its own time, instead of their producer's.
+    pub append_time: bool,
 }
 
 /// How a topic is compacted.
@@ -138,7 +142,7 @@ const OWN_INDEX: &str = "the index is kept in memory and rebuilt by itself";
 pub const TABLE: &[ConfigKey] = &[
     key(
         "cleanup.policy",
-        Kind::Word(&["delete", "compact", "compact,delete", "delete,compact"]),
+        Kind::Words(&["compact", "delete"]),
         "delete",
         "What happens to old records: they are deleted, or only the last record of each key is kept, or both.",
         Support::Acted,
@@ -283,7 +287,7 @@ pub const TABLE: &[ConfigKey] = &[
         Kind::Word(&["CreateTime", "LogAppendTime"]),
         "CreateTime",
         "Whose clock gives a record its time: the producer's or the server's.",
-        Support::DefaultOnly(KEPT_BYTES),
+        Support::Acted,
     ),
     key(
         "min.cleanable.dirty.ratio",
@@ -457,6 +461,14 @@ impl ConfigKey {
             Kind::Flag => Err("it takes 'true' or 'false'".into()),
             Kind::Word(words) if words.contains(&value) => Ok(()),
             Kind::Word(words) => Err(format!("it takes one of {}", words.join(", "))),
+            Kind::Words(words) => {
+                let items: Vec<&str> = value.split(',').map(str::trim).collect();
+                if items.iter().all(|item| words.contains(item)) {
+                    Ok(())
+                } else {
+                    Err(format!("it takes a list of {}", words.join(", ")))
+                }
+            }
             Kind::Share => match value.parse::<f64>() {
                 Ok(share) if (0.0..=1.0).contains(&share) => Ok(()),
                 _ => Err("it takes a number from 0 to 1".into()),
@@ -535,6 +547,7 @@ impl TopicLimits {
             retention_bytes: u64::try_from(number("retention.bytes")).ok(),
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
             timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+            append_time: own("message.timestamp.type").is_some_and(|own| own == "LogAppendTime"),
         }
     }
 }

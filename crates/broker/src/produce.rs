@@ -47,6 +47,8 @@ pub struct Produced {
     pub duplicate: bool,
     /// The partition's first offset.
     pub log_start: i64,
+    /// The time that the log gave its records, where the topic says so.
+    pub append_time_ms: Option<i64>,
 }
 
 /// A record to be built into a batch.
@@ -131,7 +133,8 @@ impl Broker {
                     .partition_id(*partition)
                     .ok_or_else(|| no_partition(topic, *partition))?;
                 check_batch(topic, &placed.batch, now_ms)?;
-                Ok((placed, id))
+                let batch = timed(topic, placed.batch.clone(), now_ms);
+                Ok((PlacedBatch { batch, ..placed }, id))
             });
             outcomes.push(match checked {
                 Ok((placed, id)) => {
@@ -175,7 +178,7 @@ impl Broker {
             }
             if let Some(outcome) = outcomes.get_mut(target.outcome) {
                 *outcome = match answer {
-                    Ok(appended) => Ok(produced(appended)),
+                    Ok(appended) => Ok(produced(appended, &target.topic, now_ms)),
                     Err(error) => Err(BrokerError::append(
                         error,
                         &target.topic.name,
@@ -214,7 +217,7 @@ impl Broker {
                     .ok_or_else(|| no_partition(&topic, partition))?;
                 Ok(Append {
                     partition: id,
-                    batch,
+                    batch: timed(&topic, batch, now_ms),
                 })
             })
             .collect::<Result<Vec<_>, BrokerError>>()?;
@@ -259,6 +262,15 @@ impl Broker {
     }
 }
 
+/// A batch with the time that the topic wants its records to have.
+fn timed(topic: &Topic, batch: Batch, now_ms: i64) -> Batch {
+    if topic.limits.append_time {
+        batch.with_append_time(now_ms)
+    } else {
+        batch
+    }
+}
+
 /// Where a batch of a call belongs.
 struct Target {
     /// The index of its outcome.
@@ -269,7 +281,7 @@ struct Target {
     bytes: u64,
 }
 
-fn produced(appended: Appended) -> Produced {
+fn produced(appended: Appended, topic: &Topic, now_ms: i64) -> Produced {
     let Appended {
         base_offset,
         last_offset,
@@ -281,6 +293,8 @@ fn produced(appended: Appended) -> Produced {
         last_offset,
         duplicate,
         log_start,
+        // Records that were there before have the time of then.
+        append_time_ms: (topic.limits.append_time && !duplicate).then_some(now_ms),
     }
 }
 
@@ -316,7 +330,7 @@ fn check_batch(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerEr
         batch.for_each(|record| record.key.map(|_| ()).ok_or_else(|| key_required(topic)))?;
     }
     let ahead_ms = header.max_timestamp_ms.saturating_sub(now_ms);
-    if ahead_ms > topic.limits.timestamp_after_max_ms {
+    if !topic.limits.append_time && ahead_ms > topic.limits.timestamp_after_max_ms {
         return Err(BrokerError::InvalidTimestamp {
             topic: topic.name.to_string(),
             ahead_ms,
