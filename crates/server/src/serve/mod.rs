@@ -28,6 +28,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let config = Config::resolve(arguments)?;
     logs::start(&config.log, config.log_format)?;
+    let kafka_settings = mainstem_kafka::Settings::read(&config.options.broker)?;
     let listeners = listeners::bind(&config)?;
     let addresses = listeners.addresses()?;
     // Health answers from the start, so that a long recovery is seen as alive and not yet ready.
@@ -68,19 +69,24 @@ pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
             addresses.by_protocol(),
             listeners::until(stopping.clone()),
         ));
+        let kafka = tokio::spawn(mainstem_kafka::serve(
+            mainstem.clone(),
+            listeners.kafka,
+            kafka_settings,
+            listeners::until(stopping.clone()),
+        ));
         serving.store(true, Ordering::Release);
         ready.print();
         let name = signalled.wait().await;
         tracing::info!(signal = name, "stopping");
         serving.store(false, Ordering::Release);
         let _ = stop.send(true);
-        for (listener, task) in [(
-            "grpc",
-            tokio::time::timeout(GRACE, grpc)
-                .await
-                .map(|ended| ended.map(drop)),
-        )] {
-            if task.is_err() {
+        let (grpc, kafka) = tokio::join!(
+            tokio::time::timeout(GRACE, grpc),
+            tokio::time::timeout(GRACE, kafka),
+        );
+        for (listener, is_cut_off) in [("grpc", grpc.is_err()), ("kafka", kafka.is_err())] {
+            if is_cut_off {
                 tracing::warn!(listener, "calls under way were cut off");
             }
         }
