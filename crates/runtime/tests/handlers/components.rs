@@ -103,6 +103,8 @@ fn fuel_and_memory_are_limits() {
     // Next to nothing of this is the guest's own work.
     let scans = run("scan for ever", limits);
     assert_eq!(scans, StepFailure::OutOfFuel { fuel: 10_000_000 });
+    let logs = run("log a lot", limits);
+    assert_eq!(logs, StepFailure::OutOfFuel { fuel: 10_000_000 });
     let grown = run(
         "grow",
         StepLimits {
