@@ -161,7 +161,6 @@ impl<'a> Stepper<'a> {
         fence: Fence,
         module: Arc<dyn HandlerModule>,
         inputs: Vec<Input>,
-        outputs: OutputTopics,
     ) -> Result<Stepper<'a>, Ended> {
         let record = &task.record;
         let dead_letters = record
@@ -180,7 +179,7 @@ impl<'a> Stepper<'a> {
             label: record.label(task.partition),
             inputs,
             turn: 0,
-            outputs,
+            outputs: task.output_topics()?,
             dead_letters,
             state: StepState::new(store, task.shard, record.id, task.partition, limit),
             events: Vec::new(),
@@ -294,6 +293,8 @@ impl<'a> Stepper<'a> {
 
     /// Makes one step, and its frame.
     async fn step(&mut self) -> Result<(), Ended> {
+        // A topic that has got more partitions has other places for keys, for everybody at once.
+        self.outputs = self.task.output_topics()?;
         let size = self.step_size();
         match self.try_step(size).await {
             Ok(None) => {
@@ -491,7 +492,6 @@ impl<'a> Stepper<'a> {
         outputs: u64,
         dead_letters: u64,
     ) -> Result<(), Ended> {
-        let (mut store_ops, changes) = self.state.commit();
         let handled = self
             .events
             .get(self.done..self.done + size)
@@ -566,10 +566,9 @@ impl<'a> Stepper<'a> {
             .reserve_with_store(submission.size_bytes(), submission.store_bytes())
             .await?;
         let ticket = engine.submit(submission, permit);
-        let (events, outcome) = (size as u64, None);
         self.in_flight.push_back(InFlight {
             ticket,
-            outcome,
+            outcome: None,
             changes,
             positions,
             late,

@@ -545,3 +545,29 @@ fn a_handler_with_state_reads_added_partitions_when_it_is_deployed_again() {
         (4, 0, 3)
     );
 }
+
+#[test]
+fn outputs_follow_their_key_to_partitions_that_were_added() {
+    let mut bed = bed(15);
+    bed.deploy(counter());
+    let keys: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
+    let orders: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "count")).collect();
+    bed.produce("in", &orders);
+    bed.settle();
+    grow(&mut bed, "out", 7);
+    bed.produce("in", &orders);
+    bed.settle();
+    // Where everybody else sends them now.
+    let expected: Vec<u32> = bed
+        .produce("out", &orders)
+        .iter()
+        .map(|place| place.0)
+        .collect();
+    let out = bed.read("out");
+    for (key, partition) in keys.iter().zip(expected) {
+        let counts = out[partition as usize].iter().filter(|record| {
+            record.key.as_deref() == Some(key.as_bytes()) && record.value.as_deref() == Some(b"2")
+        });
+        assert_eq!(counts.count(), 1, "{key} in partition {partition}");
+    }
+}
