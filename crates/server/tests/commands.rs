@@ -152,6 +152,8 @@ fn ranges_positions_and_raw_values() {
             .collect()
     };
     assert_eq!(read(&["--from", "1", "--to", "3"]), ["b", "c"]);
+    assert_eq!(read(&["--from", "3", "--to", "100"]), ["d"]);
+    assert!(read(&["--from", "3", "--to", "2"]).is_empty());
     assert_eq!(read(&["--max", "2"]), ["a", "b"]);
     assert!(read(&["--from", "latest"]).is_empty());
     assert_eq!(read(&["--from", "2001-01-01T00:00:00Z"]).len(), 4);
