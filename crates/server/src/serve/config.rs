@@ -57,6 +57,10 @@ pub struct ServeArguments {
     /// A broker setting under Kafka's name, as in `log.retention.ms=86400000`; repeatable
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// Stop, as at SIGTERM, once standard input ends: for a program that has started this server and takes it along,
+    /// however that program ends
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -120,6 +124,7 @@ pub struct Config {
     pub listen_http: SocketAddr,
     pub log: String,
     pub log_format: LogFormat,
+    pub until_stdin_ends: bool,
     pub options: Options,
 }
 
@@ -203,6 +208,7 @@ impl Config {
                 .log_format
                 .or(file.log_format)
                 .unwrap_or(LogFormat::Text),
+            until_stdin_ends: flags.until_stdin_ends,
             options,
         })
     }
