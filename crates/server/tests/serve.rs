@@ -5,7 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use support::{Server, assert_error, error_of, mainstem};
+use support::{Server, assert_error, error_of, grpc, mainstem};
 
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -69,6 +69,23 @@ fn a_restart_after_a_kill_says_in_the_log_how_far_it_is() {
     };
     assert_eq!(read, all, "{log}");
     assert!(read.parse::<u64>().unwrap() >= 1, "{log}");
+}
+
+#[test]
+fn records_are_refused_while_less_is_free_than_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let free_ports = [
+        "--listen-grpc",
+        "127.0.0.1:0",
+        "--listen-http",
+        "127.0.0.1:0",
+    ];
+    let more_than_any_disk = ["--min-free-bytes", "999999999GiB"];
+    let server = Server::start_with(dir.path(), &[&free_ports[..], &more_than_any_disk].concat());
+    server.run(&["topic", "create", "t"]);
+    let refused = grpc::produce(&server, "t", 0, grpc::batch(b"x")).unwrap_err();
+    assert_error(&refused, "disk_full", 1);
+    server.run(&["topic", "delete", "t"]);
 }
 
 /// The value of a line of the metrics page.
