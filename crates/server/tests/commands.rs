@@ -135,6 +135,17 @@ fn names_and_settings_that_cannot_be_are_told_with_what_to_do() {
         .output()
         .unwrap();
     assert_error(&error_of(&nobody), "unreachable", 1);
+    let other_listener = mainstem()
+        .args([
+            "status",
+            "--server",
+            &server.address("http"),
+            "--output",
+            "json",
+        ])
+        .output()
+        .unwrap();
+    assert_error(&error_of(&other_listener), "unimplemented", 1);
 }
 
 #[test]
