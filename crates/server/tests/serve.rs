@@ -59,7 +59,7 @@ fn a_restart_after_a_kill_says_in_the_log_how_far_it_is() {
     command.args(["--listen-grpc", "127.0.0.1:0"]);
     command.args(["--listen-http", "127.0.0.1:0"]);
     command.stderr(std::fs::File::create(&log).unwrap());
-    let server = Server::ready(command);
+    let server = Server::spawn(command);
     assert!(server.ready["recovery"]["replayed_frames"].as_u64() > Some(0));
     let log = std::fs::read_to_string(&log).unwrap();
     let last = log.lines().rfind(|line| line.contains("recovered "));
