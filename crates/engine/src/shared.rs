@@ -301,8 +301,8 @@ impl Shared {
             let mut poison = self.poison.lock();
             poison
                 .get_or_insert_with(|| {
-                    tracing::error!(%cause, "a write failed: writes stop, reads go on; restart to recover");
-                    EngineError::Poisoned { why: cause.to_string().into() }
+                    tracing::error!(%cause, "a write failed: writes stop, reads go on, until the data directory is opened again");
+                    cause.poison()
                 })
                 .clone()
         };

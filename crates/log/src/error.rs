@@ -121,6 +121,11 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether the reason is that the disk is full, so that the log can be opened again when there is space.
+    pub fn is_full(&self) -> bool {
+        matches!(self, LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+
     /// The disk's error with what was being done, for `map_err`.
     pub(crate) fn io<'a>(
         action: &'static str,

@@ -183,6 +183,7 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             "torn tail cut",
             "groups made durable again",
             crate::run::REPLAYED,
+            crate::run::OPENED_AGAIN,
             "store further than the checkpoint",
             "journal file recycled at the start",
             "journal file without a known group left out",
