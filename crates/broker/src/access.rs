@@ -38,13 +38,35 @@ impl Caller {
 /// What a caller wants to do: the question of the access check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access<'a> {
-    Create { topic: &'a str },
-    Alter { topic: &'a str },
-    Delete { topic: &'a str },
-    Write { topic: &'a str },
-    Read { topic: &'a str },
-    Describe { topic: &'a str },
+    Create {
+        topic: &'a str,
+    },
+    Alter {
+        topic: &'a str,
+    },
+    Delete {
+        topic: &'a str,
+    },
+    Write {
+        topic: &'a str,
+    },
+    Read {
+        topic: &'a str,
+    },
+    Describe {
+        topic: &'a str,
+    },
     ProducerId,
+    /// To be a member of a group, or to commit its offsets.
+    ReadGroup {
+        group: &'a str,
+    },
+    DescribeGroup {
+        group: &'a str,
+    },
+    DeleteGroup {
+        group: &'a str,
+    },
 }
 
 /// The access check that every call passes. There are no rules yet beyond the tenant's name space, which the

@@ -8,6 +8,7 @@ use mainstem_engine::{Engine, Permit, Submission, Ticket};
 use parking_lot::Mutex;
 
 use crate::catalog::Catalog;
+use crate::groups::{GroupSettings, Groups};
 use crate::producers::ProducerIds;
 use crate::{BrokerError, configs};
 
@@ -20,6 +21,8 @@ pub struct BrokerSettings {
     pub num_partitions: u32,
     /// Topic settings for the whole broker, by their topic names; a topic's own come first.
     pub topic_defaults: BTreeMap<String, String>,
+    /// What consumer groups keep to.
+    pub groups: GroupSettings,
     /// Where topic ids come from.
     pub random: Random,
 }
@@ -30,6 +33,7 @@ impl BrokerSettings {
         BrokerSettings {
             num_partitions: 1,
             topic_defaults: BTreeMap::new(),
+            groups: GroupSettings::default(),
             random,
         }
     }
@@ -47,6 +51,7 @@ impl fmt::Debug for BrokerSettings {
         f.debug_struct("BrokerSettings")
             .field("num_partitions", &self.num_partitions)
             .field("topic_defaults", &self.topic_defaults)
+            .field("groups", &self.groups)
             .finish_non_exhaustive()
     }
 }
@@ -62,20 +67,23 @@ pub(crate) struct Inner {
     pub(crate) catalog: Catalog,
     pub(crate) num_partitions: u32,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) groups: Groups,
     pub(crate) random: Mutex<Random>,
 }
 
 impl Broker {
-    /// Opens the broker on an engine that has recovered: reads the catalogue.
+    /// Opens the broker on an engine that has recovered: reads the catalogue and the groups.
     pub fn open(engine: Engine, settings: BrokerSettings) -> Result<Broker, BrokerError> {
         configs::check_all(&settings.topic_defaults)?;
         let catalog = Catalog::load(&engine, settings.topic_defaults)?;
+        let groups = Groups::load(&engine, settings.groups)?;
         Ok(Broker {
             inner: Arc::new(Inner {
                 engine,
                 catalog,
                 num_partitions: settings.num_partitions,
                 producer_ids: ProducerIds::default(),
+                groups,
                 random: Mutex::new(settings.random),
             }),
         })

@@ -174,6 +174,116 @@ pub enum BrokerError {
         /// The epoch that holds now.
         current: i16,
     },
+    /// Not a group's name.
+    #[error("'{group}' is no group name: {why}")]
+    InvalidGroup {
+        /// The name, shortened.
+        group: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// There is no such group in the caller's tenant.
+    #[error("there is no group '{group}'")]
+    GroupNotFound {
+        /// The name asked for.
+        group: String,
+    },
+    /// The group has members.
+    #[error("group '{group}' has members")]
+    GroupNotEmpty {
+        /// The group.
+        group: String,
+    },
+    /// The group has as many members as it may have.
+    #[error("group '{group}' has {limit} members, and group.max.size allows no more")]
+    GroupFull {
+        /// The group.
+        group: String,
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The group's members read the topic.
+    #[error("the members of group '{group}' are subscribed to topic '{topic}'")]
+    GroupSubscribed {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The member is not, or no longer, in the group.
+    #[error("group '{group}' has no member '{member}'")]
+    UnknownMember {
+        /// The group.
+        group: String,
+        /// The member's id, or its static name.
+        member: String,
+    },
+    /// The group has moved on to another generation.
+    #[error("generation {got} of group '{group}' is not the one that holds, which is {current}")]
+    IllegalGeneration {
+        /// The group.
+        group: String,
+        /// The generation that was named.
+        got: i32,
+        /// The one that holds.
+        current: i32,
+    },
+    /// The group is making its next generation.
+    #[error("group '{group}' is rebalancing")]
+    RebalanceInProgress {
+        /// The group.
+        group: String,
+    },
+    /// The member does not speak what the group's other members speak.
+    #[error("the member does not fit group '{group}': {why}")]
+    InconsistentProtocol {
+        /// The group.
+        group: String,
+        /// What does not fit.
+        why: &'static str,
+    },
+    /// A session timeout outside of what is allowed.
+    #[error("a session timeout of {got_ms} ms is not between {min_ms} and {max_ms} ms")]
+    InvalidSessionTimeout {
+        /// What was asked for.
+        got_ms: i64,
+        /// `group.min.session.timeout.ms`.
+        min_ms: i64,
+        /// `group.max.session.timeout.ms`.
+        max_ms: i64,
+    },
+    /// The new member has been given an id, and is to join with it (KIP-394).
+    #[error("join again with the member id '{member_id}'")]
+    MemberIdRequired {
+        /// The id.
+        member_id: String,
+    },
+    /// Another member has taken the static name over.
+    #[error("static member '{instance_id}' of group '{group}' is another member now")]
+    FencedInstance {
+        /// The group.
+        group: String,
+        /// The static name.
+        instance_id: String,
+    },
+    /// More metadata than an offset may carry.
+    #[error("metadata of {bytes} bytes is above offset.metadata.max.bytes of {limit_bytes}")]
+    OffsetMetadataTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// Not an offset.
+    #[error("offset {offset} of {topic}/{partition} cannot be committed: offsets begin at 0")]
+    InvalidCommitOffset {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// What was to be committed.
+        offset: i64,
+    },
     /// Others changed the same thing at the same time, again and again.
     #[error("{what} is being changed by others at the same time")]
     Contended {
@@ -244,6 +354,20 @@ impl BrokerError {
             BrokerError::OutOfOrderSequence { .. } => "out_of_order_sequence",
             BrokerError::DuplicateSequence { .. } => "duplicate_sequence",
             BrokerError::ProducerFenced { .. } => "producer_fenced",
+            BrokerError::InvalidGroup { .. } => "invalid_group",
+            BrokerError::GroupNotFound { .. } => "group_not_found",
+            BrokerError::GroupNotEmpty { .. } => "group_not_empty",
+            BrokerError::GroupFull { .. } => "group_full",
+            BrokerError::GroupSubscribed { .. } => "group_subscribed",
+            BrokerError::UnknownMember { .. } => "unknown_member",
+            BrokerError::IllegalGeneration { .. } => "illegal_generation",
+            BrokerError::RebalanceInProgress { .. } => "rebalance_in_progress",
+            BrokerError::InconsistentProtocol { .. } => "inconsistent_protocol",
+            BrokerError::InvalidSessionTimeout { .. } => "invalid_session_timeout",
+            BrokerError::MemberIdRequired { .. } => "member_id_required",
+            BrokerError::FencedInstance { .. } => "fenced_instance",
+            BrokerError::OffsetMetadataTooLarge { .. } => "offset_metadata_too_large",
+            BrokerError::InvalidCommitOffset { .. } => "invalid_commit_offset",
             BrokerError::Contended { .. } => "contended",
             BrokerError::DiskFull { .. } => "disk_full",
             BrokerError::RequestTooLarge { .. } => "request_too_large",
@@ -283,6 +407,15 @@ impl BrokerError {
                 format!("write tombstones, or: mainstem topic alter {topic} --set cleanup.policy=compact,delete")
             }
             BrokerError::ProducerFenced { .. } => "take a new producer id; another producer uses this one".into(),
+            BrokerError::GroupNotEmpty { .. } => "stop its members first".into(),
+            BrokerError::GroupSubscribed { .. } => "stop the members that read the topic first".into(),
+            BrokerError::UnknownMember { .. } => "join the group anew, without a member id".into(),
+            BrokerError::IllegalGeneration { .. } | BrokerError::RebalanceInProgress { .. } => {
+                "join the group again".into()
+            }
+            BrokerError::FencedInstance { .. } => {
+                "give each running member a static name of its own (group.instance.id)".into()
+            }
             BrokerError::Contended { .. } => "try again".into(),
             BrokerError::DiskFull { .. } => {
                 "free space on that disk, shorten retention or delete topics; writes go on by themselves when there is space"
@@ -313,6 +446,7 @@ impl BrokerError {
         matches!(
             self,
             BrokerError::Contended { .. }
+                | BrokerError::RebalanceInProgress { .. }
                 | BrokerError::DiskFull { .. }
                 | BrokerError::WritesStopped { .. }
                 | BrokerError::Closed

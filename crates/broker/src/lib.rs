@@ -1,9 +1,10 @@
-//! Messaging on the engine: topics, producing, fetching, producer identities, retention.
+//! Messaging on the engine: topics, producing, fetching, producer identities, consumer groups, retention.
 //!
 //! **Promises.** What [`Broker::produce`] has acknowledged is durable, stands once, in order, at the offsets it said;
 //! all batches of one call share one frame and so one sync. A retry by an idempotent producer is answered with the
 //! first attempt's offsets. Creating, changing and deleting a topic are one frame each: a topic with all its partitions,
-//! or no trace of it; and nothing sees a topic before that frame is durable. Names live in a tenant. Every call carries
+//! or no trace of it; and nothing sees a topic before that frame is durable. A group's offsets are answered when they
+//! are durable, and a generation's assignment before any member hears it. Names live in a tenant. Every call carries
 //! its [`Caller`], and every call passes one access check.
 //!
 //! **Refuses.** Records without a key for a compacted topic; to create a topic by accident; settings it does not know, or that would break a promise (each by name,
@@ -14,7 +15,7 @@
 //! future that the engine's workers resolve.
 //!
 //! **Where to start.** [`Broker`], then `catalog.rs` for how topics are kept, `produce.rs` and `fetch.rs` for the two
-//! paths that records take, `configs.rs` for the table of settings, `keys.rs` for where it all lies in the store.
+//! paths that records take, `configs.rs` for the table of settings, `groups/` for who reads what, `keys.rs` for where it all lies in the store.
 
 mod access;
 mod broker;
@@ -23,6 +24,7 @@ pub mod configs;
 mod delete_records;
 mod error;
 mod fetch;
+mod groups;
 pub mod keys;
 mod names;
 mod partitioner;
@@ -39,6 +41,11 @@ pub use catalog::read_entry as read_topic_entry;
 pub use configs::{CompactionLimits, TopicLimits};
 pub use error::BrokerError;
 pub use fetch::{FetchRequest, Fetched, OffsetSpec, PartitionBounds};
+pub use groups::{
+    CommittedOffset, GroupCommit, GroupDescription, GroupExpiryRound, GroupListing, GroupMember,
+    GroupOffset, GroupSettings, GroupState, GroupType, JoinGroup, Joined, JoinedMember,
+    LeavingMember, MemberDescription, OffsetCommit, OffsetsOfTopic, Protocol, SyncGroup, Synced,
+};
 pub use mainstem_log::Waiter;
 pub use produce::{NewRecord, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;

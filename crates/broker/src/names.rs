@@ -39,6 +39,22 @@ fn check(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// The longest name of a group. Kafka has no rule for them; whatever is longer is no name but a mistake.
+const MAX_GROUP_BYTES: usize = 1_024;
+
+/// The rule for groups: any text. Who only commits or looks may also name the group without a name, as old clients do.
+pub(crate) fn check_group(name: &str, may_be_empty: bool) -> Result<(), BrokerError> {
+    let why = match name.len() {
+        0 if !may_be_empty => "it is empty",
+        0..=MAX_GROUP_BYTES => return Ok(()),
+        _ => "it is longer than 1024 bytes",
+    };
+    Err(BrokerError::InvalidGroup {
+        group: shorten(name),
+        why,
+    })
+}
+
 /// A name from outside, short enough for an error message.
 fn shorten(name: &str) -> String {
     if name.chars().count() <= 60 {

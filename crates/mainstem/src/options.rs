@@ -1,7 +1,7 @@
 //! What can be set, and how the memory limit is shared out.
 
 use crate::Error;
-use mainstem_broker::{BrokerSettings, configs};
+use mainstem_broker::{BrokerSettings, GroupSettings, configs};
 use mainstem_engine::EngineOptions;
 use mainstem_log::LogOptions;
 use std::collections::BTreeMap;
@@ -116,12 +116,18 @@ const TOPIC_DEFAULTS: [(&str, &str); 16] = [
 ];
 
 /// The settings of [`Options::broker`] that are no topic defaults.
-const OWN_SETTINGS: [&str; 6] = [
+const OWN_SETTINGS: [&str; 12] = [
     "num.partitions",
+    "group.initial.rebalance.delay.ms",
+    "group.max.session.timeout.ms",
+    "group.max.size",
+    "group.min.session.timeout.ms",
     "log.retention.hours",
     "log.retention.minutes",
     "log.retention.check.interval.ms",
     "log.cleaner.backoff.ms",
+    "offset.metadata.max.bytes",
+    "offsets.retention.minutes",
     "producer.id.expiration.ms",
 ];
 
@@ -200,6 +206,7 @@ impl Options {
             }
             settings.num_partitions = u32::try_from(count).unwrap_or(u32::MAX);
         }
+        settings.groups = self.group_settings()?;
         // The finer unit wins, as it does in Kafka.
         for (name, unit_ms) in [
             ("log.retention.hours", 3_600_000),
@@ -244,6 +251,48 @@ impl Options {
         Ok(settings)
     }
 
+    fn group_settings(&self) -> Result<GroupSettings, Error> {
+        let mut groups = GroupSettings::default();
+        for (name, setting, unit_ms) in [
+            (
+                "group.initial.rebalance.delay.ms",
+                &mut groups.initial_rebalance_delay_ms,
+                1,
+            ),
+            (
+                "group.min.session.timeout.ms",
+                &mut groups.min_session_timeout_ms,
+                1,
+            ),
+            (
+                "group.max.session.timeout.ms",
+                &mut groups.max_session_timeout_ms,
+                1,
+            ),
+            (
+                "offsets.retention.minutes",
+                &mut groups.offsets_retention_ms,
+                60_000,
+            ),
+        ] {
+            if let Some(count) = self.number(name)? {
+                *setting = i64::try_from(count.saturating_mul(unit_ms)).unwrap_or(i64::MAX);
+            }
+        }
+        for (name, setting) in [
+            ("group.max.size", &mut groups.max_size),
+            (
+                "offset.metadata.max.bytes",
+                &mut groups.offset_metadata_max_bytes,
+            ),
+        ] {
+            if let Some(count) = self.number(name)? {
+                *setting = usize::try_from(count).unwrap_or(usize::MAX);
+            }
+        }
+        Ok(groups)
+    }
+
     fn number(&self, name: &str) -> Result<Option<u64>, Error> {
         let Some(value) = self.broker.get(name) else {
             return Ok(None);
@@ -286,6 +335,23 @@ mod tests {
         assert_eq!(settings.topic_defaults["max.message.bytes"], "2048");
         let finer = with(&[("log.retention.hours", "2"), ("log.retention.ms", "5")]).unwrap();
         assert_eq!(finer.topic_defaults["retention.ms"], "5");
+    }
+
+    #[test]
+    fn groups_are_set_by_kafkas_names() {
+        let settings = with(&[
+            ("group.initial.rebalance.delay.ms", "0"),
+            ("group.max.size", "7"),
+            ("offsets.retention.minutes", "2"),
+        ])
+        .unwrap();
+        let expected = GroupSettings {
+            initial_rebalance_delay_ms: 0,
+            max_size: 7,
+            offsets_retention_ms: 120_000,
+            ..GroupSettings::default()
+        };
+        assert_eq!(settings.groups, expected);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The system tables that need more than the broker: `system.handlers`, `system.lag`, `system.server`.
+//! The system tables that need more than the broker: `system.handlers`, `system.lag`,
+//! `system.group_offsets`, `system.server`.
 
 use crate::handlers::input_positions;
 use crate::status::Facts;
@@ -17,6 +18,7 @@ pub(crate) fn register(query: &QueryEngine, facts: &Facts) {
     for (name, rows) in [
         ("handlers", handlers as Rows),
         ("lag", lag as Rows),
+        ("group_offsets", group_offsets as Rows),
         ("server", server as Rows),
     ] {
         query.register_system_table(Arc::new(Table {
@@ -175,6 +177,59 @@ fn lag(facts: &Facts, asked: Option<(&Caller, &Snapshot)>) -> Result<Columns, Qu
         (
             "lag",
             numbers(rows.iter().map(|(_, one)| Some(count(one.lag())))),
+        ),
+    ])
+}
+
+/// One row for each partition that a consumer group has committed in, from the query's own snapshot.
+fn group_offsets(
+    facts: &Facts,
+    asked: Option<(&Caller, &Snapshot)>,
+) -> Result<Columns, QueryError> {
+    let mut rows = Vec::new();
+    if let Some((caller, snapshot)) = asked {
+        for one in facts
+            .broker
+            .group_offsets(caller, snapshot.store.as_ref())?
+        {
+            let partition = one.topic.partition_id(one.partition);
+            let bounds = partition.and_then(|id| snapshot.log.partitions.get(&id));
+            let high_watermark = bounds.map(|bounds| bounds.high_watermark);
+            rows.push((one, high_watermark));
+        }
+    }
+    let partitions: Int32Array = rows
+        .iter()
+        .map(|(one, _)| i32::try_from(one.partition).ok())
+        .collect();
+    Ok(vec![
+        ("group", texts(rows.iter().map(|(one, _)| Some(&one.group)))),
+        (
+            "topic",
+            texts(rows.iter().map(|(one, _)| Some(&*one.topic.name))),
+        ),
+        ("partition", Arc::new(partitions)),
+        (
+            "next_offset",
+            numbers(rows.iter().map(|(one, _)| Some(one.committed.offset))),
+        ),
+        (
+            "high_watermark",
+            numbers(rows.iter().map(|(_, high_watermark)| *high_watermark)),
+        ),
+        (
+            "lag",
+            numbers(rows.iter().map(|(one, high_watermark)| {
+                high_watermark.map(|end| (end - one.committed.offset).max(0))
+            })),
+        ),
+        (
+            "metadata",
+            texts(rows.iter().map(|(one, _)| Some(&one.committed.metadata))),
+        ),
+        (
+            "committed",
+            times(rows.iter().map(|(one, _)| Some(one.committed.committed_ms))),
         ),
     ])
 }

@@ -4,16 +4,19 @@
 //! |---|---|
 //! | `admission`, `journal`, `store`, `background`, `sync` | the engine's workers, one each |
 //! | `task-0` … | handler tasks, one task at a time |
+//! | `groups` | consumer groups: their timers, and the answers to whoever waits for their frames |
 //! | `retention` | one round of retention now and then, and of looking for what to compact; tells the engine the time |
 //!
 //! The end is in order: tasks first, so that no new step begins; then the engine, which finishes what it has
-//! admitted and takes a checkpoint; then there is nothing left to do.
+//! admitted and takes a checkpoint; then the groups, which answer for the last frames; then there is nothing left to do.
 
 use crate::platform::now_ms;
 use mainstem_broker::Broker;
 use mainstem_engine::{Engine, Worker};
 use mainstem_runtime::{Next, Runtime};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -26,6 +29,14 @@ pub(crate) struct Threads {
     task_threads: Vec<JoinHandle<()>>,
     /// Dropped to end the timer.
     timer: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
+    groups: Option<Groups>,
+}
+
+/// The thread that moves consumer groups.
+struct Groups {
+    broker: Broker,
+    ends: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
 }
 
 /// How often the engine is told the time: what it does after a while, it does so much later at most.
@@ -43,6 +54,7 @@ impl Threads {
             engine_threads: Vec::new(),
             task_threads: Vec::new(),
             timer: None,
+            groups: None,
         };
         for worker in workers {
             let thread = spawn(worker.name().to_string(), move || worker.run())?;
@@ -61,6 +73,21 @@ impl Threads {
                     move_tasks(&runtime)
                 })?);
         }
+        Ok(())
+    }
+
+    /// Starts the thread that moves consumer groups.
+    pub(crate) fn start_groups(&mut self, broker: Broker) -> std::io::Result<()> {
+        let ends = Arc::new(AtomicBool::new(false));
+        let thread = spawn("groups".into(), {
+            let (broker, ends) = (broker.clone(), Arc::clone(&ends));
+            move || move_groups(&broker, &ends)
+        })?;
+        self.groups = Some(Groups {
+            broker,
+            ends,
+            thread,
+        });
         Ok(())
     }
 
@@ -107,6 +134,11 @@ impl Threads {
         // Not before: a round of retention may be waiting for room, which a store that stalls never gives.
         timer.into_iter().for_each(join);
         self.engine_threads.drain(..).for_each(join);
+        if let Some(groups) = self.groups.take() {
+            groups.ends.store(true, Ordering::Release);
+            groups.broker.groups_signal().notify();
+            join(groups.thread);
+        }
     }
 }
 
@@ -146,6 +178,20 @@ fn move_tasks(runtime: &Runtime) {
             }
             Next::Closed => return,
         }
+    }
+}
+
+fn move_groups(broker: &Broker, ends: &AtomicBool) {
+    loop {
+        let last = ends.load(Ordering::Acquire);
+        let next_ms = broker.move_groups(now_ms());
+        if last {
+            return;
+        }
+        let wait = next_ms.map(|at_ms| {
+            Duration::from_millis(u64::try_from(at_ms.saturating_sub(now_ms())).unwrap_or(0))
+        });
+        broker.groups_signal().wait(wait);
     }
 }
 
@@ -189,6 +235,12 @@ fn retain(broker: &Broker, waiting: &tokio::runtime::Runtime) {
         Ok(round) => tracing::debug!(?round, "retention"),
         Err(error) => {
             tracing::warn!(%error, "a round of retention failed; the next one tries again")
+        }
+    }
+    match waiting.block_on(broker.group_expiry_round(now_ms())) {
+        Ok(round) => tracing::debug!(?round, "expired offsets"),
+        Err(error) => {
+            tracing::warn!(%error, "a round of removing expired offsets failed; the next one tries again")
         }
     }
 }

@@ -1,0 +1,27 @@
+//! Whether somebody may commit offsets.
+
+use super::Classic;
+use crate::BrokerError;
+use crate::groups::types::{GroupMember, GroupState};
+
+impl Classic {
+    /// Whether offsets may be committed: by a member of this generation, or, where there are no members, by anybody
+    /// who does not claim to be one.
+    pub(crate) fn check_commit(
+        &mut self,
+        member: &GroupMember,
+        now_ms: i64,
+    ) -> Result<(), BrokerError> {
+        if member.generation < 0 && self.state == GroupState::Empty {
+            return Ok(());
+        }
+        self.check_member(&member.member_id, member.instance_id.as_deref())?;
+        self.check_generation(member.generation)?;
+        if self.state == GroupState::CompletingRebalance {
+            // It is a member of this generation, but cannot know yet what is its own.
+            return Err(self.rebalancing());
+        }
+        self.heard(&member.member_id, now_ms);
+        Ok(())
+    }
+}

@@ -1,0 +1,513 @@
+//! All groups in memory, their timers, and their frames under way, behind one lock that is never held over I/O.
+//!
+//! An event goes to the group's state machine; its effects are done under the lock: answers are collected (and given
+//! after it), frames are submitted, so that frames of a group are in the order of its events. A frame that is done rings
+//! a [`Signal`]; [`Groups::advance`] then tells the machine, as it tells those whose time has come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::Bytes;
+use mainstem_engine::{
+    Committed, Engine, EngineError, Promise, Signal, Submission, Ticket, ticket,
+};
+use mainstem_store::StoreOp;
+use parking_lot::Mutex;
+
+use super::classic::Classic;
+use super::effects::{Effect, Storing, WaitId};
+use super::record::GroupRecord;
+use super::settings::GroupSettings;
+use super::types::{Joined, Synced};
+use crate::keys::{self, Kind};
+use crate::{BrokerError, Caller};
+
+/// A group's tenant and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GroupKey {
+    pub(crate) tenant: Arc<str>,
+    pub(crate) name: Arc<str>,
+}
+
+impl GroupKey {
+    pub(crate) fn new(caller: &Caller, name: &str) -> GroupKey {
+        GroupKey {
+            tenant: caller.tenant.clone(),
+            name: name.into(),
+        }
+    }
+
+    fn record_key(&self) -> Bytes {
+        keys::group(&self.tenant, &self.name)
+    }
+}
+
+/// An answer to somebody who waits.
+pub(crate) type Answer<T> = Ticket<Result<T, BrokerError>>;
+
+/// All groups of all tenants.
+pub(crate) struct Groups {
+    pub(crate) settings: GroupSettings,
+    state: Mutex<State>,
+    done: Arc<Done>,
+}
+
+/// What the lock guards.
+pub(crate) struct State {
+    engine: Engine,
+    done: Arc<Done>,
+    settings: GroupSettings,
+    groups: BTreeMap<GroupKey, Slot>,
+    /// When which group wants to be told the time: one entry a group at most, never later than its machine's deadline.
+    timers: BTreeSet<(i64, GroupKey)>,
+    frames: BTreeMap<u64, Frame>,
+    waiting: BTreeMap<WaitId, Waiting>,
+    next_id: u64,
+    /// Whether the groups that a restart has found were told the time.
+    resumed: bool,
+    /// To be answered once the lock is free: a waker may run anything.
+    answers: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+/// One group in memory.
+pub(crate) struct Slot {
+    pub(crate) members: Classic,
+    /// Its record lies in the store, or is on its way there.
+    pub(crate) stored: bool,
+    /// How many commits there have been: changes whenever one is begun.
+    pub(crate) commits: u64,
+    /// The keys of commits that the store does not show yet.
+    pub(crate) in_flight: BTreeMap<u64, Vec<Bytes>>,
+    /// Frames under way that remove it.
+    removals: u32,
+    timer_ms: Option<i64>,
+}
+
+/// A frame under way.
+struct Frame {
+    key: GroupKey,
+    ticket: Ticket<Committed>,
+    then: Then,
+    has_record: bool,
+}
+
+/// What happens when a frame is done.
+pub(crate) enum Then {
+    /// The machine goes on.
+    Stored(Storing),
+    /// Whoever waits is answered.
+    Answer(WaitId),
+    /// The group is forgotten, unless it has come back, and whoever waits is answered.
+    Removed(WaitId),
+}
+
+enum Waiting {
+    Join(Promise<Result<Joined, BrokerError>>),
+    Sync(Promise<Result<Synced, BrokerError>>),
+    Frame(Promise<Result<(), BrokerError>>),
+}
+
+/// Frames that are done, and the bell for it.
+#[derive(Default)]
+struct Done {
+    frames: Mutex<Vec<u64>>,
+    signal: Arc<Signal>,
+}
+
+struct FrameDone {
+    done: Arc<Done>,
+    frame: u64,
+}
+
+impl Wake for FrameDone {
+    fn wake(self: Arc<Self>) {
+        self.done.frames.lock().push(self.frame);
+        self.done.signal.notify();
+    }
+}
+
+impl Groups {
+    /// Reads all groups of all tenants.
+    pub(crate) fn load(engine: &Engine, settings: GroupSettings) -> Result<Groups, BrokerError> {
+        let mut groups = BTreeMap::new();
+        let mut failure = None;
+        let (from, to) = keys::all_groups();
+        engine
+            .store()
+            .scan(keys::FAMILY, &from, Some(&to), &mut |key, value| {
+                let Some((tenant, kind, name)) = keys::parse_catalog_key(key) else {
+                    return ControlFlow::Continue(());
+                };
+                if kind != Kind::Group as u8 {
+                    return ControlFlow::Continue(());
+                }
+                let key = GroupKey {
+                    tenant: tenant.into(),
+                    name: name.into(),
+                };
+                match GroupRecord::decode(name, value) {
+                    Ok(record) => {
+                        let members = Classic::restore(key.name.clone(), settings, record);
+                        groups.insert(key, Slot::new(members, true));
+                        ControlFlow::Continue(())
+                    }
+                    Err(error) => {
+                        failure = Some(error);
+                        ControlFlow::Break(())
+                    }
+                }
+            })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let done = Arc::<Done>::default();
+        let state = State {
+            engine: engine.clone(),
+            done: done.clone(),
+            settings,
+            groups,
+            timers: BTreeSet::new(),
+            frames: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            next_id: 0,
+            resumed: false,
+            answers: Vec::new(),
+        };
+        Ok(Groups {
+            settings,
+            state: Mutex::new(state),
+            done,
+        })
+    }
+
+    /// The bell that rings when [`Groups::advance`] has something to do before the time it was told.
+    pub(crate) fn signal(&self) -> &Arc<Signal> {
+        &self.done.signal
+    }
+
+    /// Looks at the groups, or changes them at a moment in time.
+    pub(crate) fn with<R>(&self, now_ms: Option<i64>, act: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.state.lock();
+        let first_before = state.first_timer_ms();
+        if let Some(now_ms) = now_ms {
+            state.resume(now_ms);
+        }
+        let result = act(&mut state);
+        let answers = std::mem::take(&mut state.answers);
+        let first = state.first_timer_ms();
+        drop(state);
+        answers.into_iter().for_each(|give| give());
+        if first.is_some_and(|first| first_before.is_none_or(|before| first < before)) {
+            self.done.signal.notify();
+        }
+        result
+    }
+
+    /// Tells the machines of frames that are done and of time that has passed; returns when it wants to be called
+    /// again at the latest.
+    pub(crate) fn advance(&self, now_ms: i64) -> Option<i64> {
+        let done = std::mem::take(&mut *self.done.frames.lock());
+        self.with(Some(now_ms), |state| {
+            for frame in done {
+                state.finish(frame, now_ms);
+            }
+            while let Some((at_ms, key)) = state.timers.first().cloned() {
+                if at_ms > now_ms {
+                    return Some(at_ms);
+                }
+                state.timers.remove(&(at_ms, key.clone()));
+                if let Some(slot) = state.groups.get_mut(&key) {
+                    slot.timer_ms = None;
+                }
+                state.event(&key, now_ms, |members, effects| {
+                    members.tick(now_ms, effects);
+                });
+            }
+            None
+        })
+    }
+}
+
+impl Slot {
+    fn new(members: Classic, stored: bool) -> Slot {
+        Slot {
+            members,
+            stored,
+            commits: 0,
+            in_flight: BTreeMap::new(),
+            removals: 0,
+            timer_ms: None,
+        }
+    }
+
+    /// Whether nothing would be lost if it were forgotten.
+    fn is_idle(&self) -> bool {
+        self.members.is_vacant() && !self.stored && self.removals == 0 && self.in_flight.is_empty()
+    }
+}
+
+impl State {
+    fn first_timer_ms(&self) -> Option<i64> {
+        self.timers.first().map(|(at_ms, _)| *at_ms)
+    }
+
+    /// After a restart, sessions begin when the time is first told.
+    fn resume(&mut self, now_ms: i64) {
+        if std::mem::replace(&mut self.resumed, true) {
+            return;
+        }
+        let keys: Vec<GroupKey> = self.groups.keys().cloned().collect();
+        for key in keys {
+            if let Some(slot) = self.groups.get_mut(&key) {
+                slot.members.resume(now_ms);
+            }
+            self.set_timer(&key);
+        }
+    }
+
+    /// All groups, by tenant and name.
+    pub(crate) fn groups(&self) -> &BTreeMap<GroupKey, Slot> {
+        &self.groups
+    }
+
+    pub(crate) fn slot(&self, key: &GroupKey) -> Option<&Slot> {
+        self.groups.get(key)
+    }
+
+    /// The group, made if it is not there. Whoever changes its members does so by [`State::event`], which forgets it
+    /// again if nothing came of it.
+    pub(crate) fn slot_or_new(&mut self, key: &GroupKey, now_ms: i64) -> &mut Slot {
+        let settings = self.settings;
+        self.groups
+            .entry(key.clone())
+            .or_insert_with(|| Slot::new(Classic::new(key.name.clone(), settings, now_ms), false))
+    }
+
+    /// Gives an event to the group's machine, and does what it asks for.
+    pub(crate) fn event<R>(
+        &mut self,
+        key: &GroupKey,
+        now_ms: i64,
+        event: impl FnOnce(&mut Classic, &mut Vec<Effect>) -> R,
+    ) -> R {
+        let mut effects = Vec::new();
+        let result = event(&mut self.slot_or_new(key, now_ms).members, &mut effects);
+        for effect in effects {
+            self.perform(key, effect);
+        }
+        self.set_timer(key);
+        self.forget_if_idle(key);
+        result
+    }
+
+    fn perform(&mut self, key: &GroupKey, effect: Effect) {
+        match effect {
+            Effect::Joined(wait, answer) => {
+                if let Some(Waiting::Join(promise)) = self.waiting.remove(&wait) {
+                    self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
+                }
+            }
+            Effect::Synced(wait, answer) => {
+                if let Some(Waiting::Sync(promise)) = self.waiting.remove(&wait) {
+                    self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
+                }
+            }
+            Effect::Store(record, storing) => {
+                let op = StoreOp::put(keys::FAMILY, key.record_key(), record.encode());
+                if let Some(slot) = self.groups.get_mut(key) {
+                    slot.stored = true;
+                }
+                self.submit(key, vec![op], true, Then::Stored(storing));
+            }
+        }
+    }
+
+    /// Has the group told the time when it wants to be. An entry that is earlier than need be stays: when it comes up,
+    /// the machine finds nothing to do.
+    fn set_timer(&mut self, key: &GroupKey) {
+        let Some(slot) = self.groups.get_mut(key) else {
+            return;
+        };
+        let Some(at_ms) = slot.members.deadline_ms() else {
+            return;
+        };
+        if slot.timer_ms.is_some_and(|held| held <= at_ms) {
+            return;
+        }
+        if let Some(held) = slot.timer_ms.replace(at_ms) {
+            self.timers.remove(&(held, key.clone()));
+        }
+        self.timers.insert((at_ms, key.clone()));
+    }
+
+    pub(crate) fn forget_if_idle(&mut self, key: &GroupKey) {
+        if self.groups.get(key).is_some_and(Slot::is_idle)
+            && let Some(slot) = self.groups.remove(key)
+            && let Some(at_ms) = slot.timer_ms
+        {
+            self.timers.remove(&(at_ms, key.clone()));
+        }
+    }
+
+    fn take_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Somebody waits for a join.
+    pub(crate) fn wait_to_join(&mut self) -> (WaitId, Answer<Joined>) {
+        let (promise, ticket) = ticket();
+        (self.wait(Waiting::Join(promise)), ticket)
+    }
+
+    /// Somebody waits for an assignment.
+    pub(crate) fn wait_to_sync(&mut self) -> (WaitId, Answer<Synced>) {
+        let (promise, ticket) = ticket();
+        (self.wait(Waiting::Sync(promise)), ticket)
+    }
+
+    /// Somebody waits for a frame.
+    pub(crate) fn wait_for_frame(&mut self) -> (WaitId, Answer<()>) {
+        let (promise, ticket) = ticket();
+        (self.wait(Waiting::Frame(promise)), ticket)
+    }
+
+    fn wait(&mut self, waiting: Waiting) -> WaitId {
+        let id = self.take_id();
+        self.waiting.insert(id, waiting);
+        id
+    }
+
+    /// A commit to a group: one frame, which also keeps the group's record where there is none yet.
+    pub(crate) fn commit(
+        &mut self,
+        key: &GroupKey,
+        mut ops: Vec<StoreOp>,
+        now_ms: i64,
+    ) -> Answer<()> {
+        let (wait, answer) = self.wait_for_frame();
+        let committed = ops.iter().map(|op| op.key.clone()).collect();
+        let slot = self.slot_or_new(key, now_ms);
+        slot.commits += 1;
+        let has_record = !std::mem::replace(&mut slot.stored, true);
+        if has_record {
+            let record = slot.members.record().encode();
+            ops.push(StoreOp::put(keys::FAMILY, key.record_key(), record));
+        }
+        let frame = self.submit(key, ops, has_record, Then::Answer(wait));
+        if let Some(slot) = self.groups.get_mut(key) {
+            slot.in_flight.insert(frame, committed);
+        }
+        answer
+    }
+
+    /// Removes a group that has no members, with its record and everything of it that `ops` names.
+    pub(crate) fn remove(&mut self, key: &GroupKey, mut ops: Vec<StoreOp>) -> Answer<()> {
+        let (wait, answer) = self.wait_for_frame();
+        ops.push(StoreOp::delete(keys::FAMILY, key.record_key()));
+        if let Some(slot) = self.groups.get_mut(key) {
+            // A commit that comes now brings the record back.
+            slot.stored = false;
+            slot.removals += 1;
+        }
+        self.submit(key, ops, false, Then::Removed(wait));
+        answer
+    }
+
+    /// Hands a frame over. Frames that touch the store are admitted in the order of these calls.
+    pub(crate) fn submit(
+        &mut self,
+        key: &GroupKey,
+        store_ops: Vec<StoreOp>,
+        has_record: bool,
+        then: Then,
+    ) -> u64 {
+        let frame = self.take_id();
+        let submission = Submission {
+            store_ops,
+            all_or_nothing: true,
+            ..Submission::default()
+        };
+        let mut ticket = self.engine.submit_in_turn(submission);
+        let waker = Waker::from(Arc::new(FrameDone {
+            done: self.done.clone(),
+            frame,
+        }));
+        if let Poll::Ready(outcome) = Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)) {
+            ticket = Ticket::ready(outcome);
+            waker.wake();
+        }
+        let under_way = Frame {
+            key: key.clone(),
+            ticket,
+            then,
+            has_record,
+        };
+        self.frames.insert(frame, under_way);
+        frame
+    }
+
+    /// A frame has called.
+    fn finish(&mut self, frame: u64, now_ms: i64) {
+        let Some(under_way) = self.frames.get_mut(&frame) else {
+            return;
+        };
+        let ticket = Pin::new(&mut under_way.ticket);
+        let Poll::Ready(outcome) = ticket.poll(&mut Context::from_waker(Waker::noop())) else {
+            return;
+        };
+        let Some(Frame {
+            key,
+            then,
+            has_record,
+            ..
+        }) = self.frames.remove(&frame)
+        else {
+            return;
+        };
+        let outcome = outcome.map(|_| ()).map_err(BrokerError::from);
+        if let Some(slot) = self.groups.get_mut(&key) {
+            slot.in_flight.remove(&frame);
+            slot.stored &= outcome.is_ok() || !has_record;
+        }
+        match then {
+            Then::Stored(storing) => {
+                if let Err(error) = &outcome {
+                    tracing::warn!(group = %key.name, %error, "a group's record could not be kept");
+                }
+                self.event(&key, now_ms, |members, effects| {
+                    members.stored(storing, outcome, now_ms, effects);
+                });
+            }
+            Then::Answer(wait) => {
+                self.answer_frame(wait, outcome);
+                self.forget_if_idle(&key);
+            }
+            Then::Removed(wait) => {
+                if let Some(slot) = self.groups.get_mut(&key) {
+                    slot.removals -= 1;
+                    slot.stored |= outcome.is_err();
+                }
+                self.answer_frame(wait, outcome);
+                self.forget_if_idle(&key);
+            }
+        }
+    }
+
+    fn answer_frame(&mut self, wait: WaitId, outcome: Result<(), BrokerError>) {
+        if let Some(Waiting::Frame(promise)) = self.waiting.remove(&wait) {
+            self.answers.push(Box::new(|| promise.resolve(Ok(outcome))));
+        }
+    }
+}
+
+/// The answer that a ticket brings.
+pub(crate) async fn answered<T>(answer: Answer<T>) -> Result<T, BrokerError> {
+    match answer.await {
+        Ok(answer) => answer,
+        Err(error) => Err(EngineError::into(error)),
+    }
+}

@@ -1,0 +1,44 @@
+//! Consumer groups: who reads which partition, and how far they have come.
+//!
+//! A group is two things that live apart. Its **offsets** lie in the store and nowhere else ([`offsets`]): a commit is
+//! one frame, whatever the number of partitions, and is answered when it is durable and applied. Its **members** are a
+//! state machine in memory ([`classic`]): pure, each event with its time, each answer an effect. Whenever a
+//! generation becomes stable, a record of it ([`record`]) is made durable before any member hears its assignment, so
+//! that a restart finds the group as its members know it and disturbs nobody.
+//!
+//! ```text
+//!   join, sync, heartbeat, leave, commit          Broker::move_groups, by one thread
+//!            │                                       ▲ frames that are done      ▲ time
+//!            ▼                                       │                           │
+//!   coordinator: one lock over all groups ── frame ──┘        deadlines ─────────┘
+//!            │   └── classic: the rules
+//!            ▼
+//!   answers: tickets
+//! ```
+//!
+//! Whoever calls [`Broker::move_groups`](crate::Broker::move_groups) is the only one who brings time and finished
+//! frames in; a caller that goes away leaves nothing half done.
+
+mod admin;
+mod calls;
+mod classic;
+mod commits;
+mod coordinator;
+mod effects;
+mod expiry;
+mod fetch;
+pub(crate) mod offsets;
+pub(crate) mod record;
+mod settings;
+mod subscription;
+mod types;
+
+pub(crate) use coordinator::Groups;
+pub use expiry::GroupExpiryRound;
+pub use offsets::CommittedOffset;
+pub use settings::GroupSettings;
+pub use types::{
+    GroupCommit, GroupDescription, GroupListing, GroupMember, GroupOffset, GroupState, GroupType,
+    JoinGroup, Joined, JoinedMember, LeavingMember, MemberDescription, OffsetCommit,
+    OffsetsOfTopic, Protocol, SyncGroup, Synced,
+};

@@ -1,0 +1,31 @@
+//! The settings of groups, by Kafka's names and with its defaults.
+
+/// What groups keep to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// How long the first members of an empty group wait for more (`group.initial.rebalance.delay.ms`).
+    pub initial_rebalance_delay_ms: i64,
+    /// The shortest session timeout a member may ask for (`group.min.session.timeout.ms`).
+    pub min_session_timeout_ms: i64,
+    /// The longest session timeout a member may ask for (`group.max.session.timeout.ms`).
+    pub max_session_timeout_ms: i64,
+    /// The most members a group may have (`group.max.size`).
+    pub max_size: usize,
+    /// How long a committed offset stays once its group is empty (`offsets.retention.minutes`).
+    pub offsets_retention_ms: i64,
+    /// The longest metadata an offset may carry (`offset.metadata.max.bytes`).
+    pub offset_metadata_max_bytes: usize,
+}
+
+impl Default for GroupSettings {
+    fn default() -> Self {
+        GroupSettings {
+            initial_rebalance_delay_ms: 3_000,
+            min_session_timeout_ms: 6_000,
+            max_session_timeout_ms: 1_800_000,
+            max_size: i32::MAX as usize,
+            offsets_retention_ms: 7 * 24 * 60 * 60 * 1_000,
+            offset_metadata_max_bytes: 4_096,
+        }
+    }
+}
