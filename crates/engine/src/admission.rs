@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use mainstem_journal::{Lsn, View, mutation};
-use mainstem_log::{LogOp, PartitionId};
+use mainstem_log::{Layout, LogOp, PartitionId};
 use mainstem_store::{Family, StoreOp};
 
 use crate::EngineError;
@@ -28,6 +28,8 @@ pub(crate) struct AdmittedPartition {
     pub(crate) shard: u16,
     pub(crate) start: i64,
     pub(crate) next_offset: i64,
+    /// Where the batch of that offset goes.
+    pub(crate) layout: Layout,
 }
 
 #[derive(Clone, Copy)]
@@ -303,6 +305,10 @@ impl Admission {
         let mut header = *header;
         header.base_offset = base_offset;
         let last_offset = header.last_offset();
+        let all_deleted = known.start >= base_offset;
+        let layout = &mut known.layout;
+        let log = &self.shared.log;
+        let place = log.place(layout, partition.topic, &header, all_deleted);
         known.next_offset = last_offset + 1;
         let log_start = known.start;
         open.builder.section(known.shard, View::Log, |out| {
@@ -312,6 +318,7 @@ impl Admission {
                 append.batch.bytes(),
                 base_offset,
                 LEADER_EPOCH,
+                place.begins_segment,
             );
         });
         self.producers.observe(partition, &header);
@@ -334,6 +341,7 @@ impl Admission {
                         shard,
                         start: 0,
                         next_offset: 0,
+                        layout: Layout::default(),
                     });
             }
             LogOp::RemovePartition { partition } => {

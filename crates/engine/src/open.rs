@@ -134,6 +134,7 @@ impl Engine {
             run: Vec::new(),
             run_bytes: 0,
             run_lsn: Lsn(0),
+            refers: false,
             report: RecoveryReport {
                 checkpoint,
                 last: checkpoint,
@@ -167,6 +168,8 @@ struct Recovering {
     run: Vec<StoreOp>,
     run_bytes: usize,
     run_lsn: Lsn,
+    /// A frame refers to bytes in a segment.
+    refers: bool,
     report: RecoveryReport,
 }
 
@@ -247,18 +250,34 @@ impl Recovering {
         match op {
             LogOp::CreatePartition { partition } => self.shards.insert(*partition, shard),
             LogOp::RemovePartition { partition } => self.producers.remove_partition(*partition),
-            LogOp::Append { partition, batch } => {
-                if let Ok(header) = BatchHeader::read(batch) {
-                    self.producers.observe(*partition, &header);
-                }
+            LogOp::Append {
+                partition, batch, ..
+            } => self.remember_batch(*partition, batch),
+            LogOp::AppendReference(reference) => {
+                self.refers = true;
+                self.remember_batch(reference.partition, &reference.header);
             }
             _ => {}
+        }
+    }
+
+    fn remember_batch(&mut self, partition: PartitionId, batch: &[u8]) {
+        if let Ok(header) = BatchHeader::read(batch) {
+            self.producers.observe(partition, &header);
         }
     }
 
     fn finish(mut self, medium: impl Medium + 'static) -> Result<Opened, EngineError> {
         self.write_run()?;
         let shared = self.shared;
+        if self.refers {
+            // What stands only in segments can be read once a flush has taken it in.
+            let producers = &mut self.flushed_producers;
+            let upto = shared.log.applied();
+            shared.log.flush(upto, &mut |partition, header| {
+                producers.observe(partition, header)
+            })?;
+        }
         // Before replay has ended, nothing may be removed: a second crash begins from the same files.
         shared.log.remove_strays()?;
         let last = self.report.last.max(medium.durable_lsn());
@@ -290,6 +309,7 @@ impl Recovering {
                     shard,
                     start: bounds.start,
                     next_offset: bounds.high_watermark,
+                    layout: shared.log.layout(partition)?,
                 },
             );
         }

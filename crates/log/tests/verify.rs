@@ -36,6 +36,7 @@ fn fixture() -> Fixture {
         let bytes = batch(index * STEP, 7, &[index * 10, index * 10 + 5], 100);
         written.extend_from_slice(&bytes);
         let op = LogOp::Append {
+            begins_segment: false,
             partition: id,
             batch: bytes,
         };
@@ -362,6 +363,7 @@ fn frames_that_do_not_fit_are_refused_unless_some_are_missing() {
     let partition = fixture.id;
     let lsn = fixture.applied.next();
     let op = |offset| LogOp::Append {
+        begins_segment: false,
         partition,
         batch: batch(offset, 0, &[1], 10),
     };

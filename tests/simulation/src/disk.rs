@@ -315,11 +315,9 @@ fn failed(op: Op, kind: io::ErrorKind) -> &'static str {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let op = if mode == OpenMode::Create {
-            Op::Create
-        } else {
-            Op::Open
-        };
+        let creates = mode == OpenMode::Create
+            || (mode == OpenMode::WriteOrCreate && !self.inner.exists(path));
+        let op = if creates { Op::Create } else { Op::Open };
         self.begin(op, path, 0)?;
         Ok(Arc::new(SimFile {
             inner: self.inner.open(path, mode)?,
