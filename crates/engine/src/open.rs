@@ -14,6 +14,7 @@ use mainstem_record::BatchHeader;
 use mainstem_store::{Applied, Family, Store, StoreOp, StoreSnapshot};
 
 use crate::admission::{Admission, AdmittedPartition};
+use crate::ahead::WriteAhead;
 use crate::apply::{Apply, RUN_BYTES};
 use crate::background::Background;
 use crate::commit::Commit;
@@ -30,7 +31,7 @@ use crate::{EngineError, EngineOptions};
 pub struct Opened {
     /// The handle.
     pub engine: Engine,
-    /// Admission, journal, store, background and sync, in this order.
+    /// Admission, journal, store, background, sync and ahead, in this order.
     pub workers: Vec<Worker>,
     /// What recovery did.
     pub recovery: RecoveryReport,
@@ -185,7 +186,7 @@ impl Recovering {
                 for op in LogOp::decode_all(&section.body) {
                     let op = op?;
                     if frame.lsn > self.report.checkpoint {
-                        self.remember(section.shard, &op);
+                        self.remember(frame.lsn, section.shard, &op);
                     }
                     self.shared.log.apply(frame.lsn, op)?;
                 }
@@ -246,7 +247,7 @@ impl Recovering {
         Ok(())
     }
 
-    fn remember(&mut self, shard: u16, op: &LogOp) {
+    fn remember(&mut self, lsn: Lsn, shard: u16, op: &LogOp) {
         match op {
             LogOp::CreatePartition { partition } => self.shards.insert(*partition, shard),
             LogOp::RemovePartition { partition } => self.producers.remove_partition(*partition),
@@ -255,6 +256,7 @@ impl Recovering {
             } => self.remember_batch(*partition, batch),
             LogOp::AppendReference(reference) => {
                 self.refers = true;
+                tracing::debug!(case = "reference replayed", lsn = %lsn);
                 self.remember_batch(reference.partition, &reference.header);
             }
             _ => {}
@@ -324,6 +326,7 @@ impl Recovering {
             self.producers,
             self.shards.clone(),
             self.store_applied,
+            medium.supports_references(),
         );
         let background = Background::new(
             shared.clone(),
@@ -352,6 +355,11 @@ impl Recovering {
                 Sync {
                     shared: shared.clone(),
                 },
+            ),
+            Worker::new(
+                "ahead",
+                signals.ahead.clone(),
+                WriteAhead::new(shared.clone()),
             ),
         ];
         Ok(Opened {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_journal::{BufferPool, DiskFile, DiskWork, OpenMode, SharedBlocks};
+use mainstem_journal::{BufferPool, DiskFile, DiskWork, OpenMode, SharedBlocks, mutation};
 use mainstem_record::{BATCH_HEADER_BYTES, assign};
 
 use crate::files::{SegmentName, partition_dir};
@@ -106,9 +106,11 @@ impl AheadWriter {
             files.push(run.outcome?);
             written.push((run.blocks.freeze(), run.starts));
         }
-        let action = "sync segments, the first of which is";
-        let synced = disk.sync_files(&files);
-        synced.map_err(LogError::io(action, &first))?;
+        if !mutation::active(mutation::REFERENCE_BEFORE_SYNC) {
+            let action = "sync segments, the first of which is";
+            let synced = disk.sync_files(&files);
+            synced.map_err(LogError::io(action, &first))?;
+        }
         self.sync_names(batches)?;
         let referenced = batches.iter().zip(of_batch).map(|(batch, (run, at))| {
             let (bytes, starts) = &written[run];

@@ -234,6 +234,11 @@ impl Simulation {
             return;
         };
         let (base, value_bytes) = (self.model[&id].end, self.rng.random_range(0..3_000));
+        // Where replay was cut short, it is not there yet, or ends before.
+        let bounds = self.log.bounds(id);
+        if !bounds.is_ok_and(|bounds| bounds.high_watermark == base) {
+            return;
+        }
         let ahead = self.ahead(id, batch(base, 0, &[7, 7], value_bytes));
         // The disk may stand still already, or in the middle of it.
         let _ = self.writer.write(&[ahead]);
