@@ -18,8 +18,8 @@ pub struct EngineOptions {
     pub max_frame_bytes: usize,
     /// How much admission copies before it lets the journal have the open group.
     pub admission_bytes_per_lock: usize,
-    /// Batches of this size or more go to their segments first and then to the journal by reference, where all of a
-    /// submission are, and nothing else is in it.
+    /// A submission of nothing but batches, with so many bytes or more for each of its partitions, goes to the segments
+    /// first and then to the journal by reference.
     pub reference_bytes: usize,
     /// After so long without work, an empty group records the last one.
     pub idle_mark_ms: u64,
@@ -51,7 +51,7 @@ impl Default for EngineOptions {
             group_bytes: 4 << 20,
             max_frame_bytes: 16 << 20,
             admission_bytes_per_lock: 1 << 20,
-            reference_bytes: 64 << 10,
+            reference_bytes: 256 << 10,
             idle_mark_ms: 5,
             checkpoint_bytes: 512 << 20,
             checkpoint_interval_ms: 60_000,

@@ -126,3 +126,65 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(base_offset: i64, size_bytes: i32, max_timestamp_ms: i64) -> BatchHeader {
+        let bytes = crate::tests::batch(base_offset, &[1]);
+        let mut header = BatchHeader::read(&bytes).unwrap();
+        header.batch_length += size_bytes - header.size_bytes() as i32;
+        header.max_timestamp_ms = max_timestamp_ms;
+        header
+    }
+
+    fn place(layout: &mut Layout, header: &BatchHeader, limits: Limits) -> Placement {
+        let begins = layout.is_full(header, limits);
+        layout.follow(header, begins)
+    }
+
+    #[test]
+    fn a_segment_ends_by_size_or_by_time() {
+        let limits = Limits {
+            segment_bytes: 1_000,
+            segment_ms: Some(50),
+        };
+        let mut layout = Layout::default();
+        let mut at = |base_offset, size_bytes, ms| {
+            let header = header(base_offset, size_bytes, ms);
+            let place = place(&mut layout, &header, limits);
+            (place.segment_base_offset, place.position)
+        };
+        assert_eq!(at(0, 600, 100), (0, 0), "the first begins one");
+        assert_eq!(at(1, 400, 150), (0, 600), "to the last byte");
+        assert_eq!(
+            at(2, 5_000, 150),
+            (2, 0),
+            "one batch has room, however large"
+        );
+        assert_eq!(at(3, 100, 0), (3, 0));
+        assert_eq!(at(4, 100, 50), (3, 100));
+        assert_eq!(at(5, 100, 51), (5, 0), "more than so long after the first");
+        assert_eq!(at(6, 100, -1), (5, 100));
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_follows_comes_to_the_same_places(
+            batches in prop::collection::vec((100..2_000_i32, 0..500_i64, 1..3_000_u64), 1..50),
+        ) {
+            let (mut decided, mut followed) = (Layout::default(), Layout::default());
+            for (offset, (size_bytes, ms, segment_bytes)) in batches.into_iter().enumerate() {
+                let header = header(offset as i64, size_bytes, ms);
+                let limits = Limits { segment_bytes, segment_ms: Some(200) };
+                let place = place(&mut decided, &header, limits);
+                prop_assert_eq!(followed.follow(&header, place.begins_segment), place);
+            }
+            prop_assert_eq!(decided, followed);
+        }
+    }
+}

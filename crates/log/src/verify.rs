@@ -259,6 +259,8 @@ impl LogCheck {
                 .iter()
                 .map(|segment| segment.end().position)
                 .sum::<u64>();
+            let referenced = partition.referenced.iter();
+            size.bytes += referenced.map(|one| one.size_bytes as u64).sum::<u64>();
         }
         size
     }

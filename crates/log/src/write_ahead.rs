@@ -10,6 +10,7 @@ use mainstem_record::{BATCH_HEADER_BYTES, assign};
 
 use crate::files::{SegmentName, partition_dir};
 use crate::log::{Log, Shared};
+use crate::segment::WRITE_BYTES;
 use crate::{AppendReference, LogError, PartitionId, Placement};
 
 /// A batch with its place.
@@ -58,13 +59,23 @@ impl Run {
         let path = &self.path;
         let disk = shared.shelf.files.disk();
         let open = disk.open(path, OpenMode::WriteOrCreate);
-        let bytes = self.blocks.bytes();
         self.outcome = open.map_err(LogError::io("open", path)).and_then(|file| {
-            match file.write_all_at(bytes, self.position) {
-                Ok(()) => Ok(file),
-                Err(source) => Err(LogError::io("write", path)(source)),
-            }
+            self.write_to(&*file).map_err(LogError::io("write", path))?;
+            Ok(file)
         });
+    }
+
+    /// Piece by piece: what the journal writes meanwhile has no more than one piece of each run before it.
+    fn write_to(&self, file: &dyn DiskFile) -> std::io::Result<()> {
+        let (mut rest, mut position) = (self.blocks.bytes(), self.position);
+        while !rest.is_empty() {
+            // Up to where a block begins: none is written in two parts.
+            let room = WRITE_BYTES - (position % WRITE_BYTES as u64) as usize;
+            let (piece, after) = rest.split_at(room.min(rest.len()));
+            file.write_all_at(piece, position)?;
+            (rest, position) = (after, position + piece.len() as u64);
+        }
+        Ok(())
     }
 }
 

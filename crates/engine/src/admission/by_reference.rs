@@ -12,16 +12,21 @@ use crate::submission::{Committed, Submission};
 use crate::waiting::keys_of;
 
 impl Admission {
-    /// Whether a submission is nothing but large batches.
+    /// Whether a submission is nothing but batches, and has enough of them for each of its partitions.
     pub(super) fn goes_ahead(&self, submission: &Submission) -> bool {
         let least_bytes = self.shared.options.reference_bytes;
         let is_plain = submission.store_ops.is_empty()
             && submission.log_ops.is_empty()
             && submission.checks.is_empty()
             && !submission.all_or_nothing;
-        let is_large = |append: &crate::Append| append.batch.bytes().len() >= least_bytes;
+        // What counts is what one file gets: each costs a sync of its own.
         let appends = &submission.appends;
-        self.refers && is_plain && !appends.is_empty() && appends.iter().all(is_large)
+        let mut runs = appends.chunk_by(|a, b| a.partition == b.partition);
+        let is_large = |run: &[crate::Append]| {
+            let bytes = run.iter().map(|append| append.batch.bytes().len());
+            bytes.sum::<usize>() >= least_bytes
+        };
+        self.refers && is_plain && !appends.is_empty() && runs.all(is_large)
     }
 
     /// Gives offsets and places, and hands the batches on. Where none is left to be written, and nothing is under way
