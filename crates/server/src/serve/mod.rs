@@ -1,7 +1,7 @@
 //! `mainstem serve`: a thin shell around the library. Configuration, listeners, lifecycle, telemetry.
 //!
 //! Up: configuration, logs, listeners bound (so that a port in use is told before anything is opened), the platform
-//! opened and recovered, `endpoints.json` written, `ready` printed. Down, on SIGTERM or SIGINT: not ready any more,
+//! opened and recovered, `endpoints.json` written, `ready` printed. Down, when told to stop: not ready any more,
 //! no new calls, calls under way get a few seconds, the platform is stopped cleanly.
 
 pub mod config;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How long calls under way may take to end when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let platform = Arc::new(std::sync::OnceLock::new());
     let (stop, stopping) = watch::channel(false);
     // Signals count from here on: one that comes during recovery ends the server right after it.
-    let signalled = network.block_on(async { Signals::listen() })?;
+    let told_to_stop = network.block_on(async { Stop::listen(config.until_stdin_ends) })?;
     let http = network.spawn(http::serve(
         listeners.http,
         http::State {
@@ -70,8 +70,8 @@ pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
         ));
         serving.store(true, Ordering::Release);
         ready.print();
-        let name = signalled.wait().await;
-        tracing::info!(signal = name, "stopping");
+        let why = told_to_stop.wait().await;
+        tracing::info!(why, "stopping");
         serving.store(false, Ordering::Release);
         let _ = stop.send(true);
         for (listener, task) in [(
@@ -97,20 +97,30 @@ pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// SIGTERM and SIGINT.
-struct Signals {
+/// What stops the server: SIGTERM, SIGINT, and, where it was asked for, the end of standard input.
+struct Stop {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    input_ended: oneshot::Receiver<()>,
 }
 
-impl Signals {
-    fn listen() -> Result<Signals, Failure> {
+impl Stop {
+    fn listen(until_stdin_ends: bool) -> Result<Stop, Failure> {
         let failed = |error: std::io::Error| {
             Failure::new("io", format!("cannot listen to signals: {error}"), "")
         };
-        Ok(Signals {
+        let (ended, input_ended) = oneshot::channel();
+        if until_stdin_ends {
+            // A thread of its own, which nothing waits for: a read of standard input cannot be called off.
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+                let _ = ended.send(());
+            });
+        }
+        Ok(Stop {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            input_ended,
         })
     }
 
@@ -118,6 +128,8 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            // Without anybody who would send it, it never comes.
+            Ok(()) = &mut self.input_ended => "the end of standard input",
         }
     }
 }
