@@ -1,5 +1,5 @@
 # What a newcomer, a developer and the CI run. Each target does its own set-up.
-.PHONY: help setup demo demo-full test lint bench guarantees simulate
+.PHONY: help setup demo demo-full test test-clients lint bench guarantees simulate
 
 CARGO := $(if $(shell command -v mold),mold -run cargo,cargo)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -9,6 +9,7 @@ help:
 	@echo 'make demo         a server, a handler, kill -9, and the proof, on real data'
 	@echo 'make demo-full    the same with all 336,776 departures'
 	@echo 'make test         every test; ends with one line of counts'
+	@echo 'make test-clients Kafka clients that nobody here wrote, against the real server'
 	@echo 'make lint         formatting and clippy'
 	@echo 'make bench        benchmarks against the limits of this machine'
 	@echo 'make guarantees   the promises, each with its long test (KILLS=50, MUTATE=list)'
@@ -27,6 +28,10 @@ demo-full: setup
 
 test: setup
 	@.ci/test
+
+test-clients: setup
+	$(CARGO) build --release --bin mainstem
+	@CLIENTS=all tests/clients.sh
 
 lint: setup
 	$(CARGO) fmt --all --check

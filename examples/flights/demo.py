@@ -84,19 +84,20 @@ class Server:
 
     def __init__(self, binary, data_dir):
         self.binary, self.data_dir = binary, data_dir
-        self.grpc = self.http = "127.0.0.1:0"
+        self.grpc = self.http = self.kafka = "127.0.0.1:0"
         self.process = None
         self.ready = None
 
     def start(self):
         log = open(self.data_dir.with_suffix(".log"), "ab")
-        command = [self.binary, "serve", "--data-dir", self.data_dir, "--listen-grpc", self.grpc, "--listen-http", self.http]
+        command = [self.binary, "serve", "--data-dir", self.data_dir, "--listen-grpc", self.grpc, "--listen-http", self.http,
+                   "--listen-kafka", self.kafka]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, preexec_fn=with_parent)
         log.close()
         line = self.process.stdout.readline().decode()
         check(line.startswith("ready "), f"the server did not become ready; see {log.name}")
         self.ready = json.loads(line[len("ready "):])
-        self.grpc, self.http = self.ready["grpc"], self.ready["http"]
+        self.grpc, self.http, self.kafka = self.ready["grpc"], self.ready["http"], self.ready["kafka"]
 
     def freeze(self):
         self.process.send_signal(signal.SIGSTOP)

@@ -67,6 +67,7 @@ class Shell:
             "EDITOR": "true",
             "MAINSTEM_LISTEN_GRPC": "127.0.0.1:0",
             "MAINSTEM_LISTEN_HTTP": "127.0.0.1:0",
+            "MAINSTEM_LISTEN_KAFKA": "127.0.0.1:0",
             # So that what handlers depend on is built once.
             "CARGO_TARGET_DIR": str(ROOT / "target" / "guests"),
         }

@@ -30,6 +30,8 @@ pub(crate) struct Catalog {
     /// The broker's own topic settings, below a topic's.
     pub(crate) defaults: BTreeMap<String, String>,
     topics: RwLock<Topics>,
+    /// The same topics by their ids, which are unique over all tenants.
+    ids: RwLock<BTreeMap<TopicId, Arc<Topic>>>,
     abandoned: Mutex<Vec<(Entry, Ticket<Committed>)>>,
     has_abandoned: AtomicBool,
 }
@@ -61,6 +63,7 @@ impl Catalog {
         defaults: BTreeMap<String, String>,
     ) -> Result<Catalog, BrokerError> {
         let mut topics = Topics::new();
+        let mut ids = BTreeMap::new();
         let mut failure = None;
         engine
             .store()
@@ -88,10 +91,12 @@ impl Catalog {
                         engine
                             .log()
                             .set_segment_limits(topic.id, topic.limits.segments);
+                        let topic = Arc::new(topic);
+                        ids.insert(topic.id, topic.clone());
                         topics
                             .entry(topic.tenant.clone())
                             .or_default()
-                            .insert(topic.name.clone(), Arc::new(topic));
+                            .insert(topic.name.clone(), topic);
                         ControlFlow::Continue(())
                     }
                     Err(error) => {
@@ -105,6 +110,7 @@ impl Catalog {
             None => Ok(Catalog {
                 defaults,
                 topics: RwLock::new(topics),
+                ids: RwLock::new(ids),
                 abandoned: Mutex::new(Vec::new()),
                 has_abandoned: AtomicBool::new(false),
             }),
@@ -132,6 +138,20 @@ impl Catalog {
                         .flat_map(|names| names.keys().map(|name| &**name)),
                 ),
             })
+    }
+
+    /// The tenant's topic of that id.
+    pub(crate) fn find_id(
+        &self,
+        engine: &Engine,
+        tenant: &str,
+        id: TopicId,
+    ) -> Result<Arc<Topic>, BrokerError> {
+        self.finish_abandoned(engine)?;
+        let found = self.ids.read().get(&id).cloned();
+        found
+            .filter(|topic| *topic.tenant == *tenant)
+            .ok_or_else(|| BrokerError::TopicIdNotFound { id: id.to_string() })
     }
 
     /// The tenant's topics, by name.
@@ -204,8 +224,15 @@ impl Catalog {
             }
             Arc::new(topic)
         });
+        let mut ids = self.ids.write();
+        if let Some(gone) = before {
+            ids.remove(&gone);
+        }
         match &topic {
-            Some(topic) => names.insert(topic.name.clone(), topic.clone()),
+            Some(topic) => {
+                ids.insert(topic.id, topic.clone());
+                names.insert(topic.name.clone(), topic.clone())
+            }
             None => names.remove(&entry.name),
         };
         if names.is_empty() {

@@ -26,10 +26,19 @@ pub enum Kind {
         /// The least value allowed.
         min: i64,
     },
+    /// A number from a range.
+    Number {
+        /// The least value allowed.
+        min: i64,
+        /// The largest value allowed.
+        max: i64,
+    },
     /// `true` or `false`.
     Flag,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Some of these words, with commas in between.
+    Words(&'static [&'static str]),
     /// A number from 0 to 1.
     Share,
     /// Any text.
@@ -101,6 +110,8 @@ pub struct TopicLimits {
     pub max_message_bytes: usize,
     /// How far a record's time may lie ahead of the server's.
     pub timestamp_after_max_ms: i64,
+    /// Whether the log gives records its own time, instead of their producer's.
+    pub append_time: bool,
 }
 
 /// How a topic is compacted.
@@ -113,6 +124,9 @@ pub struct CompactionLimits {
     /// How long a tombstone stays after compaction has first seen it.
     pub delete_retention_ms: i64,
 }
+
+/// A segment has two files and an entry in every checkpoint: smaller ones cost more than they hold.
+const LEAST_SEGMENT_BYTES: u64 = 1 << 20;
 
 const SYNCED: &str =
     "every answer waits for the sync of its frame; there is nothing to flush less or more often";
@@ -128,10 +142,24 @@ const OWN_INDEX: &str = "the index is kept in memory and rebuilt by itself";
 pub const TABLE: &[ConfigKey] = &[
     key(
         "cleanup.policy",
-        Kind::Word(&["delete", "compact", "compact,delete", "delete,compact"]),
+        Kind::Words(&["compact", "delete"]),
         "delete",
         "What happens to old records: they are deleted, or only the last record of each key is kept, or both.",
         Support::Acted,
+    ),
+    key(
+        "compression.gzip.level",
+        Kind::Number { min: -1, max: 9 },
+        "-1",
+        "How hard gzip compresses; -1 is its default.",
+        Support::Idle(KEPT_BYTES),
+    ),
+    key(
+        "compression.lz4.level",
+        Kind::Number { min: 1, max: 17 },
+        "9",
+        "How hard lz4 compresses.",
+        Support::Idle(KEPT_BYTES),
     ),
     key(
         "compression.type",
@@ -139,6 +167,16 @@ pub const TABLE: &[ConfigKey] = &[
         "producer",
         "How batches are compressed at rest; 'producer' keeps what the producer chose.",
         Support::DefaultOnly(KEPT_BYTES),
+    ),
+    key(
+        "compression.zstd.level",
+        Kind::Number {
+            min: -131_072,
+            max: 22,
+        },
+        "3",
+        "How hard zstd compresses.",
+        Support::Idle(KEPT_BYTES),
     ),
     key(
         "delete.retention.ms",
@@ -159,14 +197,14 @@ pub const TABLE: &[ConfigKey] = &[
         Kind::Count { min: 1 },
         "9223372036854775807",
         "After how many records a partition is synced.",
-        Support::DefaultOnly(SYNCED),
+        Support::Idle(SYNCED),
     ),
     key(
         "flush.ms",
         Kind::Millis { min: 0 },
         "9223372036854775807",
         "After how long a partition is synced.",
-        Support::DefaultOnly(SYNCED),
+        Support::Idle(SYNCED),
     ),
     key(
         "follower.replication.throttled.replicas",
@@ -249,7 +287,7 @@ pub const TABLE: &[ConfigKey] = &[
         Kind::Word(&["CreateTime", "LogAppendTime"]),
         "CreateTime",
         "Whose clock gives a record its time: the producer's or the server's.",
-        Support::DefaultOnly(KEPT_BYTES),
+        Support::Acted,
     ),
     key(
         "min.cleanable.dirty.ratio",
@@ -280,6 +318,20 @@ pub const TABLE: &[ConfigKey] = &[
         Support::Idle("space is kept ready for the whole data directory"),
     ),
     key(
+        "remote.log.copy.disable",
+        Kind::Flag,
+        "false",
+        "Whether nothing more moves to remote storage.",
+        Support::DefaultOnly(NO_TIERS),
+    ),
+    key(
+        "remote.log.delete.on.disable",
+        Kind::Flag,
+        "false",
+        "Whether what is in remote storage goes when it is disabled.",
+        Support::DefaultOnly(NO_TIERS),
+    ),
+    key(
         "remote.storage.enable",
         Kind::Flag,
         "false",
@@ -306,11 +358,11 @@ pub const TABLE: &[ConfigKey] = &[
     key(
         "segment.bytes",
         Kind::Bytes {
-            min: 1 << 20,
+            min: 14,
             max: 1 << 31,
         },
         "134217728",
-        "How large a segment becomes before the next one is begun; retention removes whole segments.",
+        "How large a segment becomes before the next one is begun, 1 MiB at least; retention removes whole segments.",
         Support::Acted,
     ),
     key(
@@ -404,10 +456,19 @@ impl ConfigKey {
             Kind::Millis { min } => number(min, i64::MAX, "a number of milliseconds"),
             Kind::Bytes { min, max } => number(min, max, "a number of bytes"),
             Kind::Count { min } => number(min, i64::MAX, "a whole number"),
+            Kind::Number { min, max } => number(min, max, "a whole number"),
             Kind::Flag if matches!(value, "true" | "false") => Ok(()),
             Kind::Flag => Err("it takes 'true' or 'false'".into()),
             Kind::Word(words) if words.contains(&value) => Ok(()),
             Kind::Word(words) => Err(format!("it takes one of {}", words.join(", "))),
+            Kind::Words(words) => {
+                let items: Vec<&str> = value.split(',').map(str::trim).collect();
+                if items.iter().all(|item| words.contains(item)) {
+                    Ok(())
+                } else {
+                    Err(format!("it takes a list of {}", words.join(", ")))
+                }
+            }
             Kind::Share => match value.parse::<f64>() {
                 Ok(share) if (0.0..=1.0).contains(&share) => Ok(()),
                 _ => Err("it takes a number from 0 to 1".into()),
@@ -470,7 +531,10 @@ impl TopicLimits {
         let ratio: f64 = ratio.unwrap_or(0.5);
         TopicLimits {
             segments: SegmentLimits {
-                segment_bytes: own("segment.bytes").and_then(|bytes| bytes.parse().ok()),
+                // Older tools set a few bytes, to see segments roll.
+                segment_bytes: own("segment.bytes")
+                    .and_then(|bytes| bytes.parse().ok())
+                    .map(|bytes: u64| bytes.max(LEAST_SEGMENT_BYTES)),
                 segment_ms: Some(number("segment.ms")),
             },
             deletes: !has("compact") || has("delete"),
@@ -483,6 +547,7 @@ impl TopicLimits {
             retention_bytes: u64::try_from(number("retention.bytes")).ok(),
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
             timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+            append_time: own("message.timestamp.type").is_some_and(|own| own == "LogAppendTime"),
         }
     }
 }
@@ -522,7 +587,7 @@ mod tests {
             ("min.insync.replicas", "2", "refused_config"),
             ("unclean.leader.election.enable", "true", "refused_config"),
             ("unclean.leader.election.enable", "yes", "invalid_config"),
-            ("flush.messages", "1", "refused_config"),
+            ("flush.messages", "1", "ok"),
             ("min.cleanable.dirty.ratio", "0.25", "ok"),
             ("min.cleanable.dirty.ratio", "7", "invalid_config"),
             ("segment.ms", "1", "ok"),

@@ -18,6 +18,12 @@ pub enum BrokerError {
         /// Existing names like it.
         near: Vec<String>,
     },
+    /// No topic of that id in the caller's tenant: it was deleted, or created again under its name.
+    #[error("there is no topic with the id {id}")]
+    TopicIdNotFound {
+        /// The id asked for.
+        id: String,
+    },
     /// The name is taken.
     #[error("topic '{topic}' exists already")]
     TopicExists {
@@ -121,6 +127,18 @@ pub enum BrokerError {
     InvalidBatch {
         /// What is wrong with it.
         why: String,
+    },
+    /// A record's time is further from the server's than the topic allows.
+    #[error(
+        "a record of topic '{topic}' lies {ahead_ms} ms ahead of the server's time; message.timestamp.after.max.ms allows {limit_ms}"
+    )]
+    InvalidTimestamp {
+        /// The topic.
+        topic: String,
+        /// How far ahead it is.
+        ahead_ms: i64,
+        /// How far it may be.
+        limit_ms: i64,
     },
     /// A record without a key for a topic that keeps the last record of each key.
     #[error("topic '{topic}' is compacted by key, and a record has none")]
@@ -338,6 +356,7 @@ impl BrokerError {
     pub fn code(&self) -> &'static str {
         match self {
             BrokerError::TopicNotFound { .. } => "topic_not_found",
+            BrokerError::TopicIdNotFound { .. } => "topic_id_not_found",
             BrokerError::TopicExists { .. } => "topic_exists",
             BrokerError::InvalidTopicName { .. } => "invalid_topic_name",
             BrokerError::InvalidTenant { .. } => "invalid_tenant",
@@ -349,6 +368,7 @@ impl BrokerError {
             BrokerError::RefusedConfig { .. } => "refused_config",
             BrokerError::RecordTooLarge { .. } => "record_too_large",
             BrokerError::InvalidBatch { .. } => "invalid_batch",
+            BrokerError::InvalidTimestamp { .. } => "invalid_timestamp",
             BrokerError::KeyRequired { .. } => "key_required",
             BrokerError::NotDeleted { .. } => "not_deleted",
             BrokerError::OutOfOrderSequence { .. } => "out_of_order_sequence",
@@ -390,6 +410,8 @@ impl BrokerError {
             }
             BrokerError::UnknownConfig { .. } => "'mainstem topic describe' lists every setting".into(),
             BrokerError::RefusedConfig { .. } => "leave the setting out, or give it a value that can be kept".into(),
+            BrokerError::TopicIdNotFound { .. } => "look the topic up by its name again".into(),
+            BrokerError::InvalidTimestamp { .. } => "check the producer's clock".into(),
             BrokerError::TopicExists { .. } => "choose another name, or delete the topic first".into(),
             BrokerError::PartitionNotFound { .. } => "'mainstem topic describe' shows the partitions".into(),
             BrokerError::OffsetOutOfRange { start, end, .. } => {

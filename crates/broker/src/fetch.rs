@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mainstem_log::{LogError, PartitionId, Waiter};
 
-use crate::access::Access;
+use crate::access::{self, Access};
 use crate::broker::Broker;
 use crate::produce::no_partition;
 use crate::topic::Topic;
@@ -34,6 +34,8 @@ pub struct FetchRequest {
 pub struct Fetched {
     /// Batches in order, each piece one or more of them, whole. Empty at the end of the partition.
     pub batches: Vec<Bytes>,
+    /// Where reading goes on: the offset asked for, or the one after the last batch.
+    pub next_offset: i64,
     /// The first offset that cannot be read yet.
     pub high_watermark: i64,
     /// The first offset of an open transaction, or the high watermark.
@@ -71,23 +73,47 @@ pub struct PartitionBounds {
 impl Broker {
     /// Reads from an offset on. Never waits: at the end it returns nothing.
     pub fn fetch(&self, caller: &Caller, request: &FetchRequest) -> Result<Fetched, BrokerError> {
-        let (topic, partition) = self.partition_for(caller, &request.topic, request.partition)?;
-        let named = |error| named(error, &topic, partition);
+        let topic = Access::Read {
+            topic: &request.topic,
+        };
+        let topic = self.topic_for(caller, topic, &request.topic)?;
+        let FetchRequest {
+            partition,
+            offset,
+            max_bytes,
+            ..
+        } = *request;
+        self.fetch_from(caller, &topic, partition, offset, max_bytes)
+    }
+
+    /// As [`fetch`](Self::fetch), from a topic that the caller has looked up: if it is gone by now, that is the answer,
+    /// whatever has its name.
+    pub fn fetch_from(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        partition: u32,
+        offset: i64,
+        max_bytes: usize,
+    ) -> Result<Fetched, BrokerError> {
+        let partition = partition_of(caller, topic, partition)?;
+        let named = |error| named(error, topic, partition);
         let log = self.inner.engine.log();
-        let max_bytes = request.max_bytes.min(MAX_FETCH_BYTES);
+        let max_bytes = max_bytes.min(MAX_FETCH_BYTES);
         let read = log
-            .read(partition, request.offset, max_bytes, None)
+            .read(partition, offset, max_bytes, None)
             .map_err(named)?;
         let last_stable = log
             .bounds(partition)
             .map_err(named)?
             .last_stable
             .min(read.high_watermark);
-        let records = u64::try_from(read.next_offset - request.offset).unwrap_or_default();
+        let records = u64::try_from(read.next_offset - offset).unwrap_or_default();
         let bytes: usize = read.batches.iter().map(Bytes::len).sum();
         topic.traffic.fetched(records, bytes as u64);
         Ok(Fetched {
             batches: read.batches,
+            next_offset: read.next_offset,
             high_watermark: read.high_watermark,
             last_stable,
             log_start: read.start,
@@ -104,6 +130,56 @@ impl Broker {
     ) -> Result<Waiter, BrokerError> {
         let (_, partition) = self.partition_for(caller, topic, partition)?;
         Ok(self.inner.engine.log().on_data(partition, offset))
+    }
+
+    /// As [`wait_for_data`](Self::wait_for_data), in a topic that the caller has looked up.
+    pub fn wait_for_data_in(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        partition: u32,
+        offset: i64,
+    ) -> Result<Waiter, BrokerError> {
+        let partition = partition_of(caller, topic, partition)?;
+        Ok(self.inner.engine.log().on_data(partition, offset))
+    }
+
+    /// The first record whose time is at or after `timestamp_ms`, as its offset and time; none where all are earlier.
+    pub fn find_timestamp(
+        &self,
+        caller: &Caller,
+        topic: &str,
+        partition: u32,
+        timestamp_ms: i64,
+    ) -> Result<Option<(i64, i64)>, BrokerError> {
+        let (topic, partition) = self.partition_for(caller, topic, partition)?;
+        let log = self.inner.engine.log();
+        log.offset_for_timestamp(partition, timestamp_ms)
+            .map_err(|error| named(error, &topic, partition))
+    }
+
+    /// The first record with the latest time of all, as its offset and time; none in an empty partition. Halves the time
+    /// that is left with each look at the index, so it takes some sixty looks.
+    pub fn find_max_timestamp(
+        &self,
+        caller: &Caller,
+        topic: &str,
+        partition: u32,
+    ) -> Result<Option<(i64, i64)>, BrokerError> {
+        let find = |ms| self.find_timestamp(caller, topic, partition, ms);
+        let Some(mut latest) = find(i64::MIN)? else {
+            return Ok(None);
+        };
+        // Nothing is later than `until`; `latest` is there.
+        let mut until = i64::MAX;
+        while latest.1 < until {
+            let middle = i64::midpoint(latest.1, until).max(latest.1 + 1);
+            match find(middle)? {
+                Some(later) => latest = later,
+                None => until = middle - 1,
+            }
+        }
+        Ok(Some(latest))
     }
 
     /// Looks an offset up.
@@ -141,6 +217,16 @@ impl Broker {
         self.bounds_of(&topic, partition)
     }
 
+    /// What a partition of a topic that the caller has looked up holds.
+    pub fn bounds_in(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        partition: u32,
+    ) -> Result<PartitionBounds, BrokerError> {
+        self.bounds_of(topic, partition_of(caller, topic, partition)?)
+    }
+
     pub(crate) fn bounds_of(
         &self,
         topic: &Topic,
@@ -170,6 +256,16 @@ impl Broker {
             .ok_or_else(|| no_partition(&topic, index))?;
         Ok((topic, partition))
     }
+}
+
+fn partition_of(caller: &Caller, topic: &Topic, index: u32) -> Result<PartitionId, BrokerError> {
+    access::check(caller, Access::Read { topic: &topic.name })?;
+    if topic.tenant != caller.tenant {
+        return Err(not_found(&topic.name));
+    }
+    topic
+        .partition_id(index)
+        .ok_or_else(|| no_partition(topic, index))
 }
 
 /// What the log said, in the words of the topic.

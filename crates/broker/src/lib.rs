@@ -46,8 +46,8 @@ pub use groups::{
     GroupOffset, GroupSettings, GroupState, GroupType, JoinGroup, Joined, JoinedMember,
     LeavingMember, MemberDescription, OffsetCommit, OffsetsOfTopic, Protocol, SyncGroup, Synced,
 };
-pub use mainstem_log::Waiter;
-pub use produce::{NewRecord, ProduceBatch, Produced};
+pub use mainstem_log::{TopicId, Waiter};
+pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;
 pub use retention::{CompactionRound, RetentionRound};
 pub use topic::{NewTopic, Topic, TopicChange, TopicDescription};

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use mainstem_engine::{Append, Appended, EngineError, Submission};
 use mainstem_record::{Batch, BatchBuilder, Compression, RecordError, TimestampType};
 
-use crate::access::Access;
+use crate::access::{self, Access};
 use crate::broker::Broker;
 use crate::topic::Topic;
+use crate::topics::not_found;
 use crate::{BrokerError, Caller};
 
 /// One batch for one partition.
@@ -18,6 +19,17 @@ use crate::{BrokerError, Caller};
 pub struct ProduceBatch {
     /// The topic's name.
     pub topic: Arc<str>,
+    /// The partition's number.
+    pub partition: u32,
+    /// The batch, checked when it was parsed.
+    pub batch: Batch,
+}
+
+/// One batch for one partition of a topic that was looked up before: by its id, or for its limits.
+#[derive(Clone, Debug)]
+pub struct PlacedBatch {
+    /// The topic. If it is gone by now, the batch is refused, whatever has its name.
+    pub topic: Arc<Topic>,
     /// The partition's number.
     pub partition: u32,
     /// The batch, checked when it was parsed.
@@ -35,6 +47,8 @@ pub struct Produced {
     pub duplicate: bool,
     /// The partition's first offset.
     pub log_start: i64,
+    /// The time that the log gave its records, where the topic says so.
+    pub append_time_ms: Option<i64>,
 }
 
 /// A record to be built into a batch.
@@ -61,9 +75,7 @@ impl Broker {
         batches: Vec<ProduceBatch>,
         now_ms: i64,
     ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
-        let mut appends = Vec::with_capacity(batches.len());
-        let mut outcomes = Vec::with_capacity(batches.len());
-        let mut targets = Vec::with_capacity(batches.len());
+        let mut placed = Vec::with_capacity(batches.len());
         let mut last: Option<Arc<Topic>> = None;
         for ProduceBatch {
             topic: name,
@@ -75,18 +87,65 @@ impl Broker {
                 Some(topic) => Ok(topic),
                 None => self.topic_for(caller, Access::Write { topic: &name }, &name),
             };
-            let checked = topic.and_then(|topic| {
+            last = topic.as_ref().ok().cloned();
+            placed.push(topic.map(|topic| PlacedBatch {
+                topic,
+                partition,
+                batch,
+            }));
+        }
+        self.append_all(placed, now_ms).await
+    }
+
+    /// As [`produce`](Self::produce), to topics that the caller has looked up.
+    pub async fn produce_placed(
+        &self,
+        caller: &Caller,
+        batches: Vec<PlacedBatch>,
+        now_ms: i64,
+    ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
+        let allowed = |placed: PlacedBatch| {
+            let topic = &placed.topic;
+            access::check(caller, Access::Write { topic: &topic.name })?;
+            if topic.tenant != caller.tenant {
+                return Err(not_found(&topic.name));
+            }
+            Ok(placed)
+        };
+        self.append_all(batches.into_iter().map(allowed).collect(), now_ms)
+            .await
+    }
+
+    async fn append_all(
+        &self,
+        batches: Vec<Result<PlacedBatch, BrokerError>>,
+        now_ms: i64,
+    ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
+        let mut appends = Vec::with_capacity(batches.len());
+        let mut outcomes = Vec::with_capacity(batches.len());
+        let mut targets = Vec::with_capacity(batches.len());
+        for placed in batches {
+            let checked = placed.and_then(|placed| {
+                let PlacedBatch {
+                    topic, partition, ..
+                } = &placed;
                 let id = topic
-                    .partition_id(partition)
-                    .ok_or_else(|| no_partition(&topic, partition))?;
-                check_batch(&topic, &batch, now_ms)?;
-                Ok((topic, id))
+                    .partition_id(*partition)
+                    .ok_or_else(|| no_partition(topic, *partition))?;
+                check_batch(topic, &placed.batch, now_ms)?;
+                let batch = timed(topic, placed.batch.clone(), now_ms);
+                Ok((PlacedBatch { batch, ..placed }, id))
             });
             outcomes.push(match checked {
-                Ok((topic, id)) => {
+                Ok((placed, id)) => {
+                    let PlacedBatch {
+                        topic,
+                        partition,
+                        batch,
+                    } = placed;
                     targets.push(Target {
                         outcome: outcomes.len(),
-                        topic: topic.clone(),
+                        topic,
                         partition,
                         records: u64::try_from(batch.record_count()).unwrap_or_default(),
                         bytes: batch.size_bytes() as u64,
@@ -95,7 +154,6 @@ impl Broker {
                         partition: id,
                         batch,
                     });
-                    last = Some(topic);
                     // Replaced below: every append has its outcome.
                     Err(BrokerError::Closed)
                 }
@@ -120,7 +178,7 @@ impl Broker {
             }
             if let Some(outcome) = outcomes.get_mut(target.outcome) {
                 *outcome = match answer {
-                    Ok(appended) => Ok(produced(appended)),
+                    Ok(appended) => Ok(produced(appended, &target.topic, now_ms)),
                     Err(error) => Err(BrokerError::append(
                         error,
                         &target.topic.name,
@@ -159,7 +217,7 @@ impl Broker {
                     .ok_or_else(|| no_partition(&topic, partition))?;
                 Ok(Append {
                     partition: id,
-                    batch,
+                    batch: timed(&topic, batch, now_ms),
                 })
             })
             .collect::<Result<Vec<_>, BrokerError>>()?;
@@ -204,6 +262,15 @@ impl Broker {
     }
 }
 
+/// A batch with the time that the topic wants its records to have.
+fn timed(topic: &Topic, batch: Batch, now_ms: i64) -> Batch {
+    if topic.limits.append_time {
+        batch.with_append_time(now_ms)
+    } else {
+        batch
+    }
+}
+
 /// Where a batch of a call belongs.
 struct Target {
     /// The index of its outcome.
@@ -214,7 +281,7 @@ struct Target {
     bytes: u64,
 }
 
-fn produced(appended: Appended) -> Produced {
+fn produced(appended: Appended, topic: &Topic, now_ms: i64) -> Produced {
     let Appended {
         base_offset,
         last_offset,
@@ -226,6 +293,8 @@ fn produced(appended: Appended) -> Produced {
         last_offset,
         duplicate,
         log_start,
+        // Records that were there before have the time of then.
+        append_time_ms: (topic.limits.append_time && !duplicate).then_some(now_ms),
     }
 }
 
@@ -260,10 +329,13 @@ fn check_batch(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerEr
     if topic.limits.compaction.is_some() {
         batch.for_each(|record| record.key.map(|_| ()).ok_or_else(|| key_required(topic)))?;
     }
-    if header.max_timestamp_ms.saturating_sub(now_ms) > topic.limits.timestamp_after_max_ms {
-        return refuse(
-            "its time lies further ahead than message.timestamp.after.max.ms allows; check the producer's clock",
-        );
+    let ahead_ms = header.max_timestamp_ms.saturating_sub(now_ms);
+    if !topic.limits.append_time && ahead_ms > topic.limits.timestamp_after_max_ms {
+        return Err(BrokerError::InvalidTimestamp {
+            topic: topic.name.to_string(),
+            ahead_ms,
+            limit_ms: topic.limits.timestamp_after_max_ms,
+        });
     }
     Ok(())
 }

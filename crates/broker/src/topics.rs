@@ -38,11 +38,7 @@ impl Broker {
         new: NewTopic,
         now_ms: i64,
     ) -> Result<Arc<Topic>, BrokerError> {
-        access::check(caller, Access::Create { topic: &new.name })?;
-        names::check_topic(&new.name)?;
-        configs::check_all(&new.configs)?;
-        let partitions = new.partitions.unwrap_or(self.inner.num_partitions);
-        check_partitions(&new.name, partitions)?;
+        let partitions = self.check_new(caller, &new)?;
         let entry = Entry::new(&caller.tenant, &new.name);
         let id = TopicId((self.inner.random.lock())());
         let topic = Topic {
@@ -75,6 +71,26 @@ impl Broker {
         Ok(created.unwrap_or_else(|| Arc::new(topic)))
     }
 
+    /// Whether the topic could be created, without creating it; how many partitions it would have.
+    pub fn validate_topic(&self, caller: &Caller, new: &NewTopic) -> Result<u32, BrokerError> {
+        let partitions = self.check_new(caller, new)?;
+        match self.topic(caller, &new.name) {
+            Ok(_) => Err(BrokerError::TopicExists {
+                topic: new.name.clone(),
+            }),
+            Err(_) => Ok(partitions),
+        }
+    }
+
+    fn check_new(&self, caller: &Caller, new: &NewTopic) -> Result<u32, BrokerError> {
+        access::check(caller, Access::Create { topic: &new.name })?;
+        names::check_topic(&new.name)?;
+        configs::check_all(&new.configs)?;
+        let partitions = new.partitions.unwrap_or(self.inner.num_partitions);
+        check_partitions(&new.name, partitions)?;
+        Ok(partitions)
+    }
+
     /// The tenant's topics, by name.
     pub fn list_topics(&self, caller: &Caller) -> Result<Vec<Arc<Topic>>, BrokerError> {
         access::check(caller, Access::Describe { topic: "*" })?;
@@ -89,6 +105,14 @@ impl Broker {
     /// A topic by its name.
     pub fn topic(&self, caller: &Caller, name: &str) -> Result<Arc<Topic>, BrokerError> {
         self.topic_for(caller, Access::Describe { topic: name }, name)
+    }
+
+    /// A topic by its id, which a topic of the same name that was created later does not have.
+    pub fn topic_by_id(&self, caller: &Caller, id: TopicId) -> Result<Arc<Topic>, BrokerError> {
+        access::check(caller, Access::Describe { topic: "*" })?;
+        self.inner
+            .catalog
+            .find_id(&self.inner.engine, &caller.tenant, id)
     }
 
     /// A topic with what its partitions hold and every setting that holds for it.
@@ -118,11 +142,7 @@ impl Broker {
         change: TopicChange,
         _now_ms: i64,
     ) -> Result<Arc<Topic>, BrokerError> {
-        self.topic_for(caller, Access::Alter { topic: name }, name)?;
-        for (config, value) in &change.set {
-            let key = configs::find(config)?;
-            value.as_ref().map_or(Ok(()), |value| key.check(value))?;
-        }
+        self.validate_change(caller, name, &change)?;
         let entry = Entry::new(&caller.tenant, name);
         let altered = self
             .change(&entry, |found| {
@@ -143,6 +163,21 @@ impl Broker {
             .await?;
         tracing::info!(tenant = %caller.tenant, principal = %caller.principal, topic = name, ?change, "topic altered");
         altered.ok_or_else(|| not_found(name))
+    }
+
+    /// Whether the topic could be changed so, without changing it.
+    pub fn validate_change(
+        &self,
+        caller: &Caller,
+        name: &str,
+        change: &TopicChange,
+    ) -> Result<(), BrokerError> {
+        let before = self.topic_for(caller, Access::Alter { topic: name }, name)?;
+        for (config, value) in &change.set {
+            let key = configs::find(config)?;
+            value.as_ref().map_or(Ok(()), |value| key.check(value))?;
+        }
+        apply(&before, change, &self.inner.catalog.defaults).map(|_| ())
     }
 
     /// Deletes a topic with all its partitions and records.

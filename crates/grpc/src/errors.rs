@@ -64,7 +64,9 @@ pub(crate) fn broker(error: &BrokerError) -> Status {
 
 fn broker_code(error: &BrokerError) -> Code {
     match error {
-        BrokerError::TopicNotFound { .. } | BrokerError::PartitionNotFound { .. } => Code::NotFound,
+        BrokerError::TopicNotFound { .. }
+        | BrokerError::TopicIdNotFound { .. }
+        | BrokerError::PartitionNotFound { .. } => Code::NotFound,
         BrokerError::TopicExists { .. } => Code::AlreadyExists,
         BrokerError::OffsetOutOfRange { .. } => Code::OutOfRange,
         BrokerError::OutOfOrderSequence { .. }

@@ -16,6 +16,7 @@
 //! Where to start reading: `platform.rs` (open, the handle, shutdown), then `threads.rs`
 //! (who moves the state machines), `directory.rs` (what the data directory holds), `check/` (looking one through offline).
 
+mod broker_configs;
 mod check;
 mod descriptors;
 mod directory;
@@ -30,6 +31,7 @@ mod system_tables;
 mod threads;
 mod timed_disk;
 
+pub use broker_configs::{BrokerConfig, broker_configs};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Checked, Finding, Grade, check};
 pub use directory::{FORMAT_VERSION, Meta};
 pub use error::Error;

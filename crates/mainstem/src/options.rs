@@ -1,6 +1,7 @@
 //! What can be set, and how the memory limit is shared out.
 
 use crate::Error;
+use crate::broker_configs::{self, OWN, TOPIC_DEFAULTS};
 use mainstem_broker::{BrokerSettings, GroupSettings, configs};
 use mainstem_engine::EngineOptions;
 use mainstem_log::LogOptions;
@@ -88,48 +89,6 @@ impl MemorySplit {
         }
     }
 }
-
-/// Kafka's broker settings that are defaults for topics, and the topic setting each stands for.
-const TOPIC_DEFAULTS: [(&str, &str); 16] = [
-    ("compression.type", "compression.type"),
-    ("log.cleaner.delete.retention.ms", "delete.retention.ms"),
-    (
-        "log.cleaner.min.cleanable.ratio",
-        "min.cleanable.dirty.ratio",
-    ),
-    ("log.cleaner.min.compaction.lag.ms", "min.compaction.lag.ms"),
-    ("log.cleanup.policy", "cleanup.policy"),
-    ("log.flush.interval.messages", "flush.messages"),
-    ("log.flush.interval.ms", "flush.ms"),
-    ("log.index.interval.bytes", "index.interval.bytes"),
-    ("log.message.timestamp.type", "message.timestamp.type"),
-    ("log.retention.bytes", "retention.bytes"),
-    ("log.retention.ms", "retention.ms"),
-    ("log.roll.ms", "segment.ms"),
-    ("log.segment.bytes", "segment.bytes"),
-    ("message.max.bytes", "max.message.bytes"),
-    ("min.insync.replicas", "min.insync.replicas"),
-    (
-        "unclean.leader.election.enable",
-        "unclean.leader.election.enable",
-    ),
-];
-
-/// The settings of [`Options::broker`] that are no topic defaults.
-const OWN_SETTINGS: [&str; 12] = [
-    "num.partitions",
-    "group.initial.rebalance.delay.ms",
-    "group.max.session.timeout.ms",
-    "group.max.size",
-    "group.min.session.timeout.ms",
-    "log.retention.hours",
-    "log.retention.minutes",
-    "log.retention.check.interval.ms",
-    "log.cleaner.backoff.ms",
-    "offset.metadata.max.bytes",
-    "offsets.retention.minutes",
-    "producer.id.expiration.ms",
-];
 
 impl Options {
     /// How this memory limit is shared out.
@@ -227,12 +186,8 @@ impl Options {
                 settings
                     .topic_defaults
                     .insert((*topic_name).into(), value.clone());
-            } else if !OWN_SETTINGS.contains(&name.as_str()) {
-                let known: Vec<&str> = TOPIC_DEFAULTS
-                    .iter()
-                    .map(|(name, _)| *name)
-                    .chain(OWN_SETTINGS)
-                    .collect();
+            } else if !OWN.iter().any(|own| own.name == name) {
+                let known: Vec<&str> = broker_configs::names().collect();
                 let why = if configs::find(name).is_ok() {
                     "it is a setting of topics: give it to `mainstem topic create --set`"
                         .to_string()
@@ -352,13 +307,6 @@ mod tests {
             ..GroupSettings::default()
         };
         assert_eq!(settings.groups, expected);
-    }
-
-    #[test]
-    fn every_topic_default_is_a_setting_of_the_broker() {
-        for (_, topic_name) in TOPIC_DEFAULTS {
-            assert!(configs::find(topic_name).is_ok(), "{topic_name}");
-        }
     }
 
     #[test]

@@ -124,6 +124,17 @@ impl Batch {
         Ok(payload.size_bytes())
     }
 
+    /// The same records with one time for all, which the log gives them (`message.timestamp.type=LogAppendTime`). Only the
+    /// header changes, and the CRC with it; the bytes are copied.
+    pub fn with_append_time(&self, now_ms: i64) -> Batch {
+        let mut bytes = self.bytes.to_vec();
+        let header = self.header.stamp(&mut bytes, now_ms);
+        Batch {
+            header,
+            bytes: bytes.into(),
+        }
+    }
+
     /// The header.
     #[inline]
     pub fn header(&self) -> &BatchHeader {
@@ -235,6 +246,42 @@ impl Payload {
     /// Bytes of all records, decompressed.
     pub fn size_bytes(&self) -> usize {
         self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests {
+    use super::*;
+    use crate::{BatchBuilder, TimestampType};
+
+    #[test]
+    fn the_logs_time_is_that_of_every_record_and_nothing_else_changes() {
+        let mut builder = BatchBuilder::new(Compression::Lz4, 1000);
+        for value in ["a", "b"] {
+            builder
+                .append(7, Some(b"k"), Some(value.as_bytes()), &[])
+                .unwrap();
+        }
+        let sent = builder.build().unwrap();
+        let timed = sent.with_append_time(99);
+        let read = Batch::parse(timed.bytes().clone()).unwrap();
+        assert_eq!(read, timed);
+        assert_eq!(read.header().timestamp_type(), TimestampType::LogAppendTime);
+        let records: Vec<_> = read.records().unwrap().map(Result::unwrap).collect();
+        let expected: Vec<_> = sent.records().unwrap().map(Result::unwrap).collect();
+        for (record, expected) in records.iter().zip(&expected) {
+            assert_eq!(record.timestamp_ms, 99);
+            assert_eq!(
+                (&record.key, &record.value),
+                (&expected.key, &expected.value)
+            );
+        }
+        assert_eq!(records.len(), 2);
+        assert_eq!(
+            sent.bytes()[BATCH_HEADER_BYTES..],
+            timed.bytes()[BATCH_HEADER_BYTES..]
+        );
     }
 }
 

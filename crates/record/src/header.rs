@@ -123,6 +123,23 @@ impl BatchHeader {
         out[57..61].copy_from_slice(&self.record_count.to_be_bytes());
     }
 
+    /// Gives a batch the log's time: writes it into its bytes, with the CRC that follows from it.
+    pub(crate) fn stamp(&self, bytes: &mut [u8], now_ms: i64) -> BatchHeader {
+        let mut header = BatchHeader {
+            attributes: self.attributes | APPEND_TIME_BIT,
+            max_timestamp_ms: now_ms,
+            ..*self
+        };
+        if let Some(front) = bytes.first_chunk_mut() {
+            header.write(front);
+        }
+        header.crc = crc32c::crc32c(bytes.get(CRC_FROM..).unwrap_or_default());
+        if let Some(crc) = bytes.get_mut(CRC_AT..CRC_FROM) {
+            crc.copy_from_slice(&header.crc.to_be_bytes());
+        }
+        header
+    }
+
     /// Bytes of the whole batch, header included.
     #[inline]
     pub fn size_bytes(&self) -> usize {

@@ -74,6 +74,16 @@ impl From<mainstem::Error> for Failure {
     }
 }
 
+impl From<mainstem_kafka::KafkaError> for Failure {
+    fn from(error: mainstem_kafka::KafkaError) -> Failure {
+        Failure::new(
+            "bad_setting",
+            &error,
+            "`mainstem serve --help` shows how settings are given",
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Failure;

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 use support::grpc::{self, block_on};
 use support::{Server, error_of, mainstem};
 
-const FREE_PORTS: [&str; 4] = [
+const FREE_PORTS: [&str; 6] = [
     "--listen-grpc",
     "127.0.0.1:0",
     "--listen-http",
+    "127.0.0.1:0",
+    "--listen-kafka",
     "127.0.0.1:0",
 ];
 
@@ -543,11 +545,12 @@ fn a_port_in_use_is_refused_before_anything_is_opened() {
     let address = held.local_addr().unwrap().to_string();
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    for (flag, other) in [
-        ("--listen-grpc", "--listen-http"),
-        ("--listen-http", "--listen-grpc"),
-    ] {
-        let found = refused(&data, &[flag, &address, other, "127.0.0.1:0"]);
+    let flags = ["--listen-grpc", "--listen-http", "--listen-kafka"];
+    for flag in flags {
+        let others = flags.into_iter().filter(|other| *other != flag);
+        let mut arguments: Vec<&str> = others.flat_map(|other| [other, "127.0.0.1:0"]).collect();
+        arguments.extend([flag, &address]);
+        let found = refused(&data, &arguments);
         assert_told(&found, "port_in_use", &[flag, &address], &[flag, "port 0"]);
     }
     assert!(!data.exists());

@@ -18,10 +18,12 @@ use std::time::{Duration, Instant};
 use support::grpc::block_on;
 use support::{Server, assert_error, error_of, mainstem};
 
-const FREE_PORTS: [&str; 4] = [
+const FREE_PORTS: [&str; 6] = [
     "--listen-grpc",
     "127.0.0.1:0",
     "--listen-http",
+    "127.0.0.1:0",
+    "--listen-kafka",
     "127.0.0.1:0",
 ];
 

@@ -165,6 +165,8 @@ fn an_unknown_broker_setting_is_refused() {
         "127.0.0.1:0",
         "--listen-http",
         "127.0.0.1:0",
+        "--listen-kafka",
+        "127.0.0.1:0",
     ];
     let found = refused(
         &[

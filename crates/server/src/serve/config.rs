@@ -24,6 +24,9 @@ pub struct ServeArguments {
     /// Address for metrics and health over HTTP; port 0 picks one [default: 127.0.0.1:7480]
     #[arg(long, env = "MAINSTEM_LISTEN_HTTP", value_name = "ADDR")]
     pub listen_http: Option<String>,
+    /// Address for Kafka clients; port 0 picks one [default: 127.0.0.1:9092]
+    #[arg(long, env = "MAINSTEM_LISTEN_KAFKA", value_name = "ADDR")]
+    pub listen_kafka: Option<String>,
     /// Listen beyond loopback although nobody is asked who they are
     #[arg(long, env = "MAINSTEM_INSECURE_LISTEN", num_args = 0..=1, default_missing_value = "true",
           value_name = "BOOL", hide_possible_values = true)]
@@ -69,7 +72,7 @@ pub struct ServeArguments {
 const SERVE_EXAMPLES: &str = "\
 Examples:
   mainstem serve --data-dir ./data
-  mainstem serve --data-dir /tmp/try --listen-grpc 127.0.0.1:0 --listen-http 127.0.0.1:0
+  mainstem serve --data-dir /tmp/try --listen-grpc 127.0.0.1:0 --listen-http 127.0.0.1:0 --listen-kafka 127.0.0.1:0
   mainstem serve --config mainstem.toml --set log.retention.ms=86400000
 
 When it serves, it prints one line `ready {...}` with every address; the same JSON stands in \
@@ -100,6 +103,7 @@ struct File {
     data_dir: Option<PathBuf>,
     listen_grpc: Option<String>,
     listen_http: Option<String>,
+    listen_kafka: Option<String>,
     insecure_listen: Option<bool>,
     #[serde(default)]
     memory: Memory,
@@ -126,6 +130,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub listen_grpc: SocketAddr,
     pub listen_http: SocketAddr,
+    pub listen_kafka: SocketAddr,
     pub log: String,
     pub log_format: LogFormat,
     pub until_stdin_ends: bool,
@@ -219,6 +224,12 @@ impl Config {
                 flags.listen_http,
                 file.listen_http,
                 "127.0.0.1:7480",
+            )?,
+            listen_kafka: listen(
+                "--listen-kafka",
+                flags.listen_kafka,
+                file.listen_kafka,
+                "127.0.0.1:9092",
             )?,
             log: flags.log.or(file.log).unwrap_or_else(|| "info".into()),
             log_format: flags

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 pub struct Listeners {
     pub grpc: TcpListener,
     pub http: TcpListener,
+    pub kafka: TcpListener,
 }
 
 /// Where they listen.
@@ -17,6 +18,7 @@ pub struct Listeners {
 pub struct Addresses {
     pub grpc: SocketAddr,
     pub http: SocketAddr,
+    pub kafka: SocketAddr,
 }
 
 impl Addresses {
@@ -25,6 +27,7 @@ impl Addresses {
         BTreeMap::from([
             ("grpc".into(), self.grpc.to_string()),
             ("http".into(), self.http.to_string()),
+            ("kafka".into(), self.kafka.to_string()),
         ])
     }
 }
@@ -34,6 +37,7 @@ pub fn bind(config: &Config) -> Result<Listeners, Failure> {
     Ok(Listeners {
         grpc: bind_one("--listen-grpc", config.listen_grpc)?,
         http: bind_one("--listen-http", config.listen_http)?,
+        kafka: bind_one("--listen-kafka", config.listen_kafka)?,
     })
 }
 
@@ -52,6 +56,7 @@ impl Listeners {
         Ok(Listeners {
             grpc: again(&self.grpc)?,
             http: again(&self.http)?,
+            kafka: again(&self.kafka)?,
         })
     }
 
@@ -69,6 +74,7 @@ impl Listeners {
         Ok(Addresses {
             grpc: of(&self.grpc)?,
             http: of(&self.http)?,
+            kafka: of(&self.kafka)?,
         })
     }
 }

@@ -36,6 +36,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let config = Config::resolve(arguments)?;
     logs::start(&config.log, config.log_format)?;
+    let kafka = mainstem_kafka::Settings::read(&config.options.broker)?;
     let listeners = listeners::bind(&config)?;
     let addresses = listeners.addresses()?;
     let waiting = tokio::runtime::Builder::new_current_thread()
@@ -46,6 +47,7 @@ pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let stop = waiting.block_on(async { Stop::listen(config.until_stdin_ends) })?;
     let mut server = Server {
         config,
+        kafka,
         listeners,
         addresses,
         waiting,
@@ -62,6 +64,7 @@ pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
 /// What stays while the data directory is opened, closed and opened again.
 struct Server {
     config: Config,
+    kafka: mainstem_kafka::Settings,
     listeners: Listeners,
     addresses: Addresses,
     /// Waits for being told to stop and for space.
@@ -107,6 +110,12 @@ impl Server {
             mainstem.clone(),
             listeners.grpc,
             self.addresses.by_protocol(),
+            listeners::until(stopping.clone()),
+        ));
+        let kafka = network.spawn(mainstem_kafka::serve(
+            mainstem.clone(),
+            listeners.kafka,
+            self.kafka.clone(),
             listeners::until(stopping),
         ));
         serving.store(true, Ordering::Release);
@@ -123,8 +132,14 @@ impl Server {
             };
             serving.store(false, Ordering::Release);
             let _ = stop.send(true);
-            if tokio::time::timeout(GRACE, grpc).await.is_err() {
-                tracing::warn!(listener = "grpc", "calls under way were cut off");
+            let (grpc, kafka) = tokio::join!(
+                tokio::time::timeout(GRACE, grpc),
+                tokio::time::timeout(GRACE, kafka),
+            );
+            for (listener, is_cut_off) in [("grpc", grpc.is_err()), ("kafka", kafka.is_err())] {
+                if is_cut_off {
+                    tracing::warn!(listener, "calls under way were cut off");
+                }
             }
             let _ = tokio::time::timeout(GRACE, http).await;
             end

@@ -60,6 +60,8 @@ fn full_part(part: &str, disk_mib: u64, load: Load) {
         "127.0.0.1:0",
         "--listen-http",
         "127.0.0.1:0",
+        "--listen-kafka",
+        "127.0.0.1:0",
         "--memory-limit",
         "256MiB",
     ];

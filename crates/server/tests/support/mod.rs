@@ -32,6 +32,8 @@ impl Server {
                 "127.0.0.1:0",
                 "--listen-http",
                 "127.0.0.1:0",
+                "--listen-kafka",
+                "127.0.0.1:0",
             ],
         )
     }
@@ -45,6 +47,8 @@ impl Server {
                 &before.address("grpc"),
                 "--listen-http",
                 &before.address("http"),
+                "--listen-kafka",
+                &before.address("kafka"),
             ],
         )
     }

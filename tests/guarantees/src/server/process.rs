@@ -101,6 +101,8 @@ impl Server {
                 grpc,
                 "--listen-http",
                 http,
+                "--listen-kafka",
+                "127.0.0.1:0",
                 "--log",
                 "warn",
             ])

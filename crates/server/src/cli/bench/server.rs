@@ -49,6 +49,8 @@ impl OwnServer {
                 "127.0.0.1:0",
                 "--listen-http",
                 "127.0.0.1:0",
+                "--listen-kafka",
+                "127.0.0.1:0",
                 "--log",
                 "warn",
                 "--until-stdin-ends",

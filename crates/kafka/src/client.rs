@@ -1,0 +1,124 @@
+//! The other end of a connection, and what all connections share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mainstem::{Broker, Caller, Mainstem, MemorySplit};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::fetch_session::FetchSession;
+use crate::settings::Settings;
+
+/// What one answer to a fetch takes of the room for answers at most.
+const MOST_ANSWER_SHARE: usize = 8;
+
+/// What all connections share.
+pub(crate) struct Gateway {
+    pub(crate) mainstem: Mainstem,
+    pub(crate) settings: Settings,
+    /// Bytes that all requests together may have under way.
+    requests: Arc<Semaphore>,
+    request_room: usize,
+    /// Bytes that all fetched answers together may have under way.
+    answers: Arc<Semaphore>,
+    answer_room: usize,
+    /// Becomes true when the server stops.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Gateway {
+    pub(crate) fn new(
+        mainstem: Mainstem,
+        settings: Settings,
+        stopping: watch::Receiver<bool>,
+    ) -> Gateway {
+        let split = MemorySplit::of(mainstem.status().memory_limit_bytes);
+        let half = usize::try_from(split.gateways_bytes / 2).unwrap_or(usize::MAX);
+        let half = half.clamp(1 << 20, u32::MAX as usize);
+        Gateway {
+            mainstem,
+            settings,
+            requests: Arc::new(Semaphore::new(half)),
+            request_room: half,
+            answers: Arc::new(Semaphore::new(half)),
+            answer_room: half,
+            stopping,
+        }
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        self.mainstem.broker()
+    }
+
+    /// Waits for room for a request of so many bytes; one that is larger than all room waits for all of it. `None` never
+    /// comes: nobody closes the room.
+    pub(crate) async fn room_for_request(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = u32::try_from(bytes.min(self.request_room)).unwrap_or(u32::MAX);
+        Arc::clone(&self.requests)
+            .acquire_many_owned(permits)
+            .await
+            .ok()
+    }
+
+    /// Room for an answer of up to `bytes`, as much as one may have; `None` where others have taken it all. Never waits:
+    /// whoever does not read their answers slows others down and does not stop them.
+    pub(crate) fn room_for_answer(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = bytes.min(self.answer_room / MOST_ANSWER_SHARE);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        Arc::clone(&self.answers)
+            .try_acquire_many_owned(permits)
+            .ok()
+    }
+}
+
+/// The other end of one connection.
+///
+/// Who it is, is settled before its first request: nobody is asked for a name yet. Authentication will come between the
+/// connection's start and this.
+pub(crate) struct Client {
+    pub(crate) gateway: Arc<Gateway>,
+    /// In whose name every request is made.
+    pub(crate) caller: Caller,
+    /// The address here that the connection arrived at.
+    pub(crate) local: SocketAddr,
+    /// Where it comes from.
+    pub(crate) peer: SocketAddr,
+    /// What it reads, if it keeps a fetch session (KIP-227). A connection has one at most, and it ends with it.
+    pub(crate) fetch_session: Mutex<Option<FetchSession>>,
+    /// Becomes true when nothing more will be asked: the client has closed its side, or the server stops.
+    pub(crate) ending: watch::Sender<bool>,
+}
+
+impl Client {
+    pub(crate) fn new(gateway: Arc<Gateway>, local: SocketAddr, peer: SocketAddr) -> Client {
+        Client {
+            gateway,
+            caller: Caller::anonymous(),
+            local,
+            peer,
+            fetch_session: Mutex::new(None),
+            ending: watch::Sender::new(false),
+        }
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        self.gateway.broker()
+    }
+
+    /// Where this client is told to find the broker.
+    pub(crate) fn advertised(&self) -> (String, i32) {
+        match &self.gateway.settings.advertised {
+            Some((host, port)) => (host.clone(), i32::from(*port)),
+            None => (
+                self.local.ip().to_canonical().to_string(),
+                i32::from(self.local.port()),
+            ),
+        }
+    }
+
+    /// Resolves when nothing more will be asked: no answer is held back any longer.
+    pub(crate) async fn ended(&self) {
+        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
+    }
+}

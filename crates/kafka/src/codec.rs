@@ -1,0 +1,7 @@
+//! Our own codecs of the two messages that carry records.
+
+pub(crate) mod fetch;
+pub(crate) mod produce;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Errors of the house as Kafka's error codes: the one place where they are chosen.
+//!
+//! A code also says to a client whether it may try again, so the choice follows what `BrokerError::is_retriable` says
+//! where Kafka has no code of that meaning. Source: `org.apache.kafka.common.protocol.Errors`.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::protocol::StrBytes;
+use mainstem::broker::BrokerError;
+use mainstem_record::RecordError;
+
+/// Why one thing of a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) error: ResponseError,
+    /// What was wrong and what to do about it, where the answer has a place for it.
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(error: ResponseError, message: impl Into<String>) -> Refusal {
+        Refusal {
+            error,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn code(&self) -> i16 {
+        self.error.code()
+    }
+
+    /// The message as an answer's nullable field has it.
+    pub(crate) fn text(&self) -> Option<StrBytes> {
+        Some(StrBytes::from_string(self.message.clone()))
+    }
+}
+
+impl From<BrokerError> for Refusal {
+    fn from(error: BrokerError) -> Refusal {
+        let message = match error.hint() {
+            Some(hint) => format!("{error}; {hint}"),
+            None => error.to_string(),
+        };
+        Refusal::new(of_broker(&error), message)
+    }
+}
+
+/// The code for what the broker refuses or fails at.
+fn of_broker(error: &BrokerError) -> ResponseError {
+    match error {
+        BrokerError::TopicNotFound { .. } | BrokerError::PartitionNotFound { .. } => {
+            ResponseError::UnknownTopicOrPartition
+        }
+        BrokerError::TopicIdNotFound { .. } => ResponseError::UnknownTopicId,
+        BrokerError::TopicExists { .. } => ResponseError::TopicAlreadyExists,
+        BrokerError::InvalidTopicName { .. } => ResponseError::InvalidTopicException,
+        BrokerError::InvalidTenant { .. } => ResponseError::InvalidRequest,
+        BrokerError::InvalidPartitions { .. } => ResponseError::InvalidPartitions,
+        BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+        BrokerError::UnknownConfig { .. }
+        | BrokerError::InvalidConfig { .. }
+        | BrokerError::RefusedConfig { .. } => ResponseError::InvalidConfig,
+        BrokerError::RecordTooLarge { .. } | BrokerError::RequestTooLarge { .. } => {
+            ResponseError::MessageTooLarge
+        }
+        BrokerError::InvalidBatch { .. } | BrokerError::KeyRequired { .. } => {
+            ResponseError::InvalidRecord
+        }
+        BrokerError::InvalidTimestamp { .. } => ResponseError::InvalidTimestamp,
+        BrokerError::NotDeleted { .. } => ResponseError::PolicyViolation,
+        BrokerError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+        BrokerError::DuplicateSequence { .. } => ResponseError::DuplicateSequenceNumber,
+        BrokerError::ProducerFenced { .. } => ResponseError::InvalidProducerEpoch,
+        BrokerError::InvalidGroup { .. } => ResponseError::InvalidGroupId,
+        BrokerError::GroupNotFound { .. } => ResponseError::GroupIdNotFound,
+        BrokerError::GroupNotEmpty { .. } => ResponseError::NonEmptyGroup,
+        BrokerError::GroupFull { .. } => ResponseError::GroupMaxSizeReached,
+        BrokerError::GroupSubscribed { .. } => ResponseError::GroupSubscribedToTopic,
+        BrokerError::UnknownMember { .. } => ResponseError::UnknownMemberId,
+        BrokerError::IllegalGeneration { .. } => ResponseError::IllegalGeneration,
+        BrokerError::RebalanceInProgress { .. } => ResponseError::RebalanceInProgress,
+        BrokerError::InconsistentProtocol { .. } => ResponseError::InconsistentGroupProtocol,
+        BrokerError::InvalidSessionTimeout { .. } => ResponseError::InvalidSessionTimeout,
+        BrokerError::MemberIdRequired { .. } => ResponseError::MemberIdRequired,
+        BrokerError::FencedInstance { .. } => ResponseError::FencedInstanceId,
+        BrokerError::OffsetMetadataTooLarge { .. } => ResponseError::OffsetMetadataTooLarge,
+        BrokerError::InvalidCommitOffset { .. } => ResponseError::InvalidCommitOffsetSize,
+        // Kafka's clients try these again.
+        BrokerError::Contended { .. } => ResponseError::RequestTimedOut,
+        BrokerError::DiskFull { .. } | BrokerError::WritesStopped { .. } => {
+            ResponseError::KafkaStorageError
+        }
+        BrokerError::Closed => ResponseError::NotLeaderOrFollower,
+        BrokerError::DamagedCatalog { .. } | BrokerError::Engine(_) => {
+            ResponseError::UnknownServerError
+        }
+    }
+}
+
+impl From<RecordError> for Refusal {
+    /// The code for a batch that is not one.
+    fn from(error: RecordError) -> Refusal {
+        let code = match error {
+            // Clients send it again, as it was meant to be.
+            RecordError::CrcMismatch { .. }
+            | RecordError::Truncated { .. }
+            | RecordError::Decompress { .. } => ResponseError::CorruptMessage,
+            RecordError::BadMagic { .. } => ResponseError::UnsupportedForMessageFormat,
+            RecordError::UnknownCompression { .. } => ResponseError::UnsupportedCompressionType,
+            RecordError::DecompressedTooLarge { .. } => ResponseError::MessageTooLarge,
+            _ => ResponseError::InvalidRecord,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,343 @@
+//! Settings of topics and of the broker: described, set, put back.
+
+use std::collections::BTreeMap;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{
+    AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
+    IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
+    incremental_alter_configs_request, incremental_alter_configs_response,
+};
+use mainstem::broker::TopicChange;
+use mainstem::broker::configs::{self, ConfigValue, Kind, Source};
+use mainstem::{BrokerConfig, broker_configs};
+
+use crate::call::Call;
+use crate::client::Client;
+use crate::codes::Refusal;
+use crate::metadata::text;
+
+/// What a resource is (`ConfigResource.java`).
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// Where a value comes from (`DescribeConfigsResponse.java`).
+const OF_TOPIC: i8 = 1;
+const OF_BROKER: i8 = 4;
+const DEFAULT: i8 = 5;
+
+pub(crate) fn source_code(source: Source) -> i8 {
+    match source {
+        Source::Topic => OF_TOPIC,
+        Source::Broker => OF_BROKER,
+        Source::Default => DEFAULT,
+    }
+}
+
+/// Kafka's types of settings.
+fn type_code(kind: Kind) -> i8 {
+    match kind {
+        Kind::Flag => 1,
+        Kind::Text | Kind::Word(_) => 2,
+        Kind::Number { .. } => 3,
+        Kind::Millis { .. } | Kind::Bytes { .. } | Kind::Count { .. } => 5,
+        Kind::Share => 6,
+        Kind::Words(_) => 7,
+    }
+}
+
+pub(crate) async fn describe(
+    client: &Client,
+    _call: &Call,
+    request: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let (synonyms, docs) = (request.include_synonyms, request.include_documentation);
+    let describe = |resource: DescribeConfigsResource| {
+        let keys = resource.configuration_keys.as_ref();
+        let is_wanted = |name: &str| {
+            keys.is_none_or(|keys| keys.is_empty() || keys.iter().any(|key| key.as_str() == name))
+        };
+        let entry = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match values(client, resource.resource_type, &resource.resource_name) {
+            Ok(values) => {
+                let values = values.into_iter().filter(|value| is_wanted(value.name));
+                let configs = values.map(|value| value.tell(synonyms, docs)).collect();
+                entry.with_error_message(None).with_configs(configs)
+            }
+            Err(refusal) => entry
+                .with_error_code(refusal.code())
+                .with_error_message(refusal.text()),
+        }
+    };
+    let results = request.resources.into_iter().map(describe).collect();
+    DescribeConfigsResponse::default().with_results(results)
+}
+
+/// A setting of a topic or of the broker, as it is described.
+struct Described {
+    name: &'static str,
+    kind: Kind,
+    value: String,
+    source: i8,
+    read_only: bool,
+    doc: String,
+    /// Where the value could come from: those that have one, the first that holds first.
+    synonyms: Vec<(&'static str, String, i8)>,
+}
+
+impl Described {
+    fn topic(value: &ConfigValue) -> Described {
+        let key = value.key;
+        let mut synonyms = vec![(key.name, value.value.clone(), source_code(value.source))];
+        if value.source != Source::Default {
+            synonyms.push((key.name, key.default.to_owned(), DEFAULT));
+        }
+        let doc = match key.support {
+            configs::Support::Acted => key.doc.to_owned(),
+            configs::Support::Idle(why) => format!("{} It changes nothing here: {why}.", key.doc),
+            configs::Support::DefaultOnly(why) => {
+                format!("{} Only the default is accepted: {why}.", key.doc)
+            }
+        };
+        Described {
+            name: key.name,
+            kind: key.kind,
+            value: value.value.clone(),
+            source: source_code(value.source),
+            read_only: false,
+            doc,
+            synonyms,
+        }
+    }
+
+    fn broker(config: BrokerConfig) -> Described {
+        let source = if config.is_given { OF_BROKER } else { DEFAULT };
+        let mut synonyms = vec![(config.name, config.value.clone(), source)];
+        if config.is_given {
+            synonyms.push((config.name, config.default.to_owned(), DEFAULT));
+        }
+        Described {
+            name: config.name,
+            kind: config.kind,
+            value: config.value,
+            source,
+            // Given when the server starts.
+            read_only: true,
+            doc: config.doc.to_owned(),
+            synonyms,
+        }
+    }
+
+    fn tell(self, synonyms: bool, docs: bool) -> DescribeConfigsResourceResult {
+        let synonym = |(name, value, source): (&str, String, i8)| {
+            DescribeConfigsSynonym::default()
+                .with_name(text(name))
+                .with_value(Some(text(&value)))
+                .with_source(source)
+        };
+        let told = if synonyms { self.synonyms } else { Vec::new() };
+        DescribeConfigsResourceResult::default()
+            .with_name(text(self.name))
+            .with_value(Some(text(&self.value)))
+            .with_read_only(self.read_only)
+            .with_config_source(self.source)
+            .with_config_type(type_code(self.kind))
+            .with_documentation(docs.then(|| text(&self.doc)))
+            .with_synonyms(told.into_iter().map(synonym).collect())
+    }
+}
+
+fn values(client: &Client, resource: i8, name: &str) -> Result<Vec<Described>, Refusal> {
+    match resource {
+        TOPIC => {
+            let described = client.broker().describe_topic(&client.caller, name)?;
+            Ok(described.configs.iter().map(Described::topic).collect())
+        }
+        BROKER => {
+            let settings = &client.gateway.settings;
+            // No name is the default of all brokers, of which none can be set apart from the one there is.
+            if name.is_empty() {
+                return Ok(Vec::new());
+            }
+            if name != settings.node_id.to_string() {
+                let why = format!("there is no broker {name}; there is {}", settings.node_id);
+                return Err(Refusal::new(ResponseError::InvalidRequest, why));
+            }
+            let configs = broker_configs(&settings.given);
+            Ok(configs.into_iter().map(Described::broker).collect())
+        }
+        other => Err(unknown_resource(other)),
+    }
+}
+
+fn unknown_resource(resource: i8) -> Refusal {
+    Refusal::new(
+        ResponseError::InvalidRequest,
+        format!(
+            "resources of type {resource} have no settings here; topics (2) and brokers (4) have"
+        ),
+    )
+}
+
+/// Sets and puts back settings of a topic, all of a resource's or none.
+pub(crate) async fn alter(
+    client: &Client,
+    _call: &Call,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let name = resource.resource_name.as_str();
+        let altered = match changes(client, resource.resource_type, name, &resource.configs) {
+            Ok(set) => change(client, name, set, request.validate_only).await,
+            Err(refusal) => Err(refusal),
+        };
+        let entry = incremental_alter_configs_response::AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        responses.push(match altered {
+            Ok(()) => entry.with_error_message(None),
+            Err(refusal) => entry
+                .with_error_code(refusal.code())
+                .with_error_message(refusal.text()),
+        });
+    }
+    IncrementalAlterConfigsResponse::default().with_responses(responses)
+}
+
+type Changes = BTreeMap<String, Option<String>>;
+
+async fn change(
+    client: &Client,
+    name: &str,
+    set: Changes,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let (broker, caller) = (client.broker(), &client.caller);
+    let change = TopicChange {
+        set,
+        ..TopicChange::default()
+    };
+    if validate_only {
+        return Ok(broker.validate_change(caller, name, &change)?);
+    }
+    broker
+        .alter_topic(caller, name, change, mainstem::now_ms())
+        .await?;
+    Ok(())
+}
+
+/// What the operations of a resource come to. Those on lists begin with the value that holds.
+fn changes(
+    client: &Client,
+    resource: i8,
+    name: &str,
+    configs: &[incremental_alter_configs_request::AlterableConfig],
+) -> Result<Changes, Refusal> {
+    // SET, DELETE, APPEND, SUBTRACT (`AlterConfigOp.java`).
+    const SET: i8 = 0;
+    const DELETE: i8 = 1;
+    const APPEND: i8 = 2;
+    const SUBTRACT: i8 = 3;
+    check_topic_resource(resource)?;
+    let mut changes = Changes::new();
+    let described = client.broker().describe_topic(&client.caller, name)?;
+    for config in configs {
+        let key = configs::find(config.name.as_str())?;
+        let invalid = |why: String| Refusal::new(ResponseError::InvalidConfig, why);
+        let given = || {
+            let value = config.value.as_ref().map(|value| value.as_str());
+            value.ok_or_else(|| invalid(format!("{} has no value", key.name)))
+        };
+        let operation = config.config_operation;
+        let value = match operation {
+            SET => Some(given()?.to_owned()),
+            DELETE => None,
+            APPEND | SUBTRACT => {
+                if !matches!(key.kind, Kind::Words(_)) {
+                    let why = format!("{} is no list, so nothing is added or taken away", key.name);
+                    return Err(invalid(why));
+                }
+                let now = described
+                    .configs
+                    .iter()
+                    .find(|value| value.key.name == key.name);
+                let mut items: Vec<&str> = now
+                    .map_or("", |now| now.value.as_str())
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|item| !item.is_empty())
+                    .collect();
+                for item in given()?.split(',').map(str::trim) {
+                    items.retain(|there| *there != item);
+                    if operation == APPEND {
+                        items.push(item);
+                    }
+                }
+                Some(items.join(","))
+            }
+            other => {
+                let why = format!("operation {other} does not exist; there are 0 to 3");
+                return Err(Refusal::new(ResponseError::InvalidRequest, why));
+            }
+        };
+        if changes.insert(key.name.to_owned(), value).is_some() {
+            let why = format!("{} is named twice", key.name);
+            return Err(Refusal::new(ResponseError::InvalidRequest, why));
+        }
+    }
+    Ok(changes)
+}
+
+fn check_topic_resource(resource: i8) -> Result<(), Refusal> {
+    match resource {
+        TOPIC => Ok(()),
+        BROKER => Err(Refusal::new(
+            ResponseError::InvalidRequest,
+            "settings of the broker are given when it starts: mainstem serve --set name=value",
+        )),
+        other => Err(unknown_resource(other)),
+    }
+}
+
+/// Replaces all settings of a topic: those not named go back to their defaults (KIP-133; deprecated there, and used still).
+pub(crate) async fn replace(
+    client: &Client,
+    _call: &Call,
+    request: AlterConfigsRequest,
+) -> AlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let name = resource.resource_name.as_str();
+        let replaced = async {
+            check_topic_resource(resource.resource_type)?;
+            let topic = client.broker().topic(&client.caller, name)?;
+            let mut set: Changes = topic
+                .configs
+                .keys()
+                .map(|name| (name.clone(), None))
+                .collect();
+            for config in &resource.configs {
+                let value = config.value.as_ref().map(ToString::to_string);
+                set.insert(config.name.to_string(), value);
+            }
+            change(client, name, set, request.validate_only).await
+        };
+        let entry = alter_configs_response::AlterConfigsResourceResponse::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        responses.push(match replaced.await {
+            Ok(()) => entry.with_error_message(None),
+            Err(refusal) => entry
+                .with_error_code(refusal.code())
+                .with_error_message(refusal.text()),
+        });
+    }
+    AlterConfigsResponse::default().with_responses(responses)
+}

@@ -1,0 +1,241 @@
+//! What topics there are and where their partitions lead: this node leads them all.
+
+use std::sync::Arc;
+
+use kafka_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{
+    BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, MetadataRequest,
+    MetadataResponse, TopicName,
+};
+use kafka_protocol::protocol::StrBytes;
+use mainstem::broker::{BrokerError, NewTopic, Topic, TopicId};
+use uuid::Uuid;
+
+use crate::call::Call;
+use crate::client::Client;
+use crate::codes::Refusal;
+use crate::fetch::LEADER_EPOCH;
+
+/// The operations on a topic that anybody may do, as bits (KIP-430): read, write, create, delete, alter, describe, describe
+/// and alter configs.
+const TOPIC_OPERATIONS: i32 = operations(&[3, 4, 5, 6, 7, 8, 10, 11]);
+/// The same for the cluster: create, alter, describe, cluster action, describe and alter configs, idempotent write.
+pub(crate) const CLUSTER_OPERATIONS: i32 = operations(&[5, 7, 8, 9, 10, 11, 12]);
+/// Nobody has asked for them.
+pub(crate) const NO_OPERATIONS: i32 = i32::MIN;
+
+pub(crate) const fn operations(bits: &[u32]) -> i32 {
+    let mut sum = 0;
+    let mut at = 0;
+    while at < bits.len() {
+        sum |= 1 << bits[at];
+        at += 1;
+    }
+    sum
+}
+
+pub(crate) fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+pub(crate) fn topic_name(name: &str) -> TopicName {
+    TopicName(text(name))
+}
+
+pub(crate) async fn metadata(
+    client: &Client,
+    call: &Call,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let node = BrokerId(client.gateway.settings.node_id);
+    let (host, port) = client.advertised();
+    let broker = MetadataResponseBroker::default()
+        .with_node_id(node)
+        .with_host(StrBytes::from_string(host))
+        .with_port(port);
+    let operations = |wanted, operations| if wanted { operations } else { NO_OPERATIONS };
+    let topic_operations = operations(
+        request.include_topic_authorized_operations,
+        TOPIC_OPERATIONS,
+    );
+    // Before version 1 no topic meant every topic.
+    let wanted = request
+        .topics
+        .filter(|topics| call.version > 0 || !topics.is_empty());
+    let mut topics = Vec::new();
+    match wanted {
+        None => match client.broker().list_topics(&client.caller) {
+            Ok(all) => topics.extend(all.iter().map(|topic| described(node, topic))),
+            Err(error) => tracing::warn!(%error, "topics cannot be listed"),
+        },
+        Some(wanted) => {
+            // Before version 4 there was no choice.
+            let create = call.version < 4 || request.allow_auto_topic_creation;
+            for topic in wanted {
+                topics.push(one(client, node, topic, create).await);
+            }
+        }
+    }
+    if call.version >= 8 {
+        for topic in &mut topics {
+            topic.topic_authorized_operations = topic_operations;
+        }
+    }
+    MetadataResponse::default()
+        .with_brokers(vec![broker])
+        .with_cluster_id(Some(StrBytes::from_string(
+            client.gateway.mainstem.cluster_id(),
+        )))
+        .with_controller_id(node)
+        .with_topics(topics)
+        .with_cluster_authorized_operations(operations(
+            request.include_cluster_authorized_operations,
+            CLUSTER_OPERATIONS,
+        ))
+}
+
+async fn one(
+    client: &Client,
+    node: BrokerId,
+    wanted: MetadataRequestTopic,
+    create: bool,
+) -> MetadataResponseTopic {
+    let id = wanted.topic_id;
+    let found = match &wanted.name {
+        Some(name) => named(client, name.as_str(), create).await,
+        None => client
+            .broker()
+            .topic_by_id(&client.caller, TopicId(id.as_u128())),
+    };
+    match found {
+        Ok(topic) => described(node, &topic),
+        Err(error) => MetadataResponseTopic::default()
+            .with_error_code(Refusal::from(error).code())
+            .with_name(wanted.name)
+            .with_topic_id(id),
+    }
+}
+
+/// A topic by its name; created, where that is allowed.
+async fn named(client: &Client, name: &str, create: bool) -> Result<Arc<Topic>, BrokerError> {
+    let (broker, caller) = (client.broker(), &client.caller);
+    let found = broker.topic(caller, name);
+    if !(create && client.gateway.settings.auto_create_topics) {
+        return found;
+    }
+    match found {
+        Err(BrokerError::TopicNotFound { .. }) => {
+            let created = broker.create_topic(caller, NewTopic::named(name), mainstem::now_ms());
+            match created.await {
+                // By somebody else in this very moment.
+                Err(BrokerError::TopicExists { .. }) => broker.topic(caller, name),
+                created => created,
+            }
+        }
+        found => found,
+    }
+}
+
+fn described(node: BrokerId, topic: &Topic) -> MetadataResponseTopic {
+    let partition = |index: u32| {
+        MetadataResponsePartition::default()
+            .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
+            .with_leader_id(node)
+            .with_leader_epoch(LEADER_EPOCH)
+            .with_replica_nodes(vec![node])
+            .with_isr_nodes(vec![node])
+    };
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(Uuid::from_u128(topic.id.0))
+        .with_partitions((0..topic.partitions).map(partition).collect())
+}
+
+/// Topics page by page: at most as many partitions as were asked for, and a cursor to where the next page begins.
+pub(crate) async fn describe_topic_partitions(
+    client: &Client,
+    _call: &Call,
+    request: DescribeTopicPartitionsRequest,
+) -> DescribeTopicPartitionsResponse {
+    const MOST_PARTITIONS: i32 = 2_000;
+    let node = BrokerId(client.gateway.settings.node_id);
+    let mut names: Vec<TopicName> = request.topics.into_iter().map(|topic| topic.name).collect();
+    if names.is_empty() {
+        let all = client
+            .broker()
+            .list_topics(&client.caller)
+            .unwrap_or_default();
+        names = all.iter().map(|topic| topic_name(&topic.name)).collect();
+    }
+    names.sort();
+    names.dedup();
+    let (first, mut from) = match &request.cursor {
+        Some(cursor) => (
+            Some(cursor.topic_name.clone()),
+            u32::try_from(cursor.partition_index).unwrap_or(0),
+        ),
+        None => (None, 0),
+    };
+    let limit = request.response_partition_limit.clamp(1, MOST_PARTITIONS);
+    let mut left = u32::try_from(limit).unwrap_or(1);
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in names {
+        if first.as_ref().is_some_and(|first| name < *first) {
+            continue;
+        }
+        // The cursor names a partition of its own topic alone.
+        if first.as_ref() != Some(&name) {
+            from = 0;
+        }
+        let cursor = |index: u32| {
+            Cursor::default()
+                .with_topic_name(name.clone())
+                .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
+        };
+        if left == 0 {
+            response.next_cursor = Some(cursor(from));
+            break;
+        }
+        let entry = DescribeTopicPartitionsResponseTopic::default();
+        let topic = match client.broker().topic(&client.caller, name.as_str()) {
+            Ok(topic) => topic,
+            Err(error) => {
+                let code = Refusal::from(error).code();
+                response
+                    .topics
+                    .push(entry.with_error_code(code).with_name(Some(name)));
+                continue;
+            }
+        };
+        let upto = topic.partitions.min(from.saturating_add(left));
+        let partition = |index: u32| {
+            DescribeTopicPartitionsResponsePartition::default()
+                .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
+                .with_leader_id(node)
+                .with_leader_epoch(LEADER_EPOCH)
+                .with_replica_nodes(vec![node])
+                .with_isr_nodes(vec![node])
+                .with_eligible_leader_replicas(Some(Vec::new()))
+                .with_last_known_elr(Some(Vec::new()))
+        };
+        response.topics.push(
+            entry
+                .with_name(Some(name.clone()))
+                .with_topic_id(Uuid::from_u128(topic.id.0))
+                .with_partitions((from..upto).map(partition).collect())
+                .with_topic_authorized_operations(TOPIC_OPERATIONS),
+        );
+        left -= upto.saturating_sub(from).min(left);
+        if upto < topic.partitions {
+            response.next_cursor = Some(cursor(upto));
+            break;
+        }
+    }
+    response
+}
