@@ -7,7 +7,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
@@ -67,6 +67,8 @@ struct Told {
     /// The newest number acknowledged for each partition, and every number that was ever sent with its partitions.
     acknowledged: BTreeMap<(&'static str, u32), i64>,
     sent: BTreeMap<i64, (&'static str, Vec<u32>)>,
+    /// Numbers of commits that were refused.
+    refused: BTreeSet<i64>,
     counts: Counts,
 }
 
@@ -91,6 +93,8 @@ struct World {
     consumers: Vec<Consumer>,
     told: Told,
     next_number: i64,
+    /// Processes that were taken for dead and go on under what they knew, for a last commit.
+    zombies: Vec<(&'static str, GroupMember, Vec<u32>)>,
     /// Nobody comes, goes or dies any more.
     calm: bool,
 }
@@ -115,6 +119,7 @@ impl World {
             consumers: (0..CONSUMERS).map(consumer).collect(),
             told: Told::default(),
             next_number: 1,
+            zombies: Vec::new(),
             calm: false,
         }
     }
@@ -144,6 +149,9 @@ impl World {
         }
         if self.rng.random_ratio(1, 200) {
             self.test.node.driver.tick();
+        }
+        if self.rng.random_ratio(1, 2_000) {
+            self.zombie_commits();
         }
     }
 
@@ -178,6 +186,7 @@ impl World {
     fn something_befalls(&mut self, index: usize) -> bool {
         match self.rng.random_range(0..6_000) {
             0..=2 => {
+                self.may_go_on(index);
                 self.consumers[index].doing = Doing::Dead;
                 self.told.counts.deaths += 1;
             }
@@ -197,6 +206,7 @@ impl World {
                 self.told.counts.leaves += u64::from(left.unwrap()[0].is_ok());
             }
             6..=40 if self.consumers[index].instance_id.is_some() => {
+                self.may_go_on(index);
                 // The process is started again at once, under the same static name and without its id.
                 self.consumers[index].member_id.clear();
                 self.consumers[index].doing = Doing::Nothing;
@@ -205,6 +215,61 @@ impl World {
             _ => return false,
         }
         true
+    }
+
+    /// A process that reads is taken for dead, and is not.
+    fn may_go_on(&mut self, index: usize) {
+        let consumer = &self.consumers[index];
+        if let Doing::Reading {
+            generation,
+            partitions,
+            ..
+        } = &consumer.doing
+            && !partitions.is_empty()
+        {
+            let member = GroupMember {
+                group: consumer.group.into(),
+                member_id: consumer.member_id.clone(),
+                instance_id: consumer.instance_id.clone(),
+                generation: *generation,
+            };
+            self.zombies
+                .push((consumer.group, member, partitions.clone()));
+        }
+    }
+
+    /// One of them commits: that counts as long as it is a member, and never afterwards. It does not wait for an answer.
+    fn zombie_commits(&mut self) {
+        if self.zombies.is_empty() {
+            return;
+        }
+        let index = self.rng.random_range(0..self.zombies.len());
+        let (group, member, partitions) = self.zombies.swap_remove(index);
+        let number = self.next_number;
+        self.next_number += 1;
+        let offsets = partitions.iter().map(|partition| OffsetCommit {
+            topic: TOPIC.into(),
+            partition: *partition,
+            offset: number,
+            ..OffsetCommit::default()
+        });
+        let request = GroupCommit {
+            member,
+            offsets: offsets.collect(),
+        };
+        self.told.sent.insert(number, (group, partitions));
+        let (broker, caller, now_ms) = self.handles();
+        let mut call: Call<_> =
+            Box::pin(async move { broker.commit_offsets(&caller, request, now_ms).await });
+        if let Poll::Ready(Err(error)) = poll_once(call.as_mut()) {
+            let code = error.code();
+            self.told.counts.fenced += u64::from(code == "fenced_instance");
+            let expected = ["fenced_instance", "unknown_member", "illegal_generation"];
+            let overtaken = code == "rebalance_in_progress";
+            assert!(expected.contains(&code) || overtaken, "{error}");
+            self.told.refused.insert(number);
+            self.told.counts.refused_commits += 1;
+        }
     }
 
     fn joins(&mut self, index: usize) -> Doing {
@@ -428,6 +493,7 @@ impl World {
                 if *offset > 0 {
                     let (sender, with) = &self.told.sent[offset];
                     assert_eq!(*sender, group);
+                    assert!(!self.told.refused.contains(offset), "{offset} was refused");
                     // All of a commit, or something newer.
                     for other in with {
                         assert!(found[*other as usize] >= *offset, "commit {offset} is torn");
@@ -556,6 +622,7 @@ fn partitions_have_one_owner_and_commits_stay_through_rebalances_and_crashes() {
         && met(|one| one.returns)
         && met(|one| one.leaves)
         && met(|one| one.forgotten)
+        && met(|one| one.fenced)
         && met(|one| one.crashes)
         && met(|one| one.undisturbed);
     assert!(
