@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_server(true)
         // Record batches and components are slices of the received buffer, never copies.
         .bytes(".")
+        .codec_path("crate::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -452,7 +452,8 @@ impl BrokerError {
             BrokerError::Engine(_) => "look at the server's log".into(),
             BrokerError::RequestTooLarge { .. } => "send smaller requests".into(),
             BrokerError::WritesStopped { .. } => {
-                "reads go on; check the server's disk and its free space, then restart the server: what was acknowledged is kept"
+                "reads go on; where the disk was full, free space and the server goes on by itself; else check the disk and restart \
+                 the server. What was acknowledged is kept"
                     .into()
             }
             BrokerError::Closed => "connect again".into(),
@@ -534,7 +535,7 @@ impl From<EngineError> for BrokerError {
             EngineError::TooLarge { bytes, limit_bytes } => {
                 BrokerError::RequestTooLarge { bytes, limit_bytes }
             }
-            EngineError::Poisoned { why } => BrokerError::WritesStopped {
+            EngineError::Poisoned { why, .. } => BrokerError::WritesStopped {
                 why: why.to_string(),
             },
             EngineError::Closed => BrokerError::Closed,

@@ -188,8 +188,14 @@ impl ClientError {
                     Code::OutOfRange => "message_too_large".to_owned(),
                     code => format!("grpc_{}", code as i32),
                 },
-                message: status.message().to_owned(),
-                hint: None,
+                message: match code {
+                    // What answers there may be no gRPC server at all.
+                    Code::Unimplemented => format!("{server} does not serve this call: {}", status.message()),
+                    _ => status.message().to_owned(),
+                },
+                hint: (code == Code::Unimplemented).then(|| {
+                    "name the address that the server listens on for gRPC, 127.0.0.1:7400 unless told otherwise; if it is that one, the server is of an older version".to_owned()
+                }),
                 retriable: false,
             })),
         }

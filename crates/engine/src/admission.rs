@@ -7,10 +7,13 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use mainstem_journal::{Lsn, View, mutation};
-use mainstem_log::{LogOp, PartitionId};
+use mainstem_log::{Layout, LogOp, PartitionId, Placement};
 use mainstem_store::{Family, StoreOp};
 
+mod by_reference;
+
 use crate::EngineError;
+use crate::ahead::Synced;
 use crate::budget::Permit;
 use crate::error::AppendError;
 use crate::overlay::{Overlay, Unchanged};
@@ -18,6 +21,7 @@ use crate::producers::{Producers, Verdict};
 use crate::shards::Shards;
 use crate::shared::{Answer, OpenGroup, Pending, Shared};
 use crate::submission::{Append, Appended, Check, Committed, Submission};
+use crate::waiting::Waiting;
 use crate::worker::{Progress, Steps};
 
 /// The leader epoch written into batches: one node leads everything.
@@ -28,6 +32,15 @@ pub(crate) struct AdmittedPartition {
     pub(crate) shard: u16,
     pub(crate) start: i64,
     pub(crate) next_offset: i64,
+    /// Where the batch of that offset goes.
+    pub(crate) layout: Layout,
+}
+
+/// What became of a batch.
+struct Accepted {
+    appended: Appended,
+    /// Its shard and its place; none if it has been appended before.
+    place: Option<(u16, Placement)>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,6 +59,10 @@ pub(crate) struct Admission {
     shards: Arc<Shards>,
     fences: HashMap<Bytes, FenceState>,
     taken: VecDeque<Pending>,
+    /// Batches may go to their segments first: the medium has references.
+    refers: bool,
+    waiting: Waiting,
+    synced: VecDeque<Synced>,
 }
 
 impl Admission {
@@ -56,6 +73,7 @@ impl Admission {
         producers: Producers,
         shards: Arc<Shards>,
         overlay_floor: Lsn,
+        refers: bool,
     ) -> Admission {
         Admission {
             shared,
@@ -66,6 +84,9 @@ impl Admission {
             shards,
             fences: HashMap::new(),
             taken: VecDeque::new(),
+            refers,
+            waiting: Waiting::default(),
+            synced: VecDeque::new(),
         }
     }
 
@@ -278,6 +299,24 @@ impl Admission {
     }
 
     fn append(&mut self, append: &Append, open: &mut OpenGroup) -> Result<Appended, AppendError> {
+        let accepted = self.accept(append)?;
+        if let Some((shard, place)) = accepted.place {
+            open.builder.section(shard, View::Log, |out| {
+                mainstem_log::encode_append(
+                    out,
+                    append.partition,
+                    append.batch.bytes(),
+                    accepted.appended.base_offset,
+                    LEADER_EPOCH,
+                    place.begins_segment,
+                );
+            });
+        }
+        Ok(accepted.appended)
+    }
+
+    /// Gives a batch its offset and its place, or finds that it has one already.
+    fn accept(&mut self, append: &Append) -> Result<Accepted, AppendError> {
         let partition = append.partition;
         let known = self
             .partitions
@@ -290,11 +329,15 @@ impl Admission {
                 base_offset,
                 last_offset,
             } => {
-                return Ok(Appended {
+                let appended = Appended {
                     base_offset,
                     last_offset,
                     duplicate: true,
                     log_start: known.start,
+                };
+                return Ok(Accepted {
+                    appended,
+                    place: None,
                 });
             }
             Verdict::Accept => {}
@@ -303,24 +346,23 @@ impl Admission {
         let mut header = *header;
         header.base_offset = base_offset;
         let last_offset = header.last_offset();
+        let all_deleted = known.start >= base_offset;
+        let layout = &mut known.layout;
+        let log = &self.shared.log;
+        let place = log.place(layout, partition.topic, &header, all_deleted);
         known.next_offset = last_offset + 1;
-        let log_start = known.start;
-        open.builder.section(known.shard, View::Log, |out| {
-            mainstem_log::encode_append(
-                out,
-                partition,
-                append.batch.bytes(),
-                base_offset,
-                LEADER_EPOCH,
-            );
-        });
+        let (shard, log_start) = (known.shard, known.start);
         self.producers.observe(partition, &header);
         self.shared.admitting.observe(partition, &header);
-        Ok(Appended {
+        let appended = Appended {
             base_offset,
             last_offset,
             duplicate: false,
             log_start,
+        };
+        Ok(Accepted {
+            appended,
+            place: Some((shard, place)),
         })
     }
 
@@ -334,6 +376,7 @@ impl Admission {
                         shard,
                         start: 0,
                         next_offset: 0,
+                        layout: Layout::default(),
                     });
             }
             LogOp::RemovePartition { partition } => {
@@ -374,7 +417,7 @@ impl Admission {
 
     /// Ends once the engine is closing and nothing came in the last moment.
     fn end(&self) -> Progress {
-        if !self.shared.closing() {
+        if !self.shared.closing() || !self.waiting.is_empty() {
             return Progress::Idle;
         }
         let queue = self.shared.queue.lock();
@@ -387,6 +430,7 @@ impl Admission {
             .store(true, Ordering::Release);
         drop(queue);
         self.shared.signals.journal.notify();
+        self.shared.signals.ahead.notify();
         Progress::Stopped
     }
 
@@ -428,27 +472,38 @@ fn takes_space(submission: &Submission) -> bool {
 
 impl Steps for Admission {
     fn step(&mut self) -> Progress {
+        self.synced.append(&mut self.shared.ahead.lock().synced);
         if let Some(error) = self.shared.poison() {
             self.shared.fail_everything(&error);
             self.taken
                 .drain(..)
                 .for_each(|pending| pending.promise.resolve(Err(error.clone())));
+            self.synced
+                .drain(..)
+                .for_each(|synced| synced.ahead.promise.resolve(Err(error.clone())));
+            self.waiting.fail(&error);
         }
         if self.taken.is_empty() {
             std::mem::swap(&mut self.taken, &mut *self.shared.queue.lock());
         }
         let sweeps = self.sweep_producers();
-        if self.taken.is_empty() {
+        if self.taken.is_empty() && self.synced.is_empty() {
             return if sweeps { Progress::Worked } else { self.end() };
         }
         let shared = self.shared.clone();
         let mut spent = Vec::new();
         let mut open = shared.open_group.lock();
         let mut budget = shared.options.admission_bytes_per_lock;
+        self.refer_to_synced(&mut open, &mut spent);
         while open.builder.payload_bytes() < shared.options.group_bytes && budget > 0 {
             let Some(pending) = self.taken.pop_front() else {
                 break;
             };
+            let goes_ahead = self.goes_ahead(&pending.submission);
+            if self.waiting.must_wait(&pending.submission, goes_ahead) {
+                self.waiting.line_up(pending);
+                continue;
+            }
             budget = budget.saturating_sub(pending.submission.size_bytes());
             match self.shortage(&pending) {
                 Some(error) => {
@@ -462,6 +517,7 @@ impl Steps for Admission {
                     });
                     spent.push(pending.permit);
                 }
+                None if goes_ahead => spent.extend(self.send_ahead(pending, &mut open)),
                 None => spent.push(self.admit(pending, &mut open)),
             }
         }
@@ -470,7 +526,7 @@ impl Steps for Admission {
         drop(spent);
         shared.signals.journal.notify();
         // A full group waits for the journal, which rings when it has taken it.
-        if full && !self.taken.is_empty() {
+        if full && !(self.taken.is_empty() && self.synced.is_empty()) {
             Progress::Idle
         } else {
             Progress::Worked

@@ -82,9 +82,7 @@ impl Apply {
             for answer in group.answers {
                 match &outcome {
                     Ok(()) => answer.give(),
-                    Err(error) => answer.fail(&EngineError::Poisoned {
-                        why: error.to_string().into(),
-                    }),
+                    Err(error) => answer.fail(&error.poison()),
                 }
             }
         }

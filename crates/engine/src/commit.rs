@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use mainstem_journal::{Group, Lsn, Medium, View};
 use mainstem_log::LogOp;
 
@@ -38,6 +39,7 @@ pub(crate) struct Commit<M: Medium> {
 struct InFlight {
     answers: Vec<Answer>,
     barriers: Vec<Promise<Snapshot>>,
+    referenced: Vec<Bytes>,
     append_bytes: u64,
     store_bytes: u64,
 }
@@ -74,6 +76,7 @@ impl<M: Medium> Commit<M> {
         let OpenGroup {
             mut builder,
             answers,
+            referenced,
             append_bytes,
             store_bytes,
             barriers,
@@ -104,10 +107,12 @@ impl<M: Medium> Commit<M> {
         self.in_flight.push_back(InFlight {
             answers,
             barriers,
+            referenced,
             append_bytes,
             store_bytes,
         });
-        let shown_early = mutated::show_early(&self.shared, &group)?;
+        let referenced = self.in_flight.back().map(|last| &*last.referenced);
+        let shown_early = mutated::show_early(&self.shared, &group, referenced)?;
         self.medium.submit(group)?;
         self.marked = false;
         if shown_early {
@@ -127,7 +132,7 @@ impl<M: Medium> Commit<M> {
 
     /// A group is durable: the log shows it, then answers are given.
     fn apply(&mut self, group: Group) -> Result<(), EngineError> {
-        let waiting = self
+        let mut waiting = self
             .in_flight
             .pop_front()
             .ok_or(EngineError::Invalid("the medium returned a group twice"))?;
@@ -136,7 +141,8 @@ impl<M: Medium> Commit<M> {
             .positions
             .durable
             .store(last_lsn.0, Ordering::Release);
-        let touches_store = match apply_to_log(&self.shared, &group) {
+        let referenced = std::mem::take(&mut waiting.referenced);
+        let touches_store = match apply_to_log(&self.shared, &group, referenced) {
             Ok(touches_store) => touches_store,
             Err(error) => {
                 // They are durable all the same: their outcome is unknown, not nothing.
@@ -284,9 +290,14 @@ fn needs_store(answer: &Answer) -> bool {
     answer.needs_store
 }
 
-/// Applies a group's log operations; says whether there are store operations too. The same for a
-/// group just committed and for one replayed.
-pub(crate) fn apply_to_log(shared: &Shared, group: &Group) -> Result<bool, EngineError> {
+/// Applies a group's log operations; says whether there are store operations too. `referenced` are the batches that
+/// its frames refer to.
+pub(crate) fn apply_to_log(
+    shared: &Shared,
+    group: &Group,
+    referenced: Vec<Bytes>,
+) -> Result<bool, EngineError> {
+    let mut referenced = referenced.into_iter();
     let mut touches_store = false;
     for frame in group.frames() {
         for section in frame.sections() {
@@ -294,7 +305,15 @@ pub(crate) fn apply_to_log(shared: &Shared, group: &Group) -> Result<bool, Engin
                 View::Store => touches_store = true,
                 View::Log => {
                     for op in LogOp::decode_all(&section.body) {
-                        shared.log.apply(frame.lsn, op?)?;
+                        match op? {
+                            LogOp::AppendReference(reference) => {
+                                let batch = referenced.next().ok_or(EngineError::Invalid(
+                                    "a frame refers to a batch that is not at hand",
+                                ))?;
+                                shared.log.apply_reference(frame.lsn, reference, batch)?;
+                            }
+                            op => shared.log.apply(frame.lsn, op)?,
+                        }
                     }
                 }
             }

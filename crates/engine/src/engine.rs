@@ -43,8 +43,8 @@ pub struct EngineStatus {
     pub memory_limit_bytes: u64,
     /// Bytes free on the data directory's disk.
     pub disk_free_bytes: u64,
-    /// Why writes have stopped, if they have.
-    pub poisoned: Option<String>,
+    /// Why writes have stopped, if they have: [`EngineError::Poisoned`].
+    pub poisoned: Option<EngineError>,
 }
 
 impl Engine {
@@ -173,8 +173,15 @@ impl Engine {
             memory_used_bytes: self.shared.budget.used_bytes(),
             memory_limit_bytes: self.shared.budget.limit_bytes(),
             disk_free_bytes: at.free_bytes.load(Ordering::Acquire),
-            poisoned: self.shared.poison().map(|error| error.to_string()),
+            poisoned: self.shared.poison(),
         }
+    }
+
+    /// Whether writes have stopped because a disk was full, and every disk of the data directory has room again: to close
+    /// this engine, wait until its workers have stopped, and open the directory anew then recovers and takes writes
+    /// again. What memory holds beyond the durable frames goes with this one. Asks the disks.
+    pub fn has_space_again(&self) -> bool {
+        self.shared.poison().is_some_and(|error| error.is_full()) && self.shared.has_space_again()
     }
 
     /// Asks for a clean stop: what is admitted is finished, a checkpoint is taken, then the workers

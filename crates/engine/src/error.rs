@@ -66,11 +66,14 @@ pub enum EngineError {
     /// A write or sync failed, so what was in flight has an unknown outcome. Reads go on; opening
     /// the data directory again recovers.
     #[error(
-        "writes have stopped after a failure ({why}); the outcome of what was in flight is unknown: restart to recover"
+        "writes have stopped after a failure ({why}); the outcome of what was in flight is unknown: {}",
+        if *full { "free space, and open the data directory again" } else { "restart to recover" }
     )]
     Poisoned {
         /// The first failure.
         why: Arc<str>,
+        /// Whether a disk was full: then [`crate::Engine::has_space_again`] says when opening again helps.
+        full: bool,
     },
     /// The engine is shutting down.
     #[error("the engine is closed; open the data directory again")]
@@ -90,6 +93,27 @@ pub enum EngineError {
     /// The store failed.
     #[error("store: {0}")]
     Store(Arc<StoreError>),
+}
+
+impl EngineError {
+    /// Whether the reason is that a disk is full, so that the data directory can be opened again when there is space.
+    pub fn is_full(&self) -> bool {
+        match self {
+            EngineError::Journal(error) => error.is_full(),
+            EngineError::Log(error) => error.is_full(),
+            EngineError::Store(error) => matches!(**error, StoreError::NoSpace { .. }),
+            EngineError::Poisoned { full, .. } => *full,
+            _ => false,
+        }
+    }
+
+    /// What everybody is told once this has stopped all writes.
+    pub(crate) fn poison(&self) -> EngineError {
+        EngineError::Poisoned {
+            why: self.to_string().into(),
+            full: self.is_full(),
+        }
+    }
 }
 
 impl From<JournalError> for EngineError {

@@ -26,6 +26,7 @@
 //! `background.rs` are its stations in this order; `open.rs` is recovery, `verify.rs` a check of the directory offline.
 
 mod admission;
+mod ahead;
 mod apply;
 mod background;
 mod budget;
@@ -48,6 +49,7 @@ mod sync;
 pub mod testing;
 mod ticket;
 pub mod verify;
+mod waiting;
 mod worker;
 
 pub use budget::Permit;

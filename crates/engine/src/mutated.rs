@@ -1,5 +1,6 @@
 //! What two deliberate faults need and honest code has no use for. Without the feature `mutations` all of it is nothing.
 
+use bytes::Bytes;
 use mainstem_journal::SealedGroup;
 #[cfg(feature = "mutations")]
 use mainstem_journal::mutation;
@@ -12,11 +13,16 @@ use crate::shared::Shared;
 
 /// Shows a group to readers before it is durable, if that is the mutation; says whether it did.
 #[cfg_attr(not(feature = "mutations"), allow(unused_variables))]
-pub(crate) fn show_early(shared: &Shared, group: &SealedGroup) -> Result<bool, EngineError> {
+pub(crate) fn show_early(
+    shared: &Shared,
+    group: &SealedGroup,
+    referenced: Option<&[Bytes]>,
+) -> Result<bool, EngineError> {
     #[cfg(feature = "mutations")]
     if mutation::active(mutation::HIGH_WATERMARK_BEFORE_DURABLE) {
         let group = group.preview();
-        crate::commit::apply_to_log(shared, &group)?;
+        let referenced = referenced.unwrap_or_default().to_vec();
+        crate::commit::apply_to_log(shared, &group, referenced)?;
         shared.log.finish_group(group.last_lsn());
         return Ok(true);
     }

@@ -14,6 +14,7 @@ use mainstem_record::BatchHeader;
 use mainstem_store::{Applied, Family, Store, StoreOp, StoreSnapshot};
 
 use crate::admission::{Admission, AdmittedPartition};
+use crate::ahead::WriteAhead;
 use crate::apply::{Apply, RUN_BYTES};
 use crate::background::Background;
 use crate::commit::Commit;
@@ -30,7 +31,7 @@ use crate::{EngineError, EngineOptions};
 pub struct Opened {
     /// The handle.
     pub engine: Engine,
-    /// Admission, journal, store, background and sync, in this order.
+    /// Admission, journal, store, background, sync and ahead, in this order.
     pub workers: Vec<Worker>,
     /// What recovery did.
     pub recovery: RecoveryReport,
@@ -134,6 +135,7 @@ impl Engine {
             run: Vec::new(),
             run_bytes: 0,
             run_lsn: Lsn(0),
+            refers: false,
             report: RecoveryReport {
                 checkpoint,
                 last: checkpoint,
@@ -167,6 +169,8 @@ struct Recovering {
     run: Vec<StoreOp>,
     run_bytes: usize,
     run_lsn: Lsn,
+    /// A frame refers to bytes in a segment.
+    refers: bool,
     report: RecoveryReport,
 }
 
@@ -182,7 +186,7 @@ impl Recovering {
                 for op in LogOp::decode_all(&section.body) {
                     let op = op?;
                     if frame.lsn > self.report.checkpoint {
-                        self.remember(section.shard, &op);
+                        self.remember(frame.lsn, section.shard, &op);
                     }
                     self.shared.log.apply(frame.lsn, op)?;
                 }
@@ -243,22 +247,39 @@ impl Recovering {
         Ok(())
     }
 
-    fn remember(&mut self, shard: u16, op: &LogOp) {
+    fn remember(&mut self, lsn: Lsn, shard: u16, op: &LogOp) {
         match op {
             LogOp::CreatePartition { partition } => self.shards.insert(*partition, shard),
             LogOp::RemovePartition { partition } => self.producers.remove_partition(*partition),
-            LogOp::Append { partition, batch } => {
-                if let Ok(header) = BatchHeader::read(batch) {
-                    self.producers.observe(*partition, &header);
-                }
+            LogOp::Append {
+                partition, batch, ..
+            } => self.remember_batch(*partition, batch),
+            LogOp::AppendReference(reference) => {
+                self.refers = true;
+                tracing::debug!(case = "reference replayed", lsn = %lsn);
+                self.remember_batch(reference.partition, &reference.header);
             }
             _ => {}
+        }
+    }
+
+    fn remember_batch(&mut self, partition: PartitionId, batch: &[u8]) {
+        if let Ok(header) = BatchHeader::read(batch) {
+            self.producers.observe(partition, &header);
         }
     }
 
     fn finish(mut self, medium: impl Medium + 'static) -> Result<Opened, EngineError> {
         self.write_run()?;
         let shared = self.shared;
+        if self.refers {
+            // What stands only in segments can be read once a flush has taken it in.
+            let producers = &mut self.flushed_producers;
+            let upto = shared.log.applied();
+            shared.log.flush(upto, &mut |partition, header| {
+                producers.observe(partition, header)
+            })?;
+        }
         // Before replay has ended, nothing may be removed: a second crash begins from the same files.
         shared.log.remove_strays()?;
         let last = self.report.last.max(medium.durable_lsn());
@@ -290,6 +311,7 @@ impl Recovering {
                     shard,
                     start: bounds.start,
                     next_offset: bounds.high_watermark,
+                    layout: shared.log.layout(partition)?,
                 },
             );
         }
@@ -304,6 +326,7 @@ impl Recovering {
             self.producers,
             self.shards.clone(),
             self.store_applied,
+            medium.supports_references(),
         );
         let background = Background::new(
             shared.clone(),
@@ -332,6 +355,11 @@ impl Recovering {
                 Sync {
                     shared: shared.clone(),
                 },
+            ),
+            Worker::new(
+                "ahead",
+                signals.ahead.clone(),
+                WriteAhead::new(shared.clone()),
             ),
         ];
         Ok(Opened {

@@ -18,6 +18,9 @@ pub struct EngineOptions {
     pub max_frame_bytes: usize,
     /// How much admission copies before it lets the journal have the open group.
     pub admission_bytes_per_lock: usize,
+    /// A submission of nothing but batches, with so many bytes or more for each of its partitions, goes to the segments
+    /// first and then to the journal by reference.
+    pub reference_bytes: usize,
     /// After so long without work, an empty group records the last one.
     pub idle_mark_ms: u64,
     /// A checkpoint is taken after this much journal: about what a restart reads at most.
@@ -48,6 +51,7 @@ impl Default for EngineOptions {
             group_bytes: 4 << 20,
             max_frame_bytes: 16 << 20,
             admission_bytes_per_lock: 1 << 20,
+            reference_bytes: 256 << 10,
             idle_mark_ms: 5,
             checkpoint_bytes: 512 << 20,
             checkpoint_interval_ms: 60_000,

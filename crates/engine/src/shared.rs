@@ -3,6 +3,10 @@
 //! ```text
 //! submit ─▶ queue ─▶ [admission] ─▶ open group ─▶ [journal] ─▶ applied to the log ─▶ answers
 //!                                                     └─▶ apply queue ─▶ [store] ─▶ answers
+//!                 │  ▲
+//!                 ▼  │ large batches: see `ahead.rs`
+//!               [ahead] writes and syncs segments
+//!
 //!                    [background] flushes segments, writes checkpoints ──▲
 //!                          └─▶ sync queue ─▶ [sync] waits for the disk
 //! ```
@@ -18,6 +22,7 @@ use mainstem_log::{Log, LogSnapshot};
 use mainstem_store::{Store, StoreOp};
 use parking_lot::Mutex;
 
+use crate::ahead::AheadQueues;
 use crate::budget::{Budget, Permit, Waiter};
 use crate::compaction::CompactionRequest;
 use crate::mutated::Admitting;
@@ -40,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) queue: Mutex<VecDeque<Pending>>,
+    pub(crate) ahead: Mutex<AheadQueues>,
     pub(crate) open_group: Mutex<OpenGroup>,
     pub(crate) apply_queue: Mutex<VecDeque<ApplyItem>>,
     pub(crate) sync_queue: Mutex<VecDeque<SyncItem>>,
@@ -63,6 +69,7 @@ pub(crate) struct Signals {
     pub(crate) store: Arc<Signal>,
     pub(crate) background: Arc<Signal>,
     pub(crate) sync: Arc<Signal>,
+    pub(crate) ahead: Arc<Signal>,
 }
 
 /// How far each stage has come, as LSNs; `free_bytes` and `needed_bytes` are the disk's, as last looked up.
@@ -134,6 +141,8 @@ impl Waiter for Queued {
 pub(crate) struct OpenGroup {
     pub(crate) builder: GroupBuilder,
     pub(crate) answers: Vec<Answer>,
+    /// The batches that its frames refer to, in order.
+    pub(crate) referenced: Vec<Bytes>,
     pub(crate) append_bytes: u64,
     pub(crate) store_bytes: u64,
     pub(crate) barriers: Vec<Promise<Snapshot>>,
@@ -144,6 +153,7 @@ impl OpenGroup {
         OpenGroup {
             builder: GroupBuilder::with_pool(buffers.clone()),
             answers: Vec::new(),
+            referenced: Vec::new(),
             append_bytes: 0,
             store_bytes: 0,
             barriers: Vec::new(),
@@ -245,6 +255,7 @@ impl Shared {
             store: parts.store,
             budget,
             queue: Mutex::new(VecDeque::new()),
+            ahead: Mutex::default(),
             apply_queue: Mutex::new(VecDeque::new()),
             sync_queue: Mutex::new(VecDeque::new()),
             compactions: Mutex::new(VecDeque::new()),
@@ -301,8 +312,8 @@ impl Shared {
             let mut poison = self.poison.lock();
             poison
                 .get_or_insert_with(|| {
-                    tracing::error!(%cause, "a write failed: writes stop, reads go on; restart to recover");
-                    EngineError::Poisoned { why: cause.to_string().into() }
+                    tracing::error!(%cause, "a write failed: writes stop, reads go on, until the data directory is opened again");
+                    cause.poison()
                 })
                 .clone()
         };
@@ -318,6 +329,8 @@ impl Shared {
         for pending in queue {
             pending.promise.resolve(Err(error.clone()));
         }
+        let ahead = std::mem::take(&mut *self.ahead.lock());
+        ahead.fail(error);
         let open = self.take_open_group();
         for answer in open.answers {
             answer.fail(error);
@@ -337,5 +350,6 @@ impl Shared {
         self.signals.store.notify();
         self.signals.background.notify();
         self.signals.sync.notify();
+        self.signals.ahead.notify();
     }
 }

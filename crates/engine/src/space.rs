@@ -30,6 +30,22 @@ impl Shared {
         Some(free_bytes)
     }
 
+    /// Whether there is room for what opening the directory again writes, and for one more journal file, on every disk
+    /// that holds a part of it.
+    pub(crate) fn has_space_again(&self) -> bool {
+        let store_bytes = self.options.ballast_bytes / 4;
+        let file_bytes = self.options.journal.file_bytes;
+        let wanted_bytes = self.log.unflushed_bytes() + store_bytes + file_bytes;
+        let Ok(names) = self.disk.list(&self.dir) else {
+            return false;
+        };
+        let parts = names.iter().map(|name| self.dir.join(name));
+        parts.chain([self.dir.clone()]).all(|part| {
+            let free_bytes = self.disk.free_bytes(&part);
+            free_bytes.is_ok_and(|free_bytes| free_bytes >= wanted_bytes)
+        })
+    }
+
     /// Whether there is room for what memory has to write, and for what the store adds to it.
     pub(crate) fn has_room_to_flush(&self) -> bool {
         let store_bytes = self.options.ballast_bytes / 4;

@@ -188,6 +188,7 @@ pub fn small_options() -> EngineOptions {
         max_frame_bytes: 256 << 10,
         admission_bytes_per_lock: 32 << 10,
         checkpoint_bytes: 256 << 10,
+        reference_bytes: usize::MAX,
         checkpoint_idle_ms: 2_000,
         min_free_bytes: 0,
         ballast_bytes: 0,

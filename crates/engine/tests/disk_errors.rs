@@ -161,15 +161,27 @@ impl Node {
         next
     }
 
-    /// The node ends in order although it is poisoned, and comes back on a disk that is well.
-    fn come_back(mut self, crash: Crash, what: &str) {
+    /// Whether opening the directory again is said to help, without anybody looking after the disk.
+    fn check_says_when(&self, full: bool, what: &str) {
+        let engine = &self.node.engine;
+        let poison = engine.status().poisoned.unwrap();
+        assert_eq!(poison.is_full(), full, "{what}: {poison}");
+        assert_eq!(engine.has_space_again(), full, "{what}: {poison}");
+    }
+
+    /// The node ends in order although it is poisoned, and comes back on a disk that is well: in the same process, or
+    /// after a crash.
+    fn come_back(mut self, crash: Option<Crash>, what: &str) {
         self.node.engine.close();
         self.node.driver.settle();
         assert!(
             self.node.driver.stopped(),
             "{what}: a poisoned engine does not end"
         );
-        self.node = self.node.crash(crash).unwrap();
+        self.node = match crash {
+            Some(crash) => self.node.crash(crash).unwrap(),
+            None => self.node.restart().unwrap(),
+        };
         self.check_content(what);
         let numbers = self.read();
         self.node.driver.settle();
@@ -192,6 +204,8 @@ fn assert_unknown(error: &EngineError) {
     assert!(error.to_string().contains("unknown"), "{error}");
 }
 
+const WAYS_BACK: [Option<Crash>; 3] = [Some(Crash::Process), Some(Crash::Power), None];
+
 const KINDS: [io::ErrorKind; 2] = [io::ErrorKind::Other, io::ErrorKind::StorageFull];
 
 /// What fails, for both kinds of errors, the first or a later one, before either kind of crash.
@@ -199,10 +213,11 @@ fn each(ops: &[Op], run: impl Fn(Node, Op, io::ErrorKind, u64) -> Node) {
     for (seed, op) in (0..).zip(ops) {
         for kind in KINDS {
             for after in [0, 1, 5] {
-                for crash in [Crash::Process, Crash::Power] {
+                for crash in WAYS_BACK {
                     let what = format!("{op:?} number {after} that fails with {kind:?}");
                     let mut node = run(Node::open(seed), *op, kind, after);
                     node.check_poisoned(&what);
+                    node.check_says_when(kind == io::ErrorKind::StorageFull, &what);
                     node.come_back(crash, &what);
                 }
             }
@@ -255,6 +270,28 @@ fn a_segment_that_cannot_be_written_or_synced_stops_writes_and_loses_nothing() {
     );
 }
 
+#[test]
+fn opening_again_helps_as_soon_as_there_is_space_and_not_before() {
+    let mut node = Node::open(1);
+    let disk = node.node.disk.clone();
+    disk.set_capacity(disk.used_bytes());
+    while !node.is_poisoned() {
+        node.send();
+        // Without the background, which looks for space: the journal is the one to find none.
+        node.only(&["admission", "journal", "store"]);
+        assert!(node.sent < 10 * MANY, "the journal needs no space");
+    }
+    node.check_poisoned("a full disk");
+    let engine = node.node.engine.clone();
+    for left in [0, 100 << 10] {
+        disk.set_capacity(disk.used_bytes() + left);
+        assert!(!engine.has_space_again(), "{left} bytes are enough");
+    }
+    disk.set_capacity(u64::MAX);
+    node.check_says_when(true, "a full disk");
+    node.come_back(None, "a full disk");
+}
+
 fn store_errors() -> [StoreError; 2] {
     let (dir, what) = (PathBuf::from("store"), "flush");
     let no_space = StoreError::NoSpace {
@@ -287,7 +324,7 @@ fn a_store_that_fails_stops_writes_and_loses_nothing() {
         Moment::Background,
     ] {
         for (seed, error) in (0..).zip(store_errors()) {
-            for crash in [Crash::Process, Crash::Power] {
+            for crash in WAYS_BACK {
                 let mut node = Node::open(seed);
                 let fails = |node: &Node| node.node.store.fail(error.clone());
                 for _ in 0..MANY {
@@ -322,6 +359,7 @@ fn a_store_that_fails_stops_writes_and_loses_nothing() {
                 }
                 let what = format!("a store that fails at {moment:?}");
                 node.check_poisoned(&what);
+                node.check_says_when(matches!(error, StoreError::NoSpace { .. }), &what);
                 node.come_back(crash, &what);
             }
         }

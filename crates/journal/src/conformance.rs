@@ -96,6 +96,13 @@ fn files(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
         "what was cut off does not come back"
     );
 
+    let again = disk.open(&path, OpenMode::WriteOrCreate)?;
+    assert_eq!(again.len()?, 6, "what is there is taken as it is");
+    let other = disk.open(&dir.join("other"), OpenMode::WriteOrCreate)?;
+    other.write_all_at(b"x", 0)?;
+    assert!(disk.exists(&dir.join("other")), "what is not is created");
+    disk.remove_file(&dir.join("other"))?;
+
     let again = disk.open(&path, OpenMode::Create)?;
     assert_eq!(again.len()?, 0, "creating what is there cuts it");
     Ok(())

@@ -51,4 +51,4 @@ pub use frame::{Frame, Frames, Section, Sections, View};
 pub use group::{Group, GroupBuilder, SealedGroup};
 pub use lsn::Lsn;
 pub use medium::{Known, Medium, Space};
-pub use pool::BufferPool;
+pub use pool::{BufferPool, SharedBlocks};

@@ -36,6 +36,8 @@ pub const CHECKPOINT_SAVES_ADMITTING_PRODUCERS: &str = "checkpoint_saves_admitti
 pub const DELETED_RANGE_COMES_BACK: &str = "deleted_range_comes_back";
 /// A handler's step commits its input offset in another frame than its state and outputs.
 pub const STEP_OFFSET_OUTSIDE_FRAME: &str = "step_offset_outside_frame";
+/// A frame that refers to bytes in a segment is made when they are written, not when they are synced.
+pub const REFERENCE_BEFORE_SYNC: &str = "reference_before_sync";
 /// A duplicate is answered before the batch that it repeats is durable.
 pub const DUPLICATE_BEFORE_DURABLE: &str = "duplicate_before_durable";
 
@@ -97,6 +99,10 @@ pub const ALL: &[(&str, &str)] = &[
     (
         STEP_OFFSET_OUTSIDE_FRAME,
         "a handler's step commits its input offset in a frame of its own",
+    ),
+    (
+        REFERENCE_BEFORE_SYNC,
+        "frames refer to bytes in segments that are written and not synced",
     ),
     (
         DUPLICATE_BEFORE_DURABLE,

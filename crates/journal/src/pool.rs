@@ -88,6 +88,15 @@ impl BufferPool {
         buffer
     }
 
+    /// An empty buffer for a write of `bytes` at `position`, laid out as the blocks of the file are.
+    pub fn blocks(&self, position: u64, bytes: usize) -> SharedBlocks {
+        let lead = (position % BLOCK_BYTES as u64) as usize;
+        let mut buffer = self.take_for_blocks(lead + bytes);
+        let start = buffer.bytes.len() + lead;
+        buffer.bytes.resize(start, 0);
+        SharedBlocks { buffer, lead }
+    }
+
     /// The size that a group is likely to have.
     pub(crate) fn expected_bytes(&self) -> usize {
         self.shelf.expected_bytes.load(Ordering::Relaxed)
@@ -154,6 +163,34 @@ impl Drop for PooledBuffer {
     }
 }
 
+/// Bytes for one write at a known position, as a [`BlockBuffer`](crate::BlockBuffer) holds them, that can be kept
+/// afterwards.
+pub struct SharedBlocks {
+    buffer: PooledBuffer,
+    /// Bytes before the first, so that it lies in memory as in its block.
+    lead: usize,
+}
+
+impl SharedBlocks {
+    /// Takes what comes next, and lends it to be changed.
+    pub fn extend(&mut self, bytes: &[u8]) -> &mut [u8] {
+        let at = self.buffer.bytes.len();
+        self.buffer.bytes.extend_from_slice(bytes);
+        self.buffer.bytes.get_mut(at..).unwrap_or_default()
+    }
+
+    /// What has gathered.
+    pub fn bytes(&self) -> &[u8] {
+        self.buffer.as_ref().get(self.lead..).unwrap_or_default()
+    }
+
+    /// The same as shared bytes, without a copy; the memory is used again once the last of them is dropped.
+    pub fn freeze(self) -> Bytes {
+        let lead = self.lead;
+        self.buffer.freeze().slice(lead..)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,6 +247,21 @@ mod tests {
             BLOCK_BYTES,
             "a small group keeps little"
         );
+    }
+
+    #[test]
+    fn blocks_lie_in_memory_as_in_the_file() {
+        let pool = BufferPool::new(1 << 20);
+        for position in [0, 1, 4_095, 4_096, 1_000_001] {
+            let mut blocks = pool.blocks(position, 100_000);
+            blocks.extend(&[7; 50_000])[0] = 1;
+            blocks.extend(&[9; 50_000]);
+            let in_memory = blocks.bytes().as_ptr().addr() % BLOCK_BYTES;
+            assert_eq!(in_memory as u64, position % BLOCK_BYTES as u64);
+            let bytes = blocks.freeze();
+            assert_eq!(bytes.len(), 100_000);
+            assert_eq!((bytes[0], bytes[1], bytes[99_999]), (1, 7, 9));
+        }
     }
 
     #[test]

@@ -152,7 +152,14 @@ fn groups(partitions: usize) -> Vec<Bytes> {
         let mut body = Vec::with_capacity(GROUP_BATCHES * (batch.bytes().len() + 25));
         for index in group * GROUP_BATCHES..(group + 1) * GROUP_BATCHES {
             let id = ids[index % partitions];
-            encode_append(&mut body, id, batch.bytes(), (index / partitions) as i64, 0);
+            encode_append(
+                &mut body,
+                id,
+                batch.bytes(),
+                (index / partitions) as i64,
+                0,
+                false,
+            );
         }
         Bytes::from(body)
     };

@@ -85,15 +85,19 @@ pub enum LogError {
         /// What was found.
         why: &'static str,
     },
-    /// Part of the format, not yet of the program.
+    /// A frame refers to bytes in another place than where the partition's next batch belongs.
     #[error(
-        "{operation} for partition {partition} is not supported by this version; use a newer program"
+        "frame {lsn} of partition {partition} refers to position {position} of segment {segment_base_offset}, where the batch does not belong; the journal does not fit the log"
     )]
-    Unsupported {
-        /// The operation.
-        operation: &'static str,
-        /// The partition named.
+    Misplaced {
+        /// The partition written.
         partition: PartitionId,
+        /// The frame.
+        lsn: Lsn,
+        /// The segment named.
+        segment_base_offset: i64,
+        /// The position named, in bytes.
+        position: u64,
     },
     /// A batch cannot be read.
     #[error("a batch of partition {partition} at offset {offset} is not valid: {source}")]
@@ -121,6 +125,11 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether the reason is that the disk is full, so that the log can be opened again when there is space.
+    pub fn is_full(&self) -> bool {
+        matches!(self, LogError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    }
+
     /// The disk's error with what was being done, for `map_err`.
     pub(crate) fn io<'a>(
         action: &'static str,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mainstem_journal::{BlockBuffer, DiskWork, Lsn, mutation};
+use mainstem_journal::{BlockBuffer, DiskWork, Lsn, OpenMode, mutation};
 use mainstem_record::BatchHeader;
 
 use crate::files::SegmentName;
@@ -13,8 +13,8 @@ use crate::log::{Log, Shared};
 use crate::partition::{Control, Partition};
 use crate::recorded::PartitionRecord;
 use crate::segment::{Segment, SegmentShelf, WRITE_BYTES, Written};
-use crate::tail::TailBatch;
-use crate::{LogError, PartitionId, TopicId};
+use crate::tail::{Stands, TailBatch};
+use crate::{LogError, PartitionId};
 
 /// What a flush did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) struct Worker {
     buffers: Vec<BlockBuffer>,
 }
 
-/// Batches of one partition on their way into a segment.
+/// Batches of one partition on their way into a segment, or those that stand there already.
 struct Run {
     partition: Arc<Partition>,
     segment: Arc<Segment>,
@@ -71,7 +71,13 @@ struct Run {
 
 impl Run {
     fn write(&mut self, shelf: &SegmentShelf) {
-        self.outcome = self.segment.write(shelf, &self.batches, &mut self.buffer);
+        let written = match self.batches.first().map(|first| first.stands) {
+            Some(Stands::InSegment | Stands::OnlyInSegment) => {
+                self.segment.take_in(shelf, &self.batches)
+            }
+            _ => self.segment.write(shelf, &self.batches, &mut self.buffer),
+        };
+        self.outcome = written;
     }
 }
 
@@ -79,33 +85,6 @@ impl Worker {
     pub(crate) fn note_unsynced(&mut self, segment: &Arc<Segment>) {
         self.unsynced
             .insert(segment.path().to_path_buf(), segment.clone());
-    }
-}
-
-/// When a segment is sealed, defaults filled in.
-pub(crate) struct Limits {
-    pub(crate) segment_bytes: u64,
-    segment_ms: Option<i64>,
-}
-
-impl Limits {
-    /// How many of the batches go into a segment that ends where it ends now.
-    fn count_that_fit(
-        &self,
-        shelf: &SegmentShelf,
-        segment: &Segment,
-        batches: &[TailBatch],
-    ) -> usize {
-        let mut position = segment.end().position;
-        let mut first_ms = self.segment_ms.and(segment.first_timestamp_ms(shelf));
-        let fits = |batch: &&TailBatch| {
-            position += batch.bytes.len() as u64;
-            // Where no time is given there is nothing to go by.
-            let first_ms = *first_ms.get_or_insert(batch.max_timestamp_ms);
-            let late = |segment_ms| batch.max_timestamp_ms.saturating_sub(first_ms) > segment_ms;
-            position <= self.segment_bytes && !(first_ms >= 0 && self.segment_ms.is_some_and(late))
-        };
-        batches.iter().take_while(fits).count()
     }
 }
 
@@ -222,14 +201,14 @@ impl Log {
 }
 
 impl Shared {
-    fn check(&self) -> Result<(), LogError> {
+    pub(crate) fn check(&self) -> Result<(), LogError> {
         if self.poisoned.load(Ordering::Acquire) {
             return Err(LogError::Poisoned);
         }
         Ok(())
     }
 
-    fn poison(&self) {
+    pub(crate) fn poison(&self) {
         self.poisoned.store(true, Ordering::Release);
     }
 
@@ -302,20 +281,10 @@ impl Shared {
             worker.lists.push(batches);
             return Ok(None);
         };
-        let limits = self.limits_of(partition.id.topic);
-        let fits = active.as_ref().map_or(0, |segment| {
-            limits.count_that_fit(&self.shelf, segment, &batches)
-        });
-        let (segment, count) = match active.filter(|_| fits > 0) {
-            Some(segment) => (segment, fits),
-            None => {
-                let segment = self.roll(worker, partition, first.base_offset, upto)?;
-                // An empty segment takes at least one batch, however large.
-                let fits = limits.count_that_fit(&self.shelf, &segment, &batches);
-                (segment, fits.max(1))
-            }
+        let segment = match active.filter(|_| !first.begins_segment) {
+            Some(segment) => segment,
+            None => self.roll(worker, partition, first, upto)?,
         };
-        batches.truncate(count);
         worker.note_unsynced(&segment);
         Ok(Some(Run {
             partition: partition.clone(),
@@ -355,21 +324,12 @@ impl Shared {
         Ok(bytes)
     }
 
-    pub(crate) fn limits_of(&self, topic: TopicId) -> Limits {
-        let limits = self.segment_limits.read().get(&topic).copied();
-        let limits = limits.unwrap_or_default();
-        Limits {
-            segment_bytes: limits.segment_bytes.unwrap_or(self.segment_bytes),
-            segment_ms: limits.segment_ms,
-        }
-    }
-
     /// Seals the active segment, if there is one, and begins the next.
     fn roll(
         &self,
         worker: &mut Worker,
         partition: &Partition,
-        base_offset: i64,
+        first: &TailBatch,
         upto: Lsn,
     ) -> Result<Arc<Segment>, LogError> {
         let sealed = partition.state.lock().active().cloned();
@@ -382,10 +342,15 @@ impl Shared {
             }
         }
         let name = SegmentName {
-            base_offset,
+            base_offset: first.base_offset,
             generation: 0,
         };
-        let segment = Segment::create(&self.shelf, &partition.dir, name)?;
+        // Later batches may stand in it already, and the first of them does if it is a reference.
+        let mode = match first.stands {
+            Stands::InJournal => OpenMode::WriteOrCreate,
+            Stands::InSegment | Stands::OnlyInSegment => OpenMode::Write,
+        };
+        let segment = Segment::begin(&self.shelf, &partition.dir, name, mode)?;
         worker.unsynced_dirs.insert(partition.dir.clone());
         worker.note_unsynced(&segment);
         partition.state.lock().segments.push_back(segment.clone());
@@ -455,7 +420,7 @@ impl Shared {
         if !done {
             worker.dirty.push(partition.clone());
         }
-        // The last segment went too: what comes next begins a new one.
+        // The last segment went too: what comes next begins a new one, by the rule of [`Log::place`].
         sealed.map_or(Ok(()), |segment| segment.seal(&self.shelf, upto))?;
         Ok(changed)
     }

@@ -21,6 +21,8 @@
 //! - A reader gets whole batches, byte for byte as they were applied. Bytes read from a file are checked:
 //!   the batch's CRC, dense offsets, and a checksum over the header bytes that the CRC leaves out. Damage is
 //!   an error that names file and position, never a gap.
+//! - Where a batch stands in which segment follows from the frames alone ([`Layout`]). One that a frame refers to stands
+//!   there, synced, before the frame has its LSN; a flush takes it in where it is, and writes only the others.
 //! - A [`LogSnapshot`] stays readable whatever retention, deletion and eviction do meanwhile.
 //!
 //! ## Refusals
@@ -28,7 +30,6 @@
 //!   a [`Waiter`] is a plain future.
 //! - It never looks into a directory to learn what exists: only the records given to [`Log::open`] say so.
 //! - A removed partition's id is never used again.
-//! - References to records in segments are part of the format, and refused when applied.
 //!
 //! ## Where to start reading
 //! `op.rs` (what a frame can ask of the log), `partition.rs` (the state of one partition), then `log.rs`
@@ -42,23 +43,27 @@ mod files;
 mod flush;
 mod ids;
 mod index;
+mod layout;
 mod log;
 mod op;
 mod partition;
 mod read;
 mod recorded;
+mod referenced;
 mod remove;
 mod segment;
 mod snapshot;
 mod tail;
 mod verify;
 mod waiter;
+mod write_ahead;
 
 pub use compact::{Compactable, Compacted, Compaction, CompactionPolicy, CompactionStep};
 pub use error::LogError;
 pub use files::SegmentName;
 pub use flush::{Flushed, Unsynced};
 pub use ids::{PartitionId, TopicId};
+pub use layout::{Layout, Placement};
 pub use log::{Bounds, Log, LogOptions, SegmentLimits};
 pub use op::{AppendReference, LogOp, LogOps, ReplaceSegments, encode_append};
 pub use read::Read;
@@ -67,6 +72,7 @@ pub use remove::Removed;
 pub use snapshot::LogSnapshot;
 pub use verify::{Costs, LogCheck, LogFinding, LogVerified};
 pub use waiter::Waiter;
+pub use write_ahead::{AheadBatch, AheadWriter};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]

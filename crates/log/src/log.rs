@@ -14,12 +14,13 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::files::OpenFiles;
 use crate::flush::Worker;
+use crate::layout::Layout;
 use crate::partition::{Control, Partition};
 use crate::recorded::{PartitionRecord, PartitionState};
 use crate::segment::SegmentShelf;
-use crate::tail::TailBatch;
+use crate::tail::{Stands, TailBatch};
 use crate::waiter::Waiter;
-use crate::{LogError, LogOp, PartitionId, ReplaceSegments, TopicId};
+use crate::{AppendReference, LogError, LogOp, PartitionId, ReplaceSegments, TopicId};
 
 /// Sizes of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +140,21 @@ impl Pins {
     }
 }
 
+/// How a batch comes to its segment.
+enum Place {
+    ByFlush { begins_segment: bool },
+    Given(AppendReference, Stands),
+}
+
+impl Place {
+    fn stands(&self) -> Stands {
+        match self {
+            Place::ByFlush { .. } => Stands::InJournal,
+            Place::Given(_, stands) => *stands,
+        }
+    }
+}
+
 /// Groups are put together in the accounts until they have this size.
 const ACCOUNTED_GROUP_BYTES: u64 = 256 << 10;
 
@@ -178,13 +194,17 @@ impl Log {
             };
             let partition =
                 Partition::recorded(&shelf, topics_dir, id, start, end, &segments, applied)?;
-            let state = partition.state.lock();
+            let mut state = partition.state.lock();
             if let Some(active) = state.active() {
+                let end = active.end().position;
+                let first_ms = active.first_timestamp_ms(&shelf);
+                let layout = Layout::after(active.base_offset(), end, first_ms);
                 // Bytes beyond the recorded end may be replayed byte for byte, and must then be synced all the same.
-                if active.check_length(&shelf)? > active.end().position {
+                if active.check_length(&shelf)? > end {
                     tracing::debug!(case = "segment longer than recorded", path = %active.path().display());
                     worker.note_unsynced(active);
                 }
+                state.layout = layout;
             }
             bounds.insert(id, state.bounds());
             drop(state);
@@ -227,8 +247,14 @@ impl Log {
             return Ok(());
         }
         match op {
-            LogOp::Append { partition, batch } => {
-                self.shared.append(&mut applier, lsn, partition, batch)
+            LogOp::Append {
+                partition,
+                batch,
+                begins_segment,
+            } => {
+                let place = Place::ByFlush { begins_segment };
+                self.shared
+                    .append(&mut applier, lsn, partition, batch, place)
             }
             LogOp::CreatePartition { partition } => {
                 self.shared.create(&mut applier, lsn, partition)
@@ -239,12 +265,34 @@ impl Log {
             LogOp::SetStart { partition, offset } => {
                 self.shared.set_start(&mut applier, lsn, partition, offset)
             }
-            LogOp::AppendReference(reference) => Err(LogError::Unsupported {
-                operation: "an append by reference",
-                partition: reference.partition,
-            }),
+            LogOp::AppendReference(reference) => {
+                let AppendReference {
+                    partition, header, ..
+                } = reference.clone();
+                let place = Place::Given(reference, Stands::OnlyInSegment);
+                self.shared
+                    .append(&mut applier, lsn, partition, header, place)
+            }
             LogOp::ReplaceSegments(replace) => self.shared.replace(&mut applier, lsn, replace),
         }
+    }
+
+    /// Applies a reference to bytes that are at hand, so that they can be read from memory: what [`apply`](Self::apply)
+    /// makes of it can be read once a flush has passed it.
+    pub fn apply_reference(
+        &self,
+        lsn: Lsn,
+        reference: AppendReference,
+        batch: Bytes,
+    ) -> Result<(), LogError> {
+        let mut applier = self.shared.applier.lock();
+        if lsn <= applier.applied {
+            return Ok(());
+        }
+        let partition = reference.partition;
+        let place = Place::Given(reference, Stands::InSegment);
+        self.shared
+            .append(&mut applier, lsn, partition, batch, place)
     }
 
     /// Every frame up to `last_lsn` has been applied: moves [`applied`](Self::applied) and wakes waiters, once.
@@ -355,6 +403,7 @@ impl Shared {
         lsn: Lsn,
         id: PartitionId,
         bytes: Bytes,
+        place: Place,
     ) -> Result<(), LogError> {
         let partitions = self.partitions.read();
         let partition = partitions
@@ -367,7 +416,8 @@ impl Shared {
             source,
         };
         let header = BatchHeader::read(&bytes).map_err(bad)?;
-        if header.size_bytes() != bytes.len() {
+        let stands = place.stands();
+        if stands != Stands::OnlyInSegment && header.size_bytes() != bytes.len() {
             return Err(bad(RecordError::Truncated {
                 needed_bytes: header.size_bytes(),
                 have_bytes: bytes.len(),
@@ -382,14 +432,35 @@ impl Shared {
                 got,
             });
         }
+        let mut layout = state.layout;
+        let placement = match place {
+            Place::ByFlush { begins_segment } => layout.follow(&header, begins_segment),
+            Place::Given(given, _) => {
+                let begins_segment = given.segment_base_offset == header.base_offset;
+                let placement = layout.follow(&header, begins_segment);
+                let due = (placement.segment_base_offset, placement.position);
+                if due != (given.segment_base_offset, given.position) {
+                    return Err(LogError::Misplaced {
+                        partition: id,
+                        lsn,
+                        segment_base_offset: given.segment_base_offset,
+                        position: given.position,
+                    });
+                }
+                placement
+            }
+        };
         applier.group_bytes += bytes.len() as u64;
         let batch = TailBatch {
+            begins_segment: placement.begins_segment,
+            stands,
             lsn,
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
             max_timestamp_ms: header.max_timestamp_ms,
             bytes,
         };
+        state.layout = layout;
         state.end = header.next_offset();
         state.tail.push(batch);
         self.enlist(applier, partition, &mut state);

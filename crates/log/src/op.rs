@@ -11,6 +11,7 @@
 //! | 4 | remove partition | nothing |
 //! | 5 | set start | the new log start `i64` |
 //! | 6 | replace segments | count `u32` and names (base offset `i64`, generation `u32`) of those replaced, count `u32` and records of the new, as a checkpoint has them |
+//! | 7 | append, to a new segment | as kind 1; the partition's segment before it is full |
 //!
 //! The kind is also the version: an operation that changes its shape gets a new number, and a number that is
 //! not known here is refused as newer.
@@ -29,7 +30,8 @@ const CREATE_PARTITION: u8 = 3;
 const REMOVE_PARTITION: u8 = 4;
 const SET_START: u8 = 5;
 const REPLACE_SEGMENTS: u8 = 6;
-const NEWEST_KIND: u8 = REPLACE_SEGMENTS;
+const APPEND_TO_NEW: u8 = 7;
+const NEWEST_KIND: u8 = APPEND_TO_NEW;
 
 const WHAT: &str = "a log operation in a frame";
 
@@ -42,8 +44,10 @@ pub enum LogOp {
         partition: PartitionId,
         /// The batch, byte for byte.
         batch: Bytes,
+        /// It is the first of a new segment; see [`Layout`](crate::Layout).
+        begins_segment: bool,
     },
-    /// A batch whose bytes already stand, synced, in a segment. Not applied by this version.
+    /// A batch whose bytes already stand, synced, in a segment.
     AppendReference(AppendReference),
     /// An empty partition that starts at offset 0.
     CreatePartition {
@@ -71,7 +75,7 @@ pub enum LogOp {
 pub struct AppendReference {
     /// The partition.
     pub partition: PartitionId,
-    /// Base offset of the segment that holds the bytes.
+    /// Base offset of the segment that holds the bytes; where it is the batch's own, the batch begins that segment.
     pub segment_base_offset: i64,
     /// Where in the segment, in bytes.
     pub position: u64,
@@ -97,14 +101,24 @@ pub fn encode_append(
     batch: &[u8],
     base_offset: i64,
     leader_epoch: i32,
+    begins_segment: bool,
 ) {
-    let at = begin_append(out, partition, batch);
+    let at = begin_append(out, partition, batch, begins_segment);
     assign(&mut out[at..], base_offset, leader_epoch);
 }
 
-fn begin_append(out: &mut Vec<u8>, partition: PartitionId, batch: &[u8]) -> usize {
+fn begin_append(
+    out: &mut Vec<u8>,
+    partition: PartitionId,
+    batch: &[u8],
+    begins_segment: bool,
+) -> usize {
     out.reserve(25 + batch.len());
-    out.push(APPEND);
+    out.push(if begins_segment {
+        APPEND_TO_NEW
+    } else {
+        APPEND
+    });
     put_partition(out, partition);
     out.extend_from_slice(&(batch.len() as u32).to_be_bytes());
     let at = out.len();
@@ -132,8 +146,12 @@ impl LogOp {
             put_partition(out, self.partition());
         };
         match self {
-            Self::Append { partition, batch } => {
-                begin_append(out, *partition, batch);
+            Self::Append {
+                partition,
+                batch,
+                begins_segment,
+            } => {
+                begin_append(out, *partition, batch, *begins_segment);
             }
             Self::AppendReference(reference) => {
                 debug_assert_eq!(reference.header.len(), BATCH_HEADER_BYTES);
@@ -207,11 +225,12 @@ fn decode(body: &Bytes, reader: &mut Reader<'_>) -> Result<LogOp, LogError> {
     }
     let partition = reader.partition()?;
     Ok(match kind {
-        APPEND => {
+        APPEND | APPEND_TO_NEW => {
             let length = reader.u32()? as usize;
             LogOp::Append {
                 partition,
                 batch: reader.slice_of(body, length)?,
+                begins_segment: kind == APPEND_TO_NEW,
             }
         }
         APPEND_REFERENCE => LogOp::AppendReference(AppendReference {
@@ -265,12 +284,13 @@ mod tests {
     fn any_op() -> impl Strategy<Value = LogOp> {
         let header = || batch(3, &[1, 2]).slice(..BATCH_HEADER_BYTES);
         prop_oneof![
-            (any_partition(), 0..i64::MAX / 2, 1..5_usize).prop_map(|(partition, base, count)| {
-                LogOp::Append {
+            (any_partition(), 0..i64::MAX / 2, 1..5_usize, any::<bool>()).prop_map(
+                |(partition, base, count, begins_segment)| LogOp::Append {
                     partition,
                     batch: batch(base, &vec![7; count]),
+                    begins_segment,
                 }
-            }),
+            ),
             (any_partition(), any::<i64>(), any::<u64>()).prop_map(
                 move |(partition, segment_base_offset, position)| {
                     LogOp::AppendReference(AppendReference {
@@ -329,7 +349,7 @@ mod tests {
     fn encode_append_assigns_offset_and_epoch_in_the_copy() {
         let (partition, given) = (PartitionId::default(), batch(0, &[1, 2, 3]));
         let mut body = Vec::new();
-        encode_append(&mut body, partition, &given, 42, 7);
+        encode_append(&mut body, partition, &given, 42, 7, false);
         let read = LogOp::decode_all(&body.into()).next().unwrap().unwrap();
         let LogOp::Append { batch: kept, .. } = read else {
             panic!("{read:?}")

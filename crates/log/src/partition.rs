@@ -8,6 +8,7 @@ use mainstem_journal::Lsn;
 use parking_lot::Mutex;
 
 use crate::files::partition_dir;
+use crate::layout::Layout;
 use crate::op::ReplaceSegments;
 use crate::recorded::{PartitionRecord, PartitionState, SegmentRecord};
 use crate::segment::{Segment, SegmentShelf};
@@ -30,6 +31,8 @@ pub(crate) struct State {
     /// Its removal has been applied.
     pub(crate) removed: bool,
     pub(crate) tail: Tail,
+    /// Where the next batch goes, after all that is applied.
+    pub(crate) layout: Layout,
     /// Oldest first, without gaps. The first `retired` of them lie below the recorded start, and wait until no
     /// snapshot needs them and a checkpoint has forgotten them.
     pub(crate) segments: VecDeque<Arc<Segment>>,
@@ -156,6 +159,7 @@ impl State {
             end,
             removed: false,
             tail: Tail::default(),
+            layout: Layout::default(),
             segments: VecDeque::new(),
             retired: 0,
             replaced: Vec::new(),

@@ -8,6 +8,7 @@ use mainstem_record::{Batch, BatchHeader};
 use crate::log::{Log, Shared};
 use crate::partition::{Partition, State};
 use crate::segment::Segment;
+use crate::tail::{Stands, TailBatch};
 use crate::{Bounds, LogError, PartitionId};
 
 /// What a read found.
@@ -273,7 +274,7 @@ impl State {
         bytes: &mut usize,
         batches: &mut Vec<Bytes>,
     ) -> Piece {
-        if self.tail.first_offset().is_none_or(|first| next < first) {
+        if self.is_not_in_memory(next) {
             return self
                 .segment_of(next, snapshot)
                 .map_or(Piece::Gone, |segment| Piece::Segment(segment.clone()));
@@ -283,7 +284,7 @@ impl State {
             .tail
             .starting_with(next)
             .take(TAIL_RUN)
-            .take_while(|batch| batch.base_offset < limit)
+            .take_while(|batch| batch.base_offset < limit && is_in_memory(batch))
         {
             if !batches.is_empty() && *bytes + batch.bytes.len() > max_bytes {
                 return Piece::Tail {
@@ -306,14 +307,21 @@ impl State {
         }
     }
 
+    fn is_not_in_memory(&self, offset: i64) -> bool {
+        let below = self.tail.first_offset().is_none_or(|first| offset < first);
+        let mut rest = self.tail.starting_with(offset);
+        below || rest.next().is_some_and(|batch| !is_in_memory(batch))
+    }
+
     fn search_tail(&self, next: i64, snapshot: Option<u64>, timestamp_ms: i64) -> Search {
-        if self.tail.first_offset().is_none_or(|first| next < first) {
+        if self.is_not_in_memory(next) {
             return self
                 .segment_of(next, snapshot)
                 .map_or(Search::Gone, |segment| Search::Segment(segment.clone()));
         }
         let mut passed = next;
-        for batch in self.tail.starting_with(next).take(TAIL_RUN) {
+        let in_memory = self.tail.starting_with(next).take(TAIL_RUN);
+        for batch in in_memory.take_while(|batch| is_in_memory(batch)) {
             if batch.max_timestamp_ms >= timestamp_ms {
                 return Search::Batch(batch.bytes.clone());
             }
@@ -325,6 +333,10 @@ impl State {
             Search::Passed(passed)
         }
     }
+}
+
+fn is_in_memory(batch: &TailBatch) -> bool {
+    batch.stands != Stands::OnlyInSegment
 }
 
 fn header(partition: PartitionId, offset: i64, bytes: &[u8]) -> Result<BatchHeader, LogError> {

@@ -267,14 +267,24 @@ impl Shared {
         );
         let names = |partition: &Partition| {
             let state = partition.state.lock();
+            // All of it goes once a checkpoint has passed the removal: until then another replay may ask for what
+            // earlier frames refer to.
+            if state.removed {
+                return None;
+            }
             let segments = state.segments.iter().chain(&state.replaced);
             let mut names: BTreeSet<_> = segments.map(|segment| segment.name()).collect();
+            let begun = state.tail.unflushed_segments();
+            names.extend(begun.map(|base_offset| SegmentName {
+                base_offset,
+                generation: 0,
+            }));
             for (_, control) in &state.pending {
                 if let Control::Replace(replace) = control {
                     names.extend(replace.with.iter().map(|record| record.name()));
                 }
             }
-            names
+            Some(names)
         };
         partitions
             .iter()
@@ -299,8 +309,8 @@ impl Shared {
     }
 }
 
-/// The segments of every partition that there is.
-pub(crate) type KnownFiles = BTreeMap<PartitionId, BTreeSet<SegmentName>>;
+/// The segments of every partition that there is; none where all files of its directory are known.
+pub(crate) type KnownFiles = BTreeMap<PartitionId, Option<BTreeSet<SegmentName>>>;
 
 /// What stands below the topics' directory and is named by nobody.
 pub(crate) enum Stray {
@@ -337,8 +347,10 @@ pub(crate) fn for_each_stray(
                 continue;
             };
             for name in list(disk, &dir)? {
+                let is_known =
+                    |segment| names.as_ref().is_none_or(|names| names.contains(&segment));
                 match SegmentName::parse(&name) {
-                    Some(segment) if names.contains(&segment) => {}
+                    Some(segment) if is_known(segment) => {}
                     Some(_) => visit(Stray::File(dir.clone(), name))?,
                     None => visit(Stray::Strange(dir.join(name)))?,
                 }

@@ -5,14 +5,34 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use mainstem_journal::Lsn;
 
-/// One batch as applied: a slice of its journal group's buffer.
+/// Where else than here a batch of the tail stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stands {
+    /// In the journal alone: a flush writes it to its segment.
+    InJournal,
+    /// In its segment, synced; a flush only takes it in.
+    InSegment,
+    /// There and not here, where it was replayed: `bytes` are its header.
+    OnlyInSegment,
+}
+
+/// One batch as applied: a slice of its journal group's buffer, or of what was written to its segment.
 #[derive(Clone)]
 pub(crate) struct TailBatch {
     pub(crate) lsn: Lsn,
     pub(crate) base_offset: i64,
     pub(crate) last_offset: i64,
     pub(crate) max_timestamp_ms: i64,
+    pub(crate) begins_segment: bool,
+    pub(crate) stands: Stands,
     pub(crate) bytes: Bytes,
+}
+
+impl TailBatch {
+    /// Whether it goes into a segment in one piece of work with the one before.
+    fn continues(&self, before: &TailBatch) -> bool {
+        !self.begins_segment && self.stands == before.stands
+    }
 }
 
 /// Batches in offset order, which is LSN order. The front ones are already in a segment and wait for eviction.
@@ -57,7 +77,8 @@ impl Tail {
         self.batches.range(index..)
     }
 
-    /// The next batches to flush, of frames up to `upto`: a bounded run, at least one if there is any.
+    /// The next batches to flush, of frames up to `upto`: a bounded run for one segment, which all of them stand in
+    /// already or none; at least one if there is any.
     pub(crate) fn next_run(
         &self,
         upto: Lsn,
@@ -73,11 +94,21 @@ impl Tail {
             .take_while(|batch| batch.lsn <= upto)
         {
             bytes += batch.bytes.len();
-            if bytes > max_bytes && !run.is_empty() {
+            if let Some(before) = run.last()
+                && (bytes > max_bytes || !batch.continues(before))
+            {
                 break;
             }
             run.push(batch.clone());
         }
+    }
+
+    /// The segments that batches begin which no flush has passed, by their base offsets.
+    pub(crate) fn unflushed_segments(&self) -> impl Iterator<Item = i64> {
+        self.batches
+            .range(self.flushed..)
+            .filter(|batch| batch.begins_segment)
+            .map(|batch| batch.base_offset)
     }
 
     /// The first `count` unflushed batches stand in a segment now. Returns their bytes.

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mainstem_journal::{Disk, Lsn};
+use mainstem_journal::{Disk, Lsn, OpenMode};
 use mainstem_record::BatchHeader;
 
 use crate::files::{OpenFiles, SegmentName};
+use crate::layout::Layout;
 use crate::partition::Partition;
+use crate::referenced::Referenced;
 use crate::remove::{KnownFiles, Stray, for_each_stray};
 use crate::segment::{IndexFound, Segment, SegmentShelf};
 use crate::{
@@ -94,6 +96,9 @@ struct Expected {
     /// As recorded, and as frames have added.
     segments: Vec<Arc<Segment>>,
     replaced: BTreeSet<SegmentName>,
+    layout: Layout,
+    /// What frames refer to, in order.
+    referenced: Vec<Referenced>,
 }
 
 impl LogCheck {
@@ -127,12 +132,20 @@ impl LogCheck {
             };
             match Partition::recorded(&shelf, topics_dir, id, start, end, &segments, recorded_at) {
                 Ok(partition) => {
-                    let segments = partition.state.lock().segments.iter().cloned().collect();
+                    let state = partition.state.lock();
+                    let segments = state.segments.iter().cloned().collect();
+                    // When its first record was written plays no part in following frames.
+                    let active = state.active();
+                    let layout = active.map_or_else(Layout::default, |active| {
+                        Layout::after(active.base_offset(), active.end().position, None)
+                    });
+                    drop(state);
                     let expected = Expected {
                         dir: partition.dir.clone(),
                         start,
                         end,
                         segments,
+                        layout,
                         ..Expected::default()
                     };
                     partitions.insert(id, expected);
@@ -181,27 +194,30 @@ impl LogCheck {
             return if gap { Ok(()) } else { Err(missing) };
         };
         match op {
-            LogOp::Append { batch, .. } => {
-                let offset = partition.end;
-                let bad = |source| LogError::Batch {
-                    partition: id,
-                    offset,
-                    source,
-                };
-                let header = BatchHeader::read(&batch).map_err(bad)?;
-                let is_next = header.base_offset == offset && header.last_offset_delta >= 0;
-                partition.end = header.next_offset();
-                if gap && header.base_offset > offset && self.lost.len() < MAX_LOST {
-                    self.lost.push((id, offset, header.base_offset));
-                }
-                if !is_next && !gap {
-                    return Err(LogError::NotDense {
+            LogOp::Append {
+                batch,
+                begins_segment,
+                ..
+            } => {
+                let header = partition.append(id, lsn, &batch, gap, &mut self.lost)?;
+                partition.layout.follow(&header, begins_segment);
+            }
+            LogOp::AppendReference(reference) => {
+                let header = partition.append(id, lsn, &reference.header, gap, &mut self.lost)?;
+                let begins_segment = reference.segment_base_offset == header.base_offset;
+                let due = partition.layout.follow(&header, begins_segment);
+                let given = (reference.segment_base_offset, reference.position);
+                if given != (due.segment_base_offset, due.position) && !gap {
+                    return Err(LogError::Misplaced {
                         partition: id,
                         lsn,
-                        expected: offset,
-                        got: header.base_offset,
+                        segment_base_offset: reference.segment_base_offset,
+                        position: reference.position,
                     });
                 }
+                partition
+                    .referenced
+                    .push(Referenced::new(&reference, &header));
             }
             LogOp::RemovePartition { .. } => partition.removed = true,
             LogOp::SetStart { offset, .. } => {
@@ -214,12 +230,6 @@ impl LogCheck {
                     });
                 }
                 partition.start = partition.start.max(offset);
-            }
-            LogOp::AppendReference(_) => {
-                return Err(LogError::Unsupported {
-                    operation: "an append by reference",
-                    partition: id,
-                });
             }
             LogOp::ReplaceSegments(replace) => partition.replace(&self.shelf, &replace, lsn),
             LogOp::CreatePartition { .. } => {}
@@ -249,6 +259,8 @@ impl LogCheck {
                 .iter()
                 .map(|segment| segment.end().position)
                 .sum::<u64>();
+            let referenced = partition.referenced.iter();
+            size.bytes += referenced.map(|one| one.size_bytes as u64).sum::<u64>();
         }
         size
     }
@@ -291,6 +303,7 @@ impl LogCheck {
                 }
                 segment.close(&self.shelf);
             }
+            partition.verify_referenced(*id, &self.shelf, &mut done, tell);
         }
         self.look_for_strays(tell);
         done
@@ -298,8 +311,9 @@ impl LogCheck {
 
     fn look_for_strays(&self, tell: &mut dyn FnMut(LogFinding)) {
         let names = |partition: &Expected| {
-            let segments = partition.segments.iter();
-            segments.map(|segment| segment.name()).collect()
+            let segments = partition.segments.iter().map(|segment| segment.name());
+            let referenced = partition.referenced.iter().map(Referenced::segment);
+            Some(segments.chain(referenced).collect())
         };
         let known: KnownFiles = self
             .partitions
@@ -348,6 +362,82 @@ impl LogCheck {
 }
 
 impl Expected {
+    /// The header of the next batch, if it is that. What is missing before it is noted where a gap is known of.
+    fn append(
+        &mut self,
+        id: PartitionId,
+        lsn: Lsn,
+        batch: &[u8],
+        gap: bool,
+        lost: &mut Vec<(PartitionId, i64, i64)>,
+    ) -> Result<BatchHeader, LogError> {
+        let offset = self.end;
+        let bad = |source| LogError::Batch {
+            partition: id,
+            offset,
+            source,
+        };
+        let header = BatchHeader::read(batch).map_err(bad)?;
+        let is_next = header.base_offset == offset && header.last_offset_delta >= 0;
+        self.end = header.next_offset();
+        if gap && header.base_offset > offset && lost.len() < MAX_LOST {
+            lost.push((id, offset, header.base_offset));
+        }
+        if !is_next && !gap {
+            return Err(LogError::NotDense {
+                partition: id,
+                lsn,
+                expected: offset,
+                got: header.base_offset,
+            });
+        }
+        Ok(header)
+    }
+
+    /// Reads every batch that frames after the checkpoint refer to, where it stands.
+    fn verify_referenced(
+        &self,
+        id: PartitionId,
+        shelf: &SegmentShelf,
+        done: &mut LogVerified,
+        tell: &mut dyn FnMut(LogFinding),
+    ) {
+        let damage = |file: &Path, position, what, from, to| LogFinding {
+            file: file.to_path_buf(),
+            position,
+            what,
+            partition: Some(id),
+            costs: if self.removed {
+                Costs::Unneeded("its topic has been deleted")
+            } else if to <= self.start {
+                Costs::Unneeded("it lies below the partition's first offset")
+            } else {
+                Costs::Offsets(from, to)
+            },
+        };
+        for run in self.referenced.chunk_by(|a, b| a.segment() == b.segment()) {
+            let Some((first, last)) = run.first().zip(run.last()) else {
+                continue;
+            };
+            let path = self.dir.join(first.segment().log());
+            let file = match shelf.files.disk().open(&path, OpenMode::Read) {
+                Ok(file) => file,
+                Err(error) => {
+                    let what = format!("it cannot be opened: {error}");
+                    tell(damage(&path, None, what, first.from, last.to));
+                    continue;
+                }
+            };
+            for one in run {
+                done.batches += 1;
+                done.bytes += one.size_bytes as u64;
+                if let Err(what) = one.verify(&*file) {
+                    tell(damage(&path, Some(one.position), what, one.from, one.to));
+                }
+            }
+        }
+    }
+
     fn replace(&mut self, shelf: &SegmentShelf, replace: &ReplaceSegments, lsn: Lsn) {
         let goes = |segment: &&Arc<Segment>| replace.replaced.contains(&segment.name());
         let gone = self.segments.iter().filter(goes);

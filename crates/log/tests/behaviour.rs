@@ -59,6 +59,7 @@ fn a_waiter_is_woken_once_per_group_and_leaves_nothing_behind() {
         log.apply(
             lsn,
             LogOp::Append {
+                begins_segment: false,
                 partition: id,
                 batch: batch(base, 0, &[1], 1),
             },
@@ -98,6 +99,7 @@ fn what_does_not_fit_is_refused() {
     let bytes = batch(0, 0, &[1], 1);
     assert!(matches!(
         refused(LogOp::Append {
+            begins_segment: false,
             partition: other,
             batch: bytes.clone()
         }),
@@ -105,6 +107,7 @@ fn what_does_not_fit_is_refused() {
     ));
     assert!(matches!(
         refused(LogOp::Append {
+            begins_segment: false,
             partition: id,
             batch: batch(1, 0, &[1], 1)
         }),
@@ -116,6 +119,7 @@ fn what_does_not_fit_is_refused() {
     ));
     assert!(matches!(
         refused(LogOp::Append {
+            begins_segment: false,
             partition: id,
             batch: bytes.slice(..bytes.len() - 1)
         }),
@@ -136,12 +140,12 @@ fn what_does_not_fit_is_refused() {
     let reference = AppendReference {
         partition: id,
         segment_base_offset: 0,
-        position: 0,
+        position: 7,
         header,
     };
     assert!(matches!(
         refused(LogOp::AppendReference(reference)),
-        LogError::Unsupported { .. }
+        LogError::Misplaced { position: 7, .. }
     ));
     let replace = ReplaceSegments {
         partition: other,
@@ -172,6 +176,7 @@ fn records_are_as_of_the_flush_whatever_was_applied_since() {
     apply(
         &log,
         LogOp::Append {
+            begins_segment: false,
             partition: gone,
             batch: batch(0, 0, &[1], 10),
         },
@@ -179,6 +184,7 @@ fn records_are_as_of_the_flush_whatever_was_applied_since() {
     let upto = apply(
         &log,
         LogOp::Append {
+            begins_segment: false,
             partition: id,
             batch: batch(0, 0, &[1, 2], 10),
         },
@@ -186,6 +192,7 @@ fn records_are_as_of_the_flush_whatever_was_applied_since() {
     apply(
         &log,
         LogOp::Append {
+            begins_segment: false,
             partition: id,
             batch: batch(2, 0, &[3], 10),
         },
@@ -265,6 +272,7 @@ fn records_are_as_of_the_flush_whatever_was_applied_since() {
     apply(
         &log,
         LogOp::Append {
+            begins_segment: false,
             partition: id,
             batch: batch(3, 0, &[3], 10),
         },
@@ -284,6 +292,7 @@ fn a_snapshot_outlives_retention_deletion_and_eviction() {
             apply(
                 &log,
                 LogOp::Append {
+                    begins_segment: false,
                     partition,
                     batch: batch(base, 0, &[base], 300),
                 },
@@ -348,6 +357,7 @@ fn strays_go_and_foreign_files_stay() {
         apply(
             &log,
             LogOp::Append {
+                begins_segment: false,
                 partition: id,
                 batch: batch(base, 0, &[base], 300),
             },
@@ -389,6 +399,7 @@ fn retention_drops_whole_segments() {
         apply(
             &log,
             LogOp::Append {
+                begins_segment: false,
                 partition: id,
                 batch: batch(base, 0, &[base * 1000], 300),
             },
@@ -461,6 +472,7 @@ fn eviction_gives_back_whole_groups_oldest_first() {
         apply(
             &log,
             LogOp::Append {
+                begins_segment: false,
                 partition: id,
                 batch: batch(base, 0, &[0], 200_000),
             },
@@ -566,6 +578,7 @@ fn readers_race_with_everything() {
                 apply(
                     &log,
                     LogOp::Append {
+                        begins_segment: false,
                         partition: *id,
                         batch: batch(end, 0, &[end * 10, end * 10 + 3], 100),
                     },
@@ -607,7 +620,14 @@ fn readers_race_with_everything() {
 fn append(log: &Log, partition: mainstem_log::PartitionId, timestamps: &[i64]) {
     let base = log.bounds(partition).unwrap().high_watermark;
     let batch = batch(base, 0, timestamps, 10);
-    apply(log, LogOp::Append { partition, batch });
+    apply(
+        log,
+        LogOp::Append {
+            begins_segment: false,
+            partition,
+            batch,
+        },
+    );
 }
 
 #[test]
@@ -838,7 +858,14 @@ fn a_segment_that_is_longer_than_recorded_is_synced_also_after_it_was_sealed_and
     apply(&log, LogOp::CreatePartition { partition: other });
     let append = |log: &Log, partition, offset, bytes| {
         let batch = batch(offset, 0, &[1], bytes);
-        apply(log, LogOp::Append { partition, batch })
+        apply(
+            log,
+            LogOp::Append {
+                begins_segment: false,
+                partition,
+                batch,
+            },
+        )
     };
     append(&log, id, 0, 2_000);
     for offset in 0..5 {

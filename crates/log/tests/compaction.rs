@@ -196,6 +196,7 @@ impl Simulation {
     fn commit(&mut self, op: LogOp) {
         let lsn = self.frames.last().map_or(Lsn(1), |(lsn, _)| lsn.next());
         let mut body = Vec::new();
+        let op = common::placed(&self.log, op);
         op.encode(&mut body);
         let decoded = LogOp::decode_all(&body.into()).next().unwrap().unwrap();
         assert_eq!(decoded, op);
@@ -237,6 +238,7 @@ impl Simulation {
         let mut bytes = builder.build().unwrap().bytes().to_vec();
         assign(&mut bytes, base, 0);
         self.commit(LogOp::Append {
+            begins_segment: false,
             partition: id(),
             batch: bytes.into(),
         });
@@ -521,6 +523,7 @@ impl Small {
         common::apply(
             &self.log,
             LogOp::Append {
+                begins_segment: false,
                 partition: id(),
                 batch,
             },

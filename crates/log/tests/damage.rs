@@ -35,6 +35,7 @@ fn fixture() -> Fixture {
         apply(
             &log,
             LogOp::Append {
+                begins_segment: false,
                 partition: id,
                 batch: bytes,
             },
@@ -256,6 +257,7 @@ fn a_failed_write_poisons_until_the_log_is_opened_again() {
     apply(
         &log,
         LogOp::Append {
+            begins_segment: false,
             partition: fixture.id,
             batch: batch(80, 0, &[1], 10),
         },

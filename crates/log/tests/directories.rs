@@ -71,7 +71,14 @@ fn a_partitions_first_segment_makes_the_names_above_it_durable_too() {
     let append = |base| {
         let batch = batch(base, 0, &[1], 2_000);
         let partition = id;
-        apply(&log, LogOp::Append { partition, batch });
+        apply(
+            &log,
+            LogOp::Append {
+                begins_segment: false,
+                partition,
+                batch,
+            },
+        );
         checkpoint(&log);
         std::mem::take(&mut *disk.synced.lock().unwrap())
     };

@@ -36,10 +36,11 @@ fn append_to_all(log: &Log, all: &[PartitionId], round: i64) -> Vec<PartitionRec
     let lsn = log.applied().next();
     for id in all {
         let op = LogOp::Append {
+            begins_segment: false,
             partition: *id,
             batch: batch(round * 2, 0, &[round, round], 20),
         };
-        log.apply(lsn, op).unwrap();
+        log.apply(lsn, common::placed(log, op)).unwrap();
     }
     log.finish_group(lsn);
     let records = common::checkpoint(log);

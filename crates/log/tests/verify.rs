@@ -9,8 +9,8 @@ use std::sync::Arc;
 use common::{apply, batch, checkpoint, open, partition, read_all};
 use mainstem_journal::{Disk, Lsn, MemoryDisk, OpenMode, write_file_durably};
 use mainstem_log::{
-    Costs, LogCheck, LogError, LogFinding, LogOp, PartitionId, PartitionRecord, PartitionState,
-    ReplaceSegments,
+    AheadBatch, AheadWriter, Costs, LogCheck, LogError, LogFinding, LogOp, PartitionId,
+    PartitionRecord, PartitionState, ReplaceSegments,
 };
 
 struct Fixture {
@@ -36,6 +36,7 @@ fn fixture() -> Fixture {
         let bytes = batch(index * STEP, 7, &[index * 10, index * 10 + 5], 100);
         written.extend_from_slice(&bytes);
         let op = LogOp::Append {
+            begins_segment: false,
             partition: id,
             batch: bytes,
         };
@@ -362,6 +363,7 @@ fn frames_that_do_not_fit_are_refused_unless_some_are_missing() {
     let partition = fixture.id;
     let lsn = fixture.applied.next();
     let op = |offset| LogOp::Append {
+        begins_segment: false,
         partition,
         batch: batch(offset, 0, &[1], 10),
     };
@@ -387,4 +389,84 @@ fn frames_that_do_not_fit_are_refused_unless_some_are_missing() {
     check.skip();
     check.apply(lsn.next(), op(95)).unwrap();
     check.apply(lsn.next(), unknown).unwrap();
+}
+
+#[test]
+fn what_frames_refer_to_is_read_where_it_stands() {
+    let fixture = fixture();
+    let log = open(&fixture.disk, fixture.records.clone(), fixture.applied);
+    let mut writer = AheadWriter::new(&log);
+    let (mut lsn, mut ops) = (fixture.applied, Vec::new());
+    for offset in 80..90 {
+        lsn = lsn.next();
+        let bytes = batch(offset, 0, &[offset], 500);
+        let op = if offset % 3 == 0 {
+            let batch = AheadBatch {
+                partition: fixture.id,
+                placement: common::place(&log, fixture.id, &bytes),
+                base_offset: offset,
+                leader_epoch: 0,
+                bytes,
+            };
+            let (reference, _) = writer.write(&[batch]).unwrap().remove(0);
+            LogOp::AppendReference(reference)
+        } else {
+            let append = LogOp::Append {
+                partition: fixture.id,
+                batch: bytes,
+                begins_segment: false,
+            };
+            common::placed(&log, append)
+        };
+        log.apply(lsn, op.clone()).unwrap();
+        log.finish_group(lsn);
+        ops.push((lsn, op));
+    }
+    let found = || {
+        let mut check = fixture.check();
+        for (lsn, op) in &ops {
+            check.apply(*lsn, op.clone()).unwrap();
+        }
+        let damage = |finding: &LogFinding| matches!(finding.costs, Costs::Offsets(..));
+        let found = findings(&check, false).into_iter().filter(damage);
+        found
+            .map(|finding| (finding.file, finding.position, finding.costs))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(), []);
+    for (_, op) in &ops {
+        let LogOp::AppendReference(reference) = op else {
+            continue;
+        };
+        let name = format!("{:020}.log", reference.segment_base_offset);
+        let file = fixture.dir().join(name);
+        let offset = i64::from_be_bytes(reference.header[..8].try_into().unwrap());
+        // In the header, in what the CRC leaves out, and in the records.
+        for at in [0, 12, 200] {
+            let position = reference.position + at;
+            fixture.disk.flip_bits(&file, position, 1).unwrap();
+            let named = (
+                file.clone(),
+                Some(reference.position),
+                Costs::Offsets(offset, offset + 1),
+            );
+            assert_eq!(found(), [named]);
+            fixture.disk.flip_bits(&file, position, 1).unwrap();
+        }
+    }
+    // A frame that names another place than the batch has contradicts those before it.
+    let (lsn, op) = ops
+        .iter()
+        .find(|(_, op)| matches!(op, LogOp::AppendReference(_)))
+        .unwrap();
+    let mut check = fixture.check();
+    for (before, op) in ops.iter().filter(|(before, _)| before < lsn) {
+        check.apply(*before, op.clone()).unwrap();
+    }
+    let LogOp::AppendReference(mut reference) = op.clone() else {
+        unreachable!("it is one")
+    };
+    reference.position += 1;
+    let refused = check.apply(*lsn, LogOp::AppendReference(reference));
+    assert!(matches!(refused, Err(LogError::Misplaced { .. })));
 }

@@ -90,12 +90,19 @@ impl Error {
             Error::Io { source, .. } => full(source),
             Error::Journal(error) => error.is_full(),
             Error::Store(error) => matches!(error, StoreError::NoSpace { .. }),
-            Error::Engine(EngineError::Journal(error)) => error.is_full(),
-            Error::Engine(EngineError::Store(error)) => {
-                matches!(**error, StoreError::NoSpace { .. })
-            }
+            // Writes that have stopped are another thing to be told, whatever the reason.
+            Error::Engine(EngineError::Poisoned { .. }) => false,
+            Error::Engine(error) => error.is_full(),
             _ => false,
         }
+    }
+
+    /// Whether somebody else holds the data directory.
+    pub fn is_in_use(&self) -> bool {
+        matches!(
+            self,
+            Error::InUse { .. } | Error::Store(StoreError::InUse { .. })
+        )
     }
 
     /// A stable name for scripts.

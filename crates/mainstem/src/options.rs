@@ -157,6 +157,12 @@ impl Options {
     pub(crate) fn broker_settings(&self) -> Result<BrokerSettings, Error> {
         let mut settings = BrokerSettings::default();
         if let Some(count) = self.number("num.partitions")? {
+            if count == 0 {
+                return Err(Error::Setting {
+                    name: "num.partitions".into(),
+                    why: "a topic has one partition or more".into(),
+                });
+            }
             settings.num_partitions = u32::try_from(count).unwrap_or(u32::MAX);
         }
         settings.groups = self.group_settings()?;
@@ -312,6 +318,7 @@ mod tests {
             "{error}"
         );
         assert!(with(&[("num.partitions", "x")]).is_err());
+        assert!(with(&[("num.partitions", "0")]).is_err());
         assert!(
             with(&[("retention.ms", "1")])
                 .unwrap_err()

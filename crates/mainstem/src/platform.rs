@@ -194,6 +194,13 @@ impl Mainstem {
         &self.inner.latencies
     }
 
+    /// Whether writes have stopped because a disk was full, and there is space again: to [`Mainstem::shutdown`], to let
+    /// go of every handle and to open the directory anew then takes writes again. The server does so by itself. Asks the
+    /// disks.
+    pub fn has_space_again(&self) -> bool {
+        self.engine().has_space_again()
+    }
+
     /// What the platform is doing now.
     pub fn status(&self) -> Status {
         self.inner.facts.status()
@@ -215,7 +222,7 @@ impl Mainstem {
         self.inner.sql.stop();
         self.inner.threads.lock().stop();
         match self.engine().status().poisoned {
-            Some(why) => Err(mainstem_engine::EngineError::Poisoned { why: why.into() }.into()),
+            Some(error) => Err(error.into()),
             None => Ok(()),
         }
     }

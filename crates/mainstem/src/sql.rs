@@ -61,7 +61,7 @@ impl SqlThreads {
         let result = started.await.map_err(stopped)??;
         let (send, receive) = mpsc::channel(AHEAD);
         let mut rows = result.stream;
-        self.handle.spawn(async move {
+        let sending = self.handle.spawn(async move {
             loop {
                 // Ends when the reader is gone, even while the query is in the middle of a long step.
                 let row = tokio::select! {
@@ -78,10 +78,18 @@ impl SqlThreads {
                 }
             }
         });
-        let forwarded =
-            futures::stream::unfold(receive, |mut receive: mpsc::Receiver<Row>| async move {
-                receive.recv().await.map(|row| (row, receive))
-            });
+        let forwarded = futures::stream::unfold(
+            (receive, Some(sending)),
+            |(mut receive, mut sending)| async move {
+                if let Some(row) = receive.recv().await {
+                    return Some((row, (receive, sending)));
+                }
+                // Whether that was all: a query that was cut short must not look like one that ended.
+                let ended = sending.take()?.await;
+                let error: DataFusionError = stopped(ended.err()?).into();
+                Some((Err(error), (receive, None)))
+            },
+        );
         let stream = RecordBatchStreamAdapter::new(Arc::clone(&result.schema), forwarded);
         Ok(QueryResult {
             stream: Box::pin(stream),
@@ -113,8 +121,6 @@ impl SqlThreads {
         let _ = stopping.join();
     }
 }
-
-type Row = Result<arrow::record_batch::RecordBatch, DataFusionError>;
 
 fn stopped(error: tokio::task::JoinError) -> QueryError {
     let message = if error.is_cancelled() {

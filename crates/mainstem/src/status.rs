@@ -100,7 +100,7 @@ impl Facts {
             topics: topics.len() as u64,
             partitions: topics.iter().map(|topic| u64::from(topic.partitions)).sum(),
             handlers: self.runtime.list(&caller).len() as u64,
-            poisoned: engine.poisoned,
+            poisoned: engine.poisoned.map(|error| error.to_string()),
             memory_limit_bytes: self.memory_limit_bytes,
             recovery: RecoveryReport::clone(&self.recovery),
         }

@@ -2,7 +2,7 @@
 //!
 //! | thread | moves |
 //! |---|---|
-//! | `admission`, `journal`, `store`, `background`, `sync` | the engine's workers, one each |
+//! | `admission`, `journal`, `store`, `background`, `sync`, `ahead` | the engine's workers, one each |
 //! | `task-0` … | handler tasks, one task at a time |
 //! | `groups` | consumer groups: their timers, and the answers to whoever waits for their frames |
 //! | `retention` | one round of retention now and then, and of looking for what to compact; tells the engine the time |

@@ -3,6 +3,7 @@
 
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
+use futures::StreamExt;
 use mainstem::broker::{NewRecord, NewTopic};
 use mainstem::runtime::{Code, Deployment, NativeHandler, OutputRecord};
 use mainstem::{Caller, Mainstem, Options, now_ms};
@@ -182,6 +183,22 @@ fn after_shutdown_calls_are_refused_and_not_stuck() {
         );
         assert!(mainstem.sql(&caller, "SELECT 1").await.is_err());
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_the_end_cuts_short_does_not_look_like_a_whole_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mainstem = open(dir.path());
+    let ten = "(VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9))";
+    let tables = ["a", "b", "c", "d", "e", "f"].map(|name| format!("{ten} AS {name}"));
+    let statement = format!("SELECT * FROM {}", tables.join(" CROSS JOIN "));
+    let caller = Caller::anonymous();
+    let mut rows = mainstem.sql(&caller, &statement).await.unwrap().stream;
+    rows.next().await.unwrap().unwrap();
+    mainstem.shutdown().unwrap();
+    let rest: Vec<_> = rows.collect().await;
+    let error = rest.into_iter().last().unwrap().unwrap_err();
+    assert!(error.to_string().contains("shutting down"), "{error}");
 }
 
 #[test]

@@ -11,7 +11,10 @@ pub mod v1 {
     tonic::include_proto!("mainstem.v1");
 }
 
+mod codec;
 pub mod metadata;
+
+pub use codec::Codec;
 
 /// The compiled `.proto` files, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/mainstem.v1.bin"));

@@ -128,7 +128,7 @@ impl QueryError {
             }
             QueryError::Broker(error) => error.hint().unwrap_or_default(),
             QueryError::Engine(EngineError::Poisoned { .. }) => {
-                "a query needs a snapshot, and that needs writes; consume reads on: check the server's disk, then restart the server".into()
+                "a query needs a snapshot, and that needs writes; consume reads on: where the disk was full, free space and the server goes on by itself; else check the disk and restart it".into()
             }
             QueryError::Engine(EngineError::Closed) => "connect again".into(),
             QueryError::Engine(error) if is_damage(error) => {

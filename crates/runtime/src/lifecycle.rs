@@ -254,6 +254,8 @@ impl Runtime {
                     Err(RuntimeError::Engine(
                         error @ (EngineError::Closed | EngineError::Poisoned { .. }),
                     )) => break Err(error),
+                    // By a task that was on its way to start when it was told to stop: it comes to its end by itself.
+                    Err(RuntimeError::Engine(EngineError::Fenced { .. })) => continue,
                     Err(error) => {
                         tracing::warn!(handler = %record.name, %error, "a removal is tried again");
                     }

@@ -11,7 +11,7 @@ use mainstem_record::{Batch, BatchBuilder, Compression, RecordError};
 
 use crate::{Event, OutputRecord, StepFailure};
 
-/// The topics that a handler may write to, as they were when its task started.
+/// The topics that a handler may write to.
 pub(crate) type OutputTopics = BTreeMap<Arc<str>, Arc<Topic>>;
 
 /// Builds the batches of a step, in the order its records were made within each partition.

@@ -123,7 +123,13 @@ impl Runtime {
                 removals: Mutex::default(),
             }),
         };
-        for record in runtime.read_all()? {
+        let records = runtime.read_all()?;
+        let needed = records.iter().map(|record| &*record.version).collect();
+        if let Err(error) = runtime.inner.modules.remove_unneeded(&needed) {
+            // They take space and do no harm; the next start tries again.
+            tracing::warn!(%error, "old components cannot be removed");
+        }
+        for record in records {
             match record.removing {
                 true => drop(runtime.start_removal(Arc::new(record))),
                 false => runtime.install(&mut runtime.inner.handlers.lock(), Arc::new(record)),

@@ -114,6 +114,12 @@ struct InFlight {
     positions: Vec<(usize, i64)>,
     /// Offsets that follow in a frame of their own: only under the mutation that shows that this is found.
     late: Vec<StoreOp>,
+    counts: Counts,
+}
+
+/// What a frame adds to the counts of its task.
+#[derive(Clone, Copy, Default)]
+struct Counts {
     events: u64,
     outputs: u64,
     dead_letters: u64,
@@ -155,7 +161,6 @@ impl<'a> Stepper<'a> {
         fence: Fence,
         module: Arc<dyn HandlerModule>,
         inputs: Vec<Input>,
-        outputs: OutputTopics,
     ) -> Result<Stepper<'a>, Ended> {
         let record = &task.record;
         let dead_letters = record
@@ -174,7 +179,7 @@ impl<'a> Stepper<'a> {
             label: record.label(task.partition),
             inputs,
             turn: 0,
-            outputs,
+            outputs: task.output_topics()?,
             dead_letters,
             state: StepState::new(store, task.shard, record.id, task.partition, limit),
             events: Vec::new(),
@@ -205,6 +210,7 @@ impl<'a> Stepper<'a> {
                 self.fetch()?;
             }
             if self.done == self.events.len() {
+                self.pass_gaps().await?;
                 self.wait_for_work().await?;
                 continue;
             }
@@ -287,6 +293,8 @@ impl<'a> Stepper<'a> {
 
     /// Makes one step, and its frame.
     async fn step(&mut self) -> Result<(), Ended> {
+        // A topic that has got more partitions has other places for keys, for everybody at once.
+        self.outputs = self.task.output_topics()?;
         let size = self.step_size();
         match self.try_step(size).await {
             Ok(None) => {
@@ -484,30 +492,63 @@ impl<'a> Stepper<'a> {
         outputs: u64,
         dead_letters: u64,
     ) -> Result<(), Ended> {
-        let (mut store_ops, changes) = self.state.commit();
         let handled = self
             .events
             .get(self.done..self.done + size)
             .unwrap_or_default();
-        let mut positions = Vec::with_capacity(self.inputs.len());
-        let mut offsets = Vec::with_capacity(self.inputs.len());
-        for (place, input) in self.inputs.iter_mut().enumerate() {
+        let behind = |(place, input): (usize, &Input)| {
             // A partition's events are in order: its last one says where it stands.
             let last = handled
                 .iter()
                 .rev()
-                .find(|event| Arc::ptr_eq(&event.topic, &input.topic));
-            if let Some(event) = last {
-                input.next = event.offset + 1;
+                .find(|event| Arc::ptr_eq(&event.topic, &input.topic))?;
+            Some((place, last.offset + 1))
+        };
+        let positions = self.inputs.iter().enumerate().filter_map(behind).collect();
+        self.done += size;
+        let counts = Counts {
+            events: size as u64,
+            outputs,
+            dead_letters,
+        };
+        self.hand_over(appends, positions, counts).await
+    }
+
+    /// Passes offsets behind the last event that hold none, because retention or compaction has taken it or it was not
+    /// for handlers: who waits for the task to have come to the end would wait for ever.
+    async fn pass_gaps(&mut self) -> Result<(), Ended> {
+        let behind = |(place, input): (usize, &Input)| {
+            (input.fetch > input.next).then_some((place, input.fetch))
+        };
+        let positions: Vec<_> = self.inputs.iter().enumerate().filter_map(behind).collect();
+        match positions.is_empty() {
+            true => Ok(()),
+            false => {
+                self.hand_over(Vec::new(), positions, Counts::default())
+                    .await
+            }
+        }
+    }
+
+    /// Makes a frame of outputs, changes of the state, and where the inputs stand behind it.
+    async fn hand_over(
+        &mut self,
+        appends: Vec<Append>,
+        positions: Vec<(usize, i64)>,
+        counts: Counts,
+    ) -> Result<(), Ended> {
+        let (mut store_ops, changes) = self.state.commit();
+        let mut offsets = Vec::with_capacity(positions.len());
+        for (place, offset) in &positions {
+            if let Some(input) = self.inputs.get_mut(*place) {
+                input.next = *offset;
                 offsets.push(StoreOp::put(
                     Family::Offsets,
                     input.offset_key.clone(),
-                    keys::number(input.next as u64),
+                    keys::number(*offset as u64),
                 ));
-                positions.push((place, input.next));
             }
         }
-        self.done += size;
         let late = match mutation::active(mutation::STEP_OFFSET_OUTSIDE_FRAME) {
             true => std::mem::take(&mut offsets),
             false => Vec::new(),
@@ -525,16 +566,13 @@ impl<'a> Stepper<'a> {
             .reserve_with_store(submission.size_bytes(), submission.store_bytes())
             .await?;
         let ticket = engine.submit(submission, permit);
-        let (events, outcome) = (size as u64, None);
         self.in_flight.push_back(InFlight {
             ticket,
-            outcome,
+            outcome: None,
             changes,
             positions,
             late,
-            events,
-            outputs,
-            dead_letters,
+            counts,
         });
         Ok(())
     }
@@ -558,9 +596,9 @@ impl<'a> Stepper<'a> {
             self.state.forget(front.changes);
             self.submit_late(front.late);
             let mut status = self.task.handle.status.lock();
-            status.events += front.events;
-            status.outputs += front.outputs;
-            status.dead_letters += front.dead_letters;
+            status.events += front.counts.events;
+            status.outputs += front.counts.outputs;
+            status.dead_letters += front.counts.dead_letters;
             status.steps += 1;
             for (place, offset) in front.positions {
                 if let Some(input) = status.inputs.get_mut(place) {
@@ -572,7 +610,7 @@ impl<'a> Stepper<'a> {
                 .handle
                 .rate
                 .lock()
-                .add(front.events, self.task.executor.now_ms());
+                .add(front.counts.events, self.task.executor.now_ms());
         }
         Ok(())
     }

@@ -147,10 +147,7 @@ impl Task {
             }
         };
         let inputs = self.inputs()?;
-        let outputs = self.output_topics()?;
-        Stepper::new(self, fence, module, inputs, outputs)?
-            .run()
-            .await
+        Stepper::new(self, fence, module, inputs)?.run().await
     }
 
     /// The partitions that the task reads, each from where it stands.
@@ -190,7 +187,8 @@ impl Task {
         Ok(inputs)
     }
 
-    fn output_topics(&self) -> Result<OutputTopics, Ended> {
+    /// The topics that the handler writes to, as they are now.
+    pub(crate) fn output_topics(&self) -> Result<OutputTopics, Ended> {
         let topic = |name: &String| {
             self.broker
                 .topic(&self.caller, name)

@@ -151,7 +151,7 @@ pub fn verify_modules(
         let kind = ModuleFile::of(name);
         let outcome = match &kind {
             ModuleFile::Component(version) => check_component(&*disk, &file, version),
-            ModuleFile::Compiled(_) => check_compiled(&*disk, &file),
+            ModuleFile::Compiled { .. } => check_compiled(&*disk, &file),
             ModuleFile::Unfinished => Err("it was not finished, and is never read".to_owned()),
             ModuleFile::Strange => Err("it is no name that mainstem gives".to_owned()),
         };
@@ -166,7 +166,7 @@ pub fn verify_modules(
                 ModuleCost::Component(version)
             }
             (ModuleFile::Component(_), _) => ModuleCost::Unneeded,
-            (ModuleFile::Compiled(version), _) => {
+            (ModuleFile::Compiled { version, .. }, _) => {
                 damaged.push((file, version, outcome.err().unwrap_or_default()));
                 continue;
             }

@@ -4,7 +4,10 @@
 mod support;
 
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
 use support::{Server, assert_error, error_of, mainstem};
 
 /// Half a second at 1,000 a second.
@@ -225,11 +228,8 @@ fn interrupted_it_takes_away_what_it_made() {
         "--progress-ms",
         "10",
     ]);
-    let mut child = command
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().unwrap()));
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     // The limits are behind it, and records are coming.
     assert!(lines.any(|line| line.unwrap().contains("acknowledged")));
     let sent = std::process::Command::new("kill")
@@ -240,6 +240,34 @@ fn interrupted_it_takes_away_what_it_made() {
     assert!(lines.any(|line| line.unwrap().contains("\"interrupted\"")));
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(names(&server.run(&["topic", "list"])[0]).is_empty());
+}
+
+#[test]
+fn killed_it_takes_its_own_server_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = mainstem();
+    command.args(["bench", "--rate", "100", "--seconds", "600"]);
+    command
+        .args(["--progress-ms", "10", "--dir"])
+        .arg(dir.path());
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("acknowledged")));
+    let data = dir.path().join(&entries(dir.path())[0]).join("data");
+    assert!(data.join("endpoints.json").exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The server writes its log there, too: the end comes when both have ended.
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        lines.for_each(drop);
+        ended.send(())
+    });
+    end.recv_timeout(Duration::from_secs(60)).unwrap();
+    assert!(
+        !data.join("endpoints.json").exists(),
+        "it has stopped cleanly"
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 use support::{Server, assert_error, error_of, mainstem};
 
 fn file(dir: &Path, name: &str, content: &[u8]) -> PathBuf {
@@ -82,6 +83,31 @@ fn a_csv_goes_in_and_comes_out_typed_plain_packed_and_by_pipe() {
 }
 
 #[test]
+fn a_pipe_that_trickles_is_passed_on_as_it_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    server.run(&["topic", "create", "t", "--schema", "a:int"]);
+    for (format, before, row) in [("lines", "", "one\n"), ("csv", "a\n", "1\n")] {
+        let mut command = server.command(&["produce", "t", "--format", format]);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = piped.spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        input.write_all(before.as_bytes()).unwrap();
+        // It comes while the pipe stays open, and again.
+        for _ in 0..2 {
+            let before = server.run(&["consume", "t"]).len();
+            input.write_all(row.as_bytes()).unwrap();
+            let begun = Instant::now();
+            while server.run(&["consume", "t"]).len() == before {
+                assert!(begun.elapsed() < Duration::from_secs(60), "{format}");
+            }
+        }
+        drop(input);
+        assert!(child.wait().unwrap().success());
+    }
+}
+
+#[test]
 fn names_and_settings_that_cannot_be_are_told_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("data"));
@@ -109,6 +135,17 @@ fn names_and_settings_that_cannot_be_are_told_with_what_to_do() {
         .output()
         .unwrap();
     assert_error(&error_of(&nobody), "unreachable", 1);
+    let other_listener = mainstem()
+        .args([
+            "status",
+            "--server",
+            &server.address("http"),
+            "--output",
+            "json",
+        ])
+        .output()
+        .unwrap();
+    assert_error(&error_of(&other_listener), "unimplemented", 1);
 }
 
 #[test]
@@ -126,6 +163,8 @@ fn ranges_positions_and_raw_values() {
             .collect()
     };
     assert_eq!(read(&["--from", "1", "--to", "3"]), ["b", "c"]);
+    assert_eq!(read(&["--from", "3", "--to", "100"]), ["d"]);
+    assert!(read(&["--from", "3", "--to", "2"]).is_empty());
     assert_eq!(read(&["--max", "2"]), ["a", "b"]);
     assert!(read(&["--from", "latest"]).is_empty());
     assert_eq!(read(&["--from", "2001-01-01T00:00:00Z"]).len(), 4);

@@ -5,7 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use support::{Server, assert_error, error_of, mainstem};
+use support::{Server, assert_error, error_of, grpc, mainstem};
 
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -40,6 +40,52 @@ fn it_says_when_and_where_it_serves_and_stops_cleanly() {
         assert!(server.child.wait().unwrap().success());
         assert!(!dir.path().join("endpoints.json").exists());
     }
+}
+
+#[test]
+fn a_restart_after_a_kill_says_in_the_log_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut server = Server::start(&data);
+    server.run(&["topic", "create", "t"]);
+    let lines = dir.path().join("lines.txt");
+    std::fs::write(&lines, "a line of some bytes\n".repeat(100_000)).unwrap();
+    server.run(&["produce", "t", lines.to_str().unwrap()]);
+    server.kill();
+
+    let log = dir.path().join("log");
+    let mut command = mainstem();
+    command.arg("serve").arg("--data-dir").arg(&data);
+    command.args(["--listen-grpc", "127.0.0.1:0"]);
+    command.args(["--listen-http", "127.0.0.1:0"]);
+    command.stderr(std::fs::File::create(&log).unwrap());
+    let server = Server::spawn(command);
+    assert!(server.ready["recovery"]["replayed_frames"].as_u64() > Some(0));
+    let log = std::fs::read_to_string(&log).unwrap();
+    let last = log.lines().rfind(|line| line.contains("recovered "));
+    let words: Vec<&str> = last.unwrap_or_default().split_whitespace().collect();
+    let Some(["recovered", read, "of", all, "MiB"]) = words.last_chunk() else {
+        panic!("no line of how far it is in {log}");
+    };
+    assert_eq!(read, all, "{log}");
+    assert!(read.parse::<u64>().unwrap() >= 1, "{log}");
+}
+
+#[test]
+fn records_are_refused_while_less_is_free_than_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let free_ports = [
+        "--listen-grpc",
+        "127.0.0.1:0",
+        "--listen-http",
+        "127.0.0.1:0",
+    ];
+    let more_than_any_disk = ["--min-free-bytes", "999999999GiB"];
+    let server = Server::start_with(dir.path(), &[&free_ports[..], &more_than_any_disk].concat());
+    server.run(&["topic", "create", "t"]);
+    let refused = grpc::produce(&server, "t", 0, grpc::batch(b"x")).unwrap_err();
+    assert_error(&refused, "disk_full", 1);
+    server.run(&["topic", "delete", "t"]);
 }
 
 /// The value of a line of the metrics page.

@@ -9,8 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use mainstem_journal::disk::Op;
 use mainstem_journal::{Disk, DiskFile, MemoryDisk, OpenMode};
+use mainstem_log::AppendReference;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -270,6 +272,30 @@ impl SimDisk {
         }
     }
 
+    /// What a frame refers to that is on its way to the journal; none once nothing works any more.
+    fn read_referenced(&self, reference: &AppendReference, bytes: usize) -> Option<Bytes> {
+        if self.control.is_halted() {
+            return None;
+        }
+        let partition = reference.partition;
+        let path = crate::node::dir()
+            .join("topics")
+            .join(partition.topic.to_string())
+            .join(partition.index.to_string())
+            .join(format!("{:020}.log", reference.segment_base_offset));
+        let mut batch = vec![0; bytes];
+        let file = self.inner.open(&path, OpenMode::Read);
+        let read = file.and_then(|file| file.read_at(&mut batch, reference.position));
+        let read = read.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(
+            read,
+            bytes,
+            "{} ends before a batch that a frame refers to",
+            path.display()
+        );
+        Some(batch.into())
+    }
+
     /// After a sync that took its time, and before anybody is told.
     fn linger(&self) -> io::Result<()> {
         if fiber::is_fiber() && self.control.is_slow() {
@@ -315,11 +341,9 @@ fn failed(op: Op, kind: io::ErrorKind) -> &'static str {
 
 impl Disk for SimDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let op = if mode == OpenMode::Create {
-            Op::Create
-        } else {
-            Op::Open
-        };
+        let creates = mode == OpenMode::Create
+            || (mode == OpenMode::WriteOrCreate && !self.inner.exists(path));
+        let op = if creates { Op::Create } else { Op::Open };
         self.begin(op, path, 0)?;
         Ok(Arc::new(SimFile {
             inner: self.inner.open(path, mode)?,
@@ -391,7 +415,10 @@ impl DiskFile for SimFile {
     fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
         self.disk.begin(Op::Write, &self.path, position)?;
         if self.class == Class::Journal {
-            self.disk.control.history.lock().written(buf);
+            let read = |reference: &AppendReference, bytes: usize| {
+                self.disk.read_referenced(reference, bytes)
+            };
+            self.disk.control.history.lock().written(buf, &read);
             if position == 0 && begun_by_recovery(buf) {
                 self.disk.control.state.lock().half_built = true;
             }

@@ -35,6 +35,8 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// The store fails after so many calls.
     pub store_fails_after: Option<u64>,
+    /// And that for want of space.
+    pub store_is_full: bool,
     /// From which turn to which so many bytes are left on the disk.
     pub squeezes: Vec<(u64, u64, u64)>,
     /// How many of a hundred writes and syncs stand still for a while.
@@ -55,6 +57,7 @@ pub fn plan(rng: &mut SmallRng, turns: u64) -> Plan {
     }
     if rng.random_bool(0.06) {
         plan.store_fails_after = Some(rng.random_range(0..turns / 20 + 1));
+        plan.store_is_full = rng.random_bool(0.3);
     }
     if rng.random_bool(0.2) {
         for _ in 0..rng.random_range(1..4) {

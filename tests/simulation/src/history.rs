@@ -1,15 +1,18 @@
 //! The journal as it was written: every frame that ever went to a journal file, taken from the disk calls themselves and
 //! read by the format alone (`docs/formats.md`).
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf, Bytes};
-use mainstem_log::LogOp;
+use mainstem_log::{AppendReference, LogOp, PartitionId};
+use mainstem_record::BatchHeader;
 use mainstem_store::StoreOp;
 
 const GROUP_HEADER_BYTES: usize = 64;
 
 /// One frame, taken apart.
 pub struct Frame {
-    /// Changes of the log, each with its shard.
+    /// Changes of the log; what it refers to stands in it.
     pub log_ops: Vec<LogOp>,
     /// Changes of the store.
     pub store_ops: Vec<StoreOp>,
@@ -19,6 +22,8 @@ pub struct Frame {
 #[derive(Default)]
 pub struct History {
     frames: Vec<Bytes>,
+    /// The batches that frames refer to, as they stood in their segments when the frames were written.
+    referenced: BTreeMap<(PartitionId, i64), Bytes>,
     /// Frames up to here can never change: they were shown, acknowledged or recovered.
     certain: u64,
 }
@@ -57,8 +62,12 @@ impl GroupHeader {
 }
 
 impl History {
-    /// Something is being written to a journal file.
-    pub fn written(&mut self, bytes: &[u8]) {
+    /// Something is being written to a journal file. `read` reads so many bytes that a frame refers to.
+    pub fn written(
+        &mut self,
+        bytes: &[u8],
+        read: &dyn Fn(&AppendReference, usize) -> Option<Bytes>,
+    ) {
         let Some(header) = GroupHeader::read(bytes) else {
             return;
         };
@@ -66,15 +75,21 @@ impl History {
         let mut payload = Bytes::copy_from_slice(&bytes[GROUP_HEADER_BYTES..end]);
         for lsn in header.first_lsn..header.first_lsn + u64::from(header.frames) {
             let length = payload.get_u32_le() as usize;
-            self.put(lsn, payload.split_to(length));
+            self.put(lsn, payload.split_to(length), read);
         }
         assert!(payload.is_empty(), "a group is as many frames as it says");
     }
 
-    fn put(&mut self, lsn: u64, frame: Bytes) {
+    fn put(
+        &mut self,
+        lsn: u64,
+        frame: Bytes,
+        read: &dyn Fn(&AppendReference, usize) -> Option<Bytes>,
+    ) {
         let index = (lsn - 1) as usize;
+        let mut is_known = false;
         match self.frames.get(index) {
-            Some(known) if *known == frame => {}
+            Some(known) if *known == frame => is_known = true,
             Some(_) => {
                 assert!(
                     lsn > self.certain,
@@ -86,6 +101,24 @@ impl History {
             None => {
                 assert_eq!(index, self.frames.len(), "LSNs are dense: {lsn}");
                 self.frames.push(frame);
+            }
+        }
+        for op in self.take_apart(lsn).log_ops {
+            if let LogOp::AppendReference(reference) = op {
+                let header = header(&reference, lsn);
+                let key = (reference.partition, header.base_offset);
+                if is_known && self.referenced.contains_key(&key) {
+                    continue;
+                }
+                // Nothing can be read when the machine dies in this very moment.
+                let Some(batch) = read(&reference, header.size_bytes()) else {
+                    continue;
+                };
+                assert!(
+                    batch.starts_with(&reference.header),
+                    "frame {lsn} refers to another batch than stands there"
+                );
+                self.referenced.insert(key, batch);
             }
         }
     }
@@ -122,8 +155,23 @@ impl History {
         self.frames.truncate(lsn as usize);
     }
 
-    /// A frame, taken apart.
+    /// A frame, taken apart, with the batches that it refers to as if they stood in it.
     pub fn frame(&self, lsn: u64) -> Frame {
+        let mut frame = self.take_apart(lsn);
+        for op in &mut frame.log_ops {
+            if let LogOp::AppendReference(reference) = op {
+                let base_offset = header(reference, lsn).base_offset;
+                *op = LogOp::Append {
+                    partition: reference.partition,
+                    batch: self.referenced[&(reference.partition, base_offset)].clone(),
+                    begins_segment: reference.segment_base_offset == base_offset,
+                };
+            }
+        }
+        frame
+    }
+
+    fn take_apart(&self, lsn: u64) -> Frame {
         let mut rest = self.frames[(lsn - 1) as usize].clone();
         let mut frame = Frame {
             log_ops: Vec::new(),
@@ -146,4 +194,9 @@ impl History {
         }
         frame
     }
+}
+
+fn header(reference: &AppendReference, lsn: u64) -> BatchHeader {
+    BatchHeader::read(&reference.header)
+        .unwrap_or_else(|error| panic!("frame {lsn} has a bad header: {error}"))
 }

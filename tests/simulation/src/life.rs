@@ -13,9 +13,13 @@ use rand::rngs::SmallRng;
 
 use crate::actors::Actor;
 use crate::clock::Clock;
+use crate::coverage::met;
 use crate::fiber::{Fiber, Stand};
 use crate::note;
 use crate::trace::Trace;
+
+/// A crash came between a batch's way to its segment and its frame.
+pub const DIED_AHEAD: &str = "death while a batch is on its way to its segment";
 
 /// A life in progress.
 pub struct Life {
@@ -31,7 +35,7 @@ pub struct Life {
 
 /// One thread for each worker that does I/O. They outlive the lives.
 #[derive(Clone)]
-pub struct Fibers(pub Arc<[Fiber; 3]>);
+pub struct Fibers(pub Arc<[Fiber; 4]>);
 
 struct Moved {
     name: &'static str,
@@ -211,6 +215,7 @@ impl Life {
                     "journal" => 0,
                     "background" => 1,
                     "sync" => 2,
+                    "ahead" => 3,
                     _ => usize::MAX,
                 };
                 if fiber == usize::MAX || rng.random_range(0..100) >= self.fiber_percent {
@@ -261,6 +266,9 @@ impl Life {
         self.actors.clear();
         for one in &mut self.workers {
             if let Standing::Paused(fiber, _) = one.state {
+                if one.name == "ahead" {
+                    met(DIED_AHEAD);
+                }
                 loop {
                     match self.fibers.0[fiber].resume() {
                         Stand::Paused => {}

@@ -119,10 +119,14 @@ impl Rules {
         }
         for op in &frame.log_ops {
             match op {
-                LogOp::Append { partition, batch } if partition.topic == self.output.get() => {
+                LogOp::Append {
+                    partition, batch, ..
+                } if partition.topic == self.output.get() => {
                     self.step(views, lsn, partition.index, batch, frame);
                 }
-                LogOp::Append { partition, batch } if partition.topic == self.sourced.get() => {
+                LogOp::Append {
+                    partition, batch, ..
+                } if partition.topic == self.sourced.get() => {
                     for (offset, value) in values(batch) {
                         assert_eq!(
                             value,

@@ -9,7 +9,7 @@ use mainstem_engine::EngineError;
 use mainstem_journal::disk::Op;
 use mainstem_journal::{JournalError, MemoryDisk};
 use mainstem_log::LogError;
-use mainstem_store::MemoryStore;
+use mainstem_store::{MemoryStore, Store};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -46,6 +46,8 @@ pub const HALF_BUILT: &str = "half-built new file thrown away";
 pub const RECOVERY_FULL: &str = "recovery refused for want of space";
 /// Frames were replayed.
 pub const REPLAYED: &str = "frames replayed";
+/// A node whose writes had stopped for want of space was closed and opened again in the same process.
+pub const OPENED_AGAIN: &str = "opened again when there was space, without a crash";
 /// A node whose writes had stopped went on serving reads until its end.
 pub const POISONED: &str = "writes stopped by a failure, and recovered";
 /// What a run came to.
@@ -226,7 +228,7 @@ impl Run {
             .iter()
             .for_each(|fault| self.machine.control.plan(*fault));
         if let Some(calls) = plan.store_fails_after {
-            node.store.fail_after(calls);
+            node.store.fail_after(calls, plan.store_is_full);
         }
         let broker = node.broker.clone();
         let actors = actors::all(|| self.client(&broker));
@@ -252,9 +254,11 @@ impl Run {
         if broker.engine().status().poisoned.is_some() {
             met(POISONED);
         }
+        let space_is_back = broker.engine().has_space_again();
         drop(broker);
         let end = match self.rng.random_range(0..10) {
             _ if self.world.borrow().power_goes => End::Power,
+            0..5 if space_is_back => End::Again,
             0 | 1 => End::Clean,
             2..6 => End::Process,
             _ => End::Power,
@@ -289,8 +293,12 @@ impl Run {
     fn go_down(&mut self, node: Node, mut life: Life, end: End) {
         note!(self.trace, "goes down: {end:?}");
         self.stopped_cleanly = false;
-        if end == End::Clean {
-            met(CLEAN_STOP);
+        if matches!(end, End::Clean | End::Again) {
+            met(if end == End::Clean {
+                CLEAN_STOP
+            } else {
+                OPENED_AGAIN
+            });
             self.world.borrow_mut().closing = true;
             node.broker.engine().close();
             let mut turns = 0;
@@ -310,12 +318,24 @@ impl Run {
             let squeezed = self.world.borrow().squeezed;
             self.stopped_cleanly =
                 !self.machine.control.has_fired() && !squeezed && life.has_stopped();
+            assert!(
+                end == End::Clean || life.has_stopped(),
+                "an engine whose writes have stopped does not end"
+            );
         }
         node.disk.kill();
         node.store.kill();
         life.end();
         drop(node);
-        self.lose(end == End::Power);
+        if end != End::Again {
+            self.lose(end == End::Power);
+        } else {
+            // Closing a store may flush what it holds, and need not.
+            if self.rng.random_bool(0.5) {
+                let _ = self.machine.store.flush();
+            }
+            self.machine.store.crash();
+        }
     }
 
     /// What the end of the process, or of the power, does to the hardware.
@@ -383,7 +403,7 @@ impl Run {
                     note!(self.trace, "recovery: {error}");
                     assert!(!is_damage(&error), "nothing is damaged, but: {error}");
                     assert!(
-                        fired || (full && is_full(&error)),
+                        fired || (full && error.is_full()),
                         "recovery fails: {error}"
                     );
                     met(if fired {
@@ -434,6 +454,8 @@ impl Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Clean,
+    /// As a node does by itself whose writes had stopped for want of space.
+    Again,
     Process,
     Power,
 }
@@ -451,16 +473,6 @@ pub fn is_damage(error: &EngineError) -> bool {
                 | JournalError::NewerVersion { .. }
         ),
         EngineError::Log(error) => !matches!(**error, LogError::Io { .. } | LogError::Poisoned),
-        _ => false,
-    }
-}
-
-fn is_full(error: &EngineError) -> bool {
-    match error {
-        EngineError::Journal(error) => error.is_full(),
-        EngineError::Log(error) => {
-            matches!(&**error, LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
-        }
         _ => false,
     }
 }

@@ -74,6 +74,7 @@ fn fibers(counts: &Counts) -> Fibers {
         Fiber::new(counts.clone()),
         Fiber::new(counts.clone()),
         Fiber::new(counts.clone()),
+        Fiber::new(counts.clone()),
     ]))
 }
 

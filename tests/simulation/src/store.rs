@@ -22,6 +22,7 @@ pub struct SimStore {
     dead: AtomicBool,
     /// Writes and flushes that still go well.
     good: AtomicU64,
+    is_full: AtomicBool,
 }
 
 impl SimStore {
@@ -32,6 +33,7 @@ impl SimStore {
             control,
             dead: AtomicBool::new(false),
             good: AtomicU64::new(u64::MAX),
+            is_full: AtomicBool::new(false),
         }
     }
 
@@ -40,8 +42,9 @@ impl SimStore {
         self.dead.store(true, Ordering::Release);
     }
 
-    /// Fails for good after so many writes and flushes.
-    pub fn fail_after(&self, calls: u64) {
+    /// Fails for good after so many writes and flushes, for want of space or for another reason.
+    pub fn fail_after(&self, calls: u64, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Release);
         self.good.store(calls, Ordering::Release);
     }
 
@@ -54,10 +57,12 @@ impl SimStore {
             0 => {
                 met(FAILED);
                 self.control.fired_elsewhere();
-                self.inner.fail(StoreError::Backend {
-                    what: "write",
-                    dir: "/node/store".into(),
-                    message: "injected error".into(),
+                let (what, dir) = ("write", "/node/store".into());
+                let message = "injected error".into();
+                self.inner.fail(if self.is_full.load(Ordering::Acquire) {
+                    StoreError::NoSpace { what, dir }
+                } else {
+                    StoreError::Backend { what, dir, message }
                 });
             }
             good => self.good.store(good - 1, Ordering::Release),

@@ -18,7 +18,7 @@ const SECTOR_BYTES: usize = 512;
 pub enum Op {
     /// [`Disk::open`] of an existing file.
     Open,
-    /// [`Disk::open`] with [`OpenMode::Create`].
+    /// [`Disk::open`] with [`OpenMode::Create`], or with [`OpenMode::WriteOrCreate`] of what is not there.
     Create,
     /// [`DiskFile::read_at`].
     Read,
@@ -445,11 +445,12 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state.lock();
-        state.begin(if mode == OpenMode::Create {
-            Op::Create
-        } else {
-            Op::Open
-        })?;
+        let creates = match mode {
+            OpenMode::Create => true,
+            OpenMode::WriteOrCreate => !state.names.contains_key(path),
+            OpenMode::Read | OpenMode::Write => false,
+        };
+        state.begin(if creates { Op::Create } else { Op::Open })?;
         let inode = match (state.names.get(path).copied(), mode) {
             (Some(inode), OpenMode::Create) => {
                 if let Some(inode) = state.files.get_mut(&inode) {
@@ -458,7 +459,7 @@ impl Disk for MemoryDisk {
                 inode
             }
             (Some(inode), _) => inode,
-            (None, OpenMode::Create) => {
+            (None, OpenMode::Create | OpenMode::WriteOrCreate) => {
                 state.parent_must_exist(path)?;
                 if state.dirs.contains(path) {
                     return Err(io::Error::new(

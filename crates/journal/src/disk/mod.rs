@@ -24,6 +24,8 @@ pub enum OpenMode {
     Write,
     /// A new file, or an existing one cut to nothing, for reading and writing.
     Create,
+    /// A new file, or an existing one as it is, for reading and writing.
+    WriteOrCreate,
 }
 
 /// A disk, as far as Mainstem needs one.

@@ -107,6 +107,9 @@ impl Disk for RealDisk {
             OpenMode::Create => {
                 options.write(true).create(true).truncate(true);
             }
+            OpenMode::WriteOrCreate => {
+                options.write(true).create(true).truncate(false);
+            }
         }
         Ok(Arc::new(RealFile::new(options.open(path)?)))
     }

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_journal::{BlockBuffer, Lsn};
+use mainstem_journal::{BlockBuffer, Lsn, OpenMode};
 use mainstem_record::{Batch, BatchHeader};
 
 use crate::LogError;
 use crate::files::SegmentName;
 use crate::recorded::SegmentRecord;
 use crate::segment::{Segment, SegmentShelf};
-use crate::tail::TailBatch;
+use crate::tail::{Stands, TailBatch};
 
 /// Written between two syncs: a large one would hold up the journal's.
 const SYNC_EVERY_BYTES: u64 = 8 << 20;
@@ -39,7 +39,7 @@ impl Output {
         name: SegmentName,
     ) -> Result<Self, LogError> {
         Ok(Self {
-            segment: Segment::create(shelf, dir, name)?,
+            segment: Segment::begin(shelf, dir, name, OpenMode::Create)?,
             run: Vec::new(),
             run_bytes: 0,
             written_to: name.base_offset,
@@ -72,6 +72,8 @@ impl Output {
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
             max_timestamp_ms: header.max_timestamp_ms,
+            begins_segment: false,
+            stands: Stands::InJournal,
             bytes,
         });
     }

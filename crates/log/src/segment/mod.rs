@@ -1,7 +1,8 @@
 //! One segment: a file of whole batches, one after another from position 0, and its sparse index.
 //!
 //! The file has no header: its version stands in the checkpoint's record, which also says where it ends. Only the
-//! worker that flushes appends; anyone reads, up to the end that the worker has published.
+//! worker that flushes moves its end; anyone reads, up to the end that the worker has published. Behind it may stand
+//! batches that frames refer to, or will: see `layout.rs`.
 
 mod index;
 mod read;
@@ -16,6 +17,7 @@ use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
 use parking_lot::Mutex;
 
 use self::index::IndexMemory;
+pub(crate) use self::read::CRC_FROM;
 pub(crate) use self::verify::{IndexFound, Verified};
 use crate::LogError;
 use crate::files::{OpenFiles, SegmentName};
@@ -89,12 +91,13 @@ pub(crate) struct Written {
 }
 
 impl Segment {
-    /// Creates the file and its directory. The caller syncs the file, the directory and, where they are new, those above
-    /// it before anything relies on it.
-    pub(crate) fn create(
+    /// Opens or creates the file, as `mode` says, and creates its directory. The caller syncs the file, the directory and,
+    /// where they are new, those above it before anything relies on it.
+    pub(crate) fn begin(
         shelf: &SegmentShelf,
         dir: &Path,
         name: SegmentName,
+        mode: OpenMode,
     ) -> Result<Arc<Self>, LogError> {
         // Not synced one by one: whoever makes many syncs what is above them once.
         for dir in dir.parent().into_iter().chain([dir]) {
@@ -102,7 +105,7 @@ impl Segment {
             made.map_err(LogError::io("create the directory", dir))?;
         }
         let segment = Self::new(shelf, dir, Point::start(name.base_offset), name);
-        segment.file(shelf, OpenMode::Create)?;
+        segment.file(shelf, mode)?;
         Ok(Arc::new(segment))
     }
 
@@ -271,14 +274,45 @@ impl Segment {
         buffer: &mut BlockBuffer,
     ) -> Result<Written, LogError> {
         let file = self.file(shelf, OpenMode::Write)?;
+        let position = self.end().position;
+        let bytes = batches.iter().map(|batch| batch.bytes.len()).sum();
+        buffer.begin(position, bytes);
+        let written = self.lay_out(shelf, batches, |batch| buffer.extend(&batch.bytes))?;
+        file.write_all_at(buffer.bytes(), position)
+            .map_err(LogError::io("write", &self.path))?;
+        Ok(written)
+    }
+
+    /// Takes in batches that stand at the end already.
+    pub(crate) fn take_in(
+        &self,
+        shelf: &SegmentShelf,
+        batches: &[TailBatch],
+    ) -> Result<Written, LogError> {
+        let written = self.lay_out(shelf, batches, |_| {})?;
+        let file = self.file(shelf, OpenMode::Write)?;
+        let length = file.len().map_err(LogError::io("measure", &self.path))?;
+        if length < written.end.position {
+            let what = format!(
+                "the file ends here, before batches up to {} that the journal names",
+                written.end.position
+            );
+            return Err(LogError::damaged(&self.path, length, what));
+        }
+        Ok(written)
+    }
+
+    /// What the segment is with these batches at its end.
+    fn lay_out(
+        &self,
+        shelf: &SegmentShelf,
+        batches: &[TailBatch],
+        mut each: impl FnMut(&TailBatch),
+    ) -> Result<Written, LogError> {
         let start = self.end();
         let mut points = Index::new(shelf.interval_bytes);
         let mut end = start;
         let mut headers = Vec::with_capacity(batches.len());
-        buffer.begin(
-            start.position,
-            batches.iter().map(|batch| batch.bytes.len()).sum(),
-        );
         for batch in batches {
             let header = BatchHeader::read(&batch.bytes).map_err(|source| {
                 LogError::damaged(
@@ -289,11 +323,9 @@ impl Segment {
             })?;
             points.note(end);
             end = end.after(&header, &batch.bytes);
-            buffer.extend(&batch.bytes);
+            each(batch);
             headers.push(header);
         }
-        file.write_all_at(buffer.bytes(), start.position)
-            .map_err(LogError::io("write", &self.path))?;
         Ok(Written {
             start,
             end,

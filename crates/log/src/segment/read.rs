@@ -12,7 +12,7 @@ use crate::LogError;
 use crate::index::Point;
 
 /// The first byte of a batch that its CRC covers.
-pub(super) const CRC_FROM: usize = 21;
+pub(crate) const CRC_FROM: usize = 21;
 
 /// What a read of one segment found.
 pub(crate) struct SegmentRead {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstem_journal::{Lsn, MemoryDisk};
-use mainstem_log::{Log, LogOp, LogOptions, PartitionId, PartitionRecord, TopicId};
-use mainstem_record::{BatchBuilder, Compression, assign};
+use mainstem_log::{Log, LogOp, LogOptions, PartitionId, PartitionRecord, Placement, TopicId};
+use mainstem_record::{BatchBuilder, BatchHeader, Compression, assign};
 
 /// A partition of a topic whose id looks like a real one.
 pub fn partition(topic: u64, index: u32) -> PartitionId {
@@ -63,8 +63,31 @@ pub fn open(disk: &MemoryDisk, recorded: Vec<PartitionRecord>, applied: Lsn) -> 
     .unwrap()
 }
 
+/// An append with its place decided, as whoever makes the frame decides it; any other operation as it is.
+pub fn placed(log: &Log, mut op: LogOp) -> LogOp {
+    if let LogOp::Append {
+        partition,
+        batch,
+        begins_segment,
+    } = &mut op
+    {
+        *begins_segment = place(log, *partition, batch).begins_segment;
+    }
+    op
+}
+
+/// Where the next batch of a partition goes.
+pub fn place(log: &Log, partition: PartitionId, batch: &[u8]) -> Placement {
+    let bounds = log.bounds(partition).unwrap();
+    let all_deleted = bounds.start == bounds.high_watermark;
+    let header = BatchHeader::read(batch).unwrap();
+    let mut layout = log.layout(partition).unwrap();
+    log.place(&mut layout, partition.topic, &header, all_deleted)
+}
+
 /// Applies one operation as a group of its own.
 pub fn apply(log: &Log, op: LogOp) -> Lsn {
+    let op = placed(log, op);
     let lsn = log.applied().next();
     log.apply(lsn, op).unwrap();
     log.finish_group(lsn);

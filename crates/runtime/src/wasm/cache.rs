@@ -1,7 +1,7 @@
 //! The files in `modules/`: components under the SHA-256 of their bytes, and beside them what was compiled from them.
 //!
 //! ```text
-//! modules/<sha256>.wasm                  the component; durable before a frame names it
+//! modules/<sha256>.wasm                  the component; durable before a frame names it, removed at a start once none does
 //! modules/<sha256>-<environment>.cwasm   compiled; the environment is a hash over wasmtime's version, its settings and
 //!                                        the CPU's features; may be missing or removed at any time
 //! ```
@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,8 +30,13 @@ pub(crate) const DIGEST_BYTES: usize = 32;
 pub(crate) enum ModuleFile {
     /// The component of a version.
     Component(String),
-    /// What was compiled from a version, for some environment.
-    Compiled(String),
+    /// What was compiled from a version, for an environment.
+    Compiled {
+        /// The version.
+        version: String,
+        /// The environment.
+        environment: String,
+    },
     /// On its way to one of the two.
     Unfinished,
     /// None that this crate writes.
@@ -55,7 +61,10 @@ impl ModuleFile {
             Some((version, environment))
                 if hexadecimal(version, 2 * DIGEST_BYTES) && hexadecimal(environment, 16) =>
             {
-                ModuleFile::Compiled(version.to_owned())
+                ModuleFile::Compiled {
+                    version: version.to_owned(),
+                    environment: environment.to_owned(),
+                }
             }
             _ => ModuleFile::Strange,
         }
@@ -115,7 +124,7 @@ impl ModuleStore {
         // That the bytes can be read does not say that they are synced: an earlier deployment may have failed there.
         if !self.durable.lock().contains(&version) {
             write_file_durably(&*self.disk, &path, bytes)
-                .map_err(|error| failed(&path, std::io::Error::other(error)))?;
+                .map_err(|error| failed(&path, io::Error::other(error)))?;
             self.durable.lock().insert(version.clone());
         }
         Ok((version, module))
@@ -146,6 +155,28 @@ impl ModuleStore {
         self.loaded
             .lock()
             .retain(|_, module| Arc::strong_count(module) > 1);
+    }
+
+    /// Removes the files that nobody will read: components that are not among the needed ones, as earlier versions and
+    /// refused deployments leave them, what was compiled from those or for another environment, and what was never
+    /// finished. For a start: a deployment under way has its component here before the catalogue names it.
+    pub(crate) fn remove_unneeded(&self, needed: &BTreeSet<&str>) -> io::Result<()> {
+        for name in self.disk.list(&self.dir)? {
+            let is_needed = match ModuleFile::of(&name) {
+                ModuleFile::Component(version) => needed.contains(&*version),
+                ModuleFile::Compiled {
+                    version,
+                    environment,
+                } => needed.contains(&*version) && environment == self.environment,
+                ModuleFile::Unfinished => false,
+                ModuleFile::Strange => true,
+            };
+            if !is_needed {
+                tracing::debug!(case = "module removed", name);
+                self.disk.remove_file(&self.dir.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     fn compiled(
@@ -203,13 +234,13 @@ impl ModuleStore {
         }
     }
 
-    fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let file = self.disk.open(path, OpenMode::Read)?;
         let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(0)];
         let mut filled = 0;
         while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match file.read_at(rest, filled as u64)? {
-                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 read => filled += read,
             }
         }
@@ -226,7 +257,7 @@ impl ModuleStore {
     }
 }
 
-fn failed(path: &Path, source: std::io::Error) -> RuntimeError {
+fn failed(path: &Path, source: io::Error) -> RuntimeError {
     RuntimeError::ModuleFile {
         path: path.display().to_string(),
         source,

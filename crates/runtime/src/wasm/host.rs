@@ -323,11 +323,11 @@ pub(super) fn linker(engine: &Engine) -> Result<Linker<Host>> {
     )?;
 
     let mut log = linker.instance(LOG)?;
-    log.func_wrap(
+    log.func_wrap_async(
         "write",
         |mut cx: StoreContextMut<'_, Host>, (level, message): (Level, String)| {
             cx.data_mut().log(level, &message);
-            Ok(())
+            answer(&mut cx, Ok(()), 0, message.len())
         },
     )?;
     Ok(linker)

@@ -1,7 +1,10 @@
 //! Components: both worlds keep the contract, what is no handler is refused by name, and limits hold.
 
+use std::path::Path;
+
 use bytes::Bytes;
 use mainstem_broker::NewRecord;
+use mainstem_journal::{Disk, OpenMode};
 use mainstem_runtime::{
     Deployment, HandlerModule, InstanceMemory, MAX_FUEL_PER_EVENT, NativeHandler, OnError,
     RuntimeError, StepFailure, StepLimits, TaskState, ValidationError, WasmEngine, conformance,
@@ -100,6 +103,8 @@ fn fuel_and_memory_are_limits() {
     // Next to nothing of this is the guest's own work.
     let scans = run("scan for ever", limits);
     assert_eq!(scans, StepFailure::OutOfFuel { fuel: 10_000_000 });
+    let logs = run("log a lot", limits);
+    assert_eq!(logs, StepFailure::OutOfFuel { fuel: 10_000_000 });
     let grown = run(
         "grow",
         StepLimits {
@@ -152,6 +157,47 @@ fn a_deployed_component_counts_and_is_found_again_after_a_restart() {
     bed.settle();
     assert_eq!(bed.values("out").len(), 4);
     assert_eq!(bed.status("counter").version, status.version);
+}
+
+#[test]
+fn a_start_removes_the_components_that_no_handler_names() {
+    let mut bed = Bed::new(9);
+    bed.topic("in", 1);
+    let deployment = |guest_name| {
+        let mut deployment = Deployment::new("counter", guest(guest_name))
+            .input("in")
+            .output("out");
+        deployment.create_topics = true;
+        deployment
+    };
+    let modules = |bed: &Bed| bed.node.disk.list(Path::new("/node/modules")).unwrap();
+    bed.deploy(deployment("typed"));
+    let before = modules(&bed);
+    assert_eq!(
+        before.len(),
+        2,
+        "a component, and its compiled code: {before:?}"
+    );
+    bed.deploy(deployment("kitchen"));
+    let both = modules(&bed);
+    let kept: Vec<_> = both.iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(kept.len(), 2, "{both:?}");
+    let stranger = "notes.txt".to_owned();
+    for name in ["0123.wasm.tmp", &stranger] {
+        let path = Path::new("/node/modules").join(name);
+        bed.node.disk.open(&path, OpenMode::Create).unwrap();
+    }
+
+    let mut bed = bed.crash(mainstem_engine::testing::Crash::Process).unwrap();
+    let mut expected = [kept, vec![&stranger]].concat();
+    expected.sort();
+    assert_eq!(modules(&bed).iter().collect::<Vec<_>>(), expected);
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    assert_eq!(bed.values("out").len(), 1);
+    // One that was removed can be deployed again.
+    let status = bed.deploy(deployment("typed"));
+    assert!(modules(&bed).contains(&format!("{}.wasm", status.version)));
 }
 
 #[test]

@@ -113,6 +113,45 @@ fn a_paused_handler_stands_still_over_a_restart_and_goes_on() {
 }
 
 #[test]
+fn events_that_are_gone_before_they_were_handled_are_told_once_and_are_no_lag() {
+    let mut bed = bed(3);
+    bed.deploy(counter());
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    let (runtime, broker, now_ms) = (bed.runtime.clone(), bed.broker.clone(), bed.now_ms);
+    bed.block_on(runtime.pause(&caller(), "counter", now_ms))
+        .unwrap();
+    bed.produce("in", &[("a", "count"), ("b", "count"), ("c", "count")]);
+    let all = [(0, None), (1, None)];
+    bed.block_on(broker.delete_records(&caller(), "in", &all))
+        .unwrap();
+    bed.block_on(runtime.resume(&caller(), "counter", now_ms))
+        .unwrap();
+    bed.settle();
+    let status = bed.status("counter");
+    assert_eq!(status.lag(), 0);
+    let told = |status: &HandlerStatus| {
+        let errors = status
+            .tasks
+            .iter()
+            .filter_map(|task| task.last_error.clone());
+        errors
+            .filter(|error| error.contains("were removed"))
+            .count()
+    };
+    assert!(told(&status) > 0, "{status:?}");
+
+    let mut bed = bed.crash(Crash::Process).unwrap();
+    bed.deploy(counter());
+    bed.settle();
+    let status = bed.status("counter");
+    assert_eq!((status.lag(), told(&status)), (0, 0), "{status:?}");
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    assert_eq!(bed.values("out").len(), 2);
+}
+
+#[test]
 fn an_upgrade_keeps_state_and_handles_no_event_twice() {
     let mut bed = bed(4);
     bed.deploy(counter());
@@ -505,4 +544,30 @@ fn a_handler_with_state_reads_added_partitions_when_it_is_deployed_again() {
         (status.tasks.len(), status.lag(), bed.values("out").len()),
         (4, 0, 3)
     );
+}
+
+#[test]
+fn outputs_follow_their_key_to_partitions_that_were_added() {
+    let mut bed = bed(15);
+    bed.deploy(counter());
+    let keys: Vec<String> = (0..20).map(|number| format!("k{number}")).collect();
+    let orders: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "count")).collect();
+    bed.produce("in", &orders);
+    bed.settle();
+    grow(&mut bed, "out", 7);
+    bed.produce("in", &orders);
+    bed.settle();
+    // Where everybody else sends them now.
+    let expected: Vec<u32> = bed
+        .produce("out", &orders)
+        .iter()
+        .map(|place| place.0)
+        .collect();
+    let out = bed.read("out");
+    for (key, partition) in keys.iter().zip(expected) {
+        let counts = out[partition as usize].iter().filter(|record| {
+            record.key.as_deref() == Some(key.as_bytes()) && record.value.as_deref() == Some(b"2")
+        });
+        assert_eq!(counts.count(), 1, "{key} in partition {partition}");
+    }
 }

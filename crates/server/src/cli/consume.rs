@@ -6,8 +6,10 @@ use super::{Common, Output};
 use crate::failure::Failure;
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use clap::Args;
+use mainstem_client::proto::Partition;
 use mainstem_client::record::Record;
 use mainstem_client::{FetchOptions, Position, Start};
+use std::collections::BTreeMap;
 
 /// `mainstem consume`.
 #[derive(Args, Debug)]
@@ -70,17 +72,20 @@ pub async fn run(common: &Common, arguments: ConsumeArguments) -> Result<(), Fai
     let mut options = FetchOptions::new(arguments.topic.as_str()).start(arguments.from);
     options.follow = arguments.follow;
     let mut partitions = arguments.partitions.clone();
-    if partitions.is_empty() && arguments.to.is_some() {
-        partitions = (0..client
-            .describe_topic(&arguments.topic)
-            .await?
-            .partition_count)
-            .collect();
+    let mut ends = BTreeMap::new();
+    if let Some(to) = arguments.to {
+        let topic = client.describe_topic(&arguments.topic).await?;
+        // A range ends where the records end: who waits for more follows.
+        let end = |one: &Partition| (one.index, to.min(one.high_watermark));
+        ends = topic.partitions.iter().map(end).collect();
+        if partitions.is_empty() {
+            partitions = ends.keys().copied().collect();
+        }
     }
     let start = |partition: &u32| Start {
         partition: *partition,
         at: arguments.from,
-        end_offset: arguments.to,
+        end_offset: ends.get(partition).copied(),
     };
     options.partitions = partitions.iter().map(start).collect();
 

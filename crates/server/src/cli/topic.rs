@@ -363,7 +363,10 @@ fn describe(topic: &Topic, all: bool) -> String {
         "setting"
     };
     if rows.is_empty() {
-        text += "every setting has its default; `mainstem topic describe --all` lists them\n";
+        let name = &topic.name;
+        text += &format!(
+            "every setting has its default; `mainstem topic describe {name} --all` lists them\n"
+        );
     } else {
         text += &table(&[heading, "value", "meaning"], rows);
     }

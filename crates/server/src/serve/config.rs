@@ -40,6 +40,9 @@ pub struct ServeArguments {
     /// Milliseconds after which a checkpoint is taken, however little was written [default: 60000]
     #[arg(long, env = "MAINSTEM_CHECKPOINT_INTERVAL_MS", value_name = "MS")]
     pub checkpoint_interval_ms: Option<u64>,
+    /// Free space on the disk below which records are refused until there is more [default: 256MiB]
+    #[arg(long, env = "MAINSTEM_MIN_FREE_BYTES", value_name = "BYTES")]
+    pub min_free_bytes: Option<String>,
     /// Threads for handlers [default: one per core]
     #[arg(long, env = "MAINSTEM_TASK_WORKERS", value_name = "N")]
     pub task_workers: Option<usize>,
@@ -60,6 +63,10 @@ pub struct ServeArguments {
     /// A broker setting under Kafka's name, as in `log.retention.ms=86400000`; repeatable
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
+    /// Stop, as at SIGTERM, once standard input ends: for a program that has started this server and takes it along,
+    /// however that program ends
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
 }
 
 const SERVE_EXAMPLES: &str = "\
@@ -102,6 +109,7 @@ struct File {
     memory: Memory,
     checkpoint_bytes: Option<toml::Value>,
     checkpoint_interval_ms: Option<u64>,
+    min_free_bytes: Option<toml::Value>,
     task_workers: Option<usize>,
     sql_threads: Option<usize>,
     log: Option<String>,
@@ -125,6 +133,7 @@ pub struct Config {
     pub listen_kafka: SocketAddr,
     pub log: String,
     pub log_format: LogFormat,
+    pub until_stdin_ends: bool,
     pub options: Options,
 }
 
@@ -136,17 +145,30 @@ impl Config {
             None => File::default(),
         };
         let mut options = Options::default();
-        if let Some(text) = flags
-            .memory_limit
-            .or_else(|| file.memory.limit.map(|value| plain(&value)))
-        {
-            options.memory_limit_bytes = bytes("memory.limit", &text)?;
-        }
-        if let Some(text) = flags
-            .checkpoint_bytes
-            .or_else(|| file.checkpoint_bytes.map(|value| plain(&value)))
-        {
-            options.checkpoint_bytes = bytes("checkpoint_bytes", &text)?;
+        let sizes = [
+            (
+                "memory.limit",
+                flags.memory_limit,
+                file.memory.limit,
+                &mut options.memory_limit_bytes,
+            ),
+            (
+                "checkpoint_bytes",
+                flags.checkpoint_bytes,
+                file.checkpoint_bytes,
+                &mut options.checkpoint_bytes,
+            ),
+            (
+                "min_free_bytes",
+                flags.min_free_bytes,
+                file.min_free_bytes,
+                &mut options.min_free_bytes,
+            ),
+        ];
+        for (name, flag, in_file, option) in sizes {
+            if let Some(text) = flag.or_else(|| in_file.as_ref().map(plain)) {
+                *option = bytes(name, &text)?;
+            }
         }
         options.checkpoint_interval_ms = flags
             .checkpoint_interval_ms
@@ -214,6 +236,7 @@ impl Config {
                 .log_format
                 .or(file.log_format)
                 .unwrap_or(LogFormat::Text),
+            until_stdin_ends: flags.until_stdin_ends,
             options,
         })
     }
@@ -324,11 +347,12 @@ mod tests {
     fn flags_come_before_the_file_and_the_file_before_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("m.toml");
-        let text = "data_dir = '/d'\nlisten_grpc = '127.0.0.1:1'\nmemory.limit = '2GiB'\n[kafka]\nlog.retention.ms = 5\n'num.partitions' = 3\n";
+        let text = "data_dir = '/d'\nlisten_grpc = '127.0.0.1:1'\nmemory.limit = '2GiB'\nmin_free_bytes = 1000\ncheckpoint_bytes = '1MiB'\n[kafka]\nlog.retention.ms = 5\n'num.partitions' = 3\n";
         std::fs::write(&path, text).unwrap();
         let flags = ServeArguments {
             config: Some(path),
             listen_grpc: Some("127.0.0.1:2".into()),
+            checkpoint_bytes: Some("2MiB".into()),
             set: vec!["num.partitions=7".into()],
             ..Default::default()
         };
@@ -337,6 +361,8 @@ mod tests {
         assert_eq!(config.listen_grpc.port(), 2);
         assert_eq!(config.listen_http.port(), 7480);
         assert_eq!(config.options.memory_limit_bytes, 2 << 30);
+        assert_eq!(config.options.min_free_bytes, 1000);
+        assert_eq!(config.options.checkpoint_bytes, 2 << 20);
         assert_eq!(config.options.broker["log.retention.ms"], "5");
         assert_eq!(config.options.broker["num.partitions"], "7");
     }

@@ -42,6 +42,24 @@ pub fn bind(config: &Config) -> Result<Listeners, Failure> {
 }
 
 impl Listeners {
+    /// The same sockets once more: who connects while nobody accepts waits.
+    pub fn again(&self) -> Result<Listeners, Failure> {
+        let again = |listener: &TcpListener| {
+            listener.try_clone().map_err(|error| {
+                Failure::new(
+                    "io",
+                    format!("cannot share a socket: {error}"),
+                    "check the limits (`ulimit -n`)",
+                )
+            })
+        };
+        Ok(Listeners {
+            grpc: again(&self.grpc)?,
+            http: again(&self.http)?,
+            kafka: again(&self.kafka)?,
+        })
+    }
+
     /// The addresses, with the ports that were picked.
     pub fn addresses(&self) -> Result<Addresses, Failure> {
         let of = |listener: &TcpListener| {

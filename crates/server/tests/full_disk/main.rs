@@ -21,15 +21,15 @@ const TESTS: [Test; 4] = [
         whole::full_disk,
     ),
     (
-        "a_journal_that_finds_no_space_stops_writes_and_loses_nothing",
+        "a_journal_that_finds_no_space_stops_writes_until_there_is_some_and_loses_nothing",
         part::journal,
     ),
     (
-        "a_segment_that_finds_no_space_stops_writes_and_loses_nothing",
+        "a_segment_that_finds_no_space_stops_writes_until_there_is_some_and_loses_nothing",
         part::segment,
     ),
     (
-        "a_store_that_finds_no_space_stops_writes_and_loses_nothing",
+        "a_store_that_finds_no_space_stops_writes_until_there_is_some_and_loses_nothing",
         part::store,
     ),
 ];

@@ -61,6 +61,11 @@ impl Server {
             .arg(data_dir)
             .args(arguments)
             .args(["--log", "warn"]);
+        Server::spawn(command)
+    }
+
+    /// Runs a `serve`, and waits until it says that it is ready.
+    pub fn spawn(mut command: Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())

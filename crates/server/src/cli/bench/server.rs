@@ -1,4 +1,5 @@
-//! A server of its own: this same binary, on free ports, with a fresh data directory that goes away with it.
+//! A server of its own: this same binary, on free ports, with a fresh data directory that goes away with it. Where the
+//! benchmark is killed, its end of the server's standard input closes, and the server stops by itself.
 
 use crate::failure::Failure;
 use std::io::{BufRead, BufReader};
@@ -52,8 +53,9 @@ impl OwnServer {
                 "127.0.0.1:0",
                 "--log",
                 "warn",
+                "--until-stdin-ends",
             ])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .map_err(|error| Failure::io("start", binary.display(), &error))?;

@@ -189,7 +189,7 @@ fn new(output: Output, name: &str, dir: Option<PathBuf>) -> Result<(), Failure> 
     guest::new(&dir, name)?;
     document(output, &json!({ "handler": name, "dir": dir }), || {
         format!(
-            "{name} is in {}\n\nNext:\n  cd {}\n  mainstem handler build\n  \
+            "the handler {name} is in the folder {}\n\nNext:\n  cd {}\n  mainstem handler build\n  \
              mainstem handler deploy {name} --from TOPIC --to {name}-out --create-topics",
             dir.display(),
             dir.display()

@@ -2,15 +2,23 @@
 
 use super::rows::{Broken, Row, RowOptions, Sink};
 use crate::failure::Failure;
-use csv::{ReaderBuilder, StringRecord};
+use csv::{ByteRecord, ReaderBuilder, StringRecord};
 use mainstem_schema::{CsvCoercer, infer_csv};
 use std::io::BufRead;
 
 /// Rows looked at before the first is passed on, where columns have no declared type.
 const SAMPLE_ROWS: usize = 1000;
 
-/// One row as the file has it, or why it cannot be read.
-type Read = Result<(u64, StringRecord), Broken>;
+/// One row as the file has it, with its line.
+type Read = Result<(u64, StringRecord), Unread>;
+
+/// Why there is no row.
+enum Unread {
+    /// It is broken; the next one may be whole.
+    Row(Broken),
+    /// The input cannot be read on.
+    Input(Failure),
+}
 
 /// Reads a CSV with a heading.
 pub fn read_csv(
@@ -41,7 +49,7 @@ pub fn read_csv(
             )
         })?),
     };
-    let mut rows = csv.records().map(|row| checked(row, names.len()));
+    let mut rows = csv.byte_records().map(|row| checked(row, names.len()));
 
     let schema = options.schema.clone().unwrap_or_default();
     let is_typed = names.iter().all(|name| schema.index_of(name).is_some());
@@ -65,26 +73,31 @@ pub fn read_csv(
             )
         })?;
 
-    for read in sample.into_iter().chain(rows) {
-        let row = read.and_then(|(line, fields)| {
-            let mut value = Vec::with_capacity(256);
-            match coercer.row(fields.iter(), &mut value) {
-                Ok(()) => {
-                    let key = key
-                        .and_then(|index| fields.get(index))
-                        .filter(|text| !text.is_empty());
-                    let key = key
-                        .filter(|text| !options.nulls.contains(*text))
-                        .map(|text| text.as_bytes().to_vec());
-                    Ok(Row { line, key, value })
-                }
-                Err(error) => Err(Broken {
-                    line,
-                    why: error.to_string(),
-                    text: as_text(&fields),
-                }),
+    let to_row = |line, fields: StringRecord| {
+        let mut value = Vec::with_capacity(256);
+        match coercer.row(fields.iter(), &mut value) {
+            Ok(()) => {
+                let key = key
+                    .and_then(|index| fields.get(index))
+                    .filter(|text| !text.is_empty());
+                let key = key
+                    .filter(|text| !options.nulls.contains(*text))
+                    .map(|text| text.as_bytes().to_vec());
+                Ok(Row { line, key, value })
             }
-        });
+            Err(error) => Err(Broken {
+                line,
+                why: error.to_string(),
+                text: as_text(fields.as_byte_record()),
+            }),
+        }
+    };
+    for read in sample.into_iter().chain(rows) {
+        let row = match read {
+            Ok((line, fields)) => to_row(line, fields),
+            Err(Unread::Row(broken)) => Err(broken),
+            Err(Unread::Input(failure)) => return Err(failure),
+        };
         if !sink(row) {
             break;
         }
@@ -92,38 +105,42 @@ pub fn read_csv(
     Ok(())
 }
 
-fn checked(row: csv::Result<StringRecord>, columns: usize) -> Read {
-    match row {
-        Ok(fields) => {
-            let line = fields.position().map_or(0, csv::Position::line);
-            if fields.len() == columns {
-                return Ok((line, fields));
-            }
-            let why = format!("it has {} fields, the heading {columns}", fields.len());
-            Err(Broken {
-                line,
-                why,
-                text: as_text(&fields),
-            })
-        }
+fn checked(row: csv::Result<ByteRecord>, columns: usize) -> Read {
+    let fields = row.map_err(|error| {
+        Unread::Input(Failure::new(
+            "io",
+            format!("the rows cannot be read to their end: {error}"),
+            "check that the input was copied whole",
+        ))
+    })?;
+    let line = fields.position().map_or(0, csv::Position::line);
+    let broken = |why, fields: &ByteRecord| {
+        Err(Unread::Row(Broken {
+            line,
+            why,
+            text: as_text(fields),
+        }))
+    };
+    if fields.len() != columns {
+        let why = format!("it has {} fields, the heading {columns}", fields.len());
+        return broken(why, &fields);
+    }
+    match StringRecord::from_byte_record(fields) {
+        Ok(fields) => Ok((line, fields)),
         Err(error) => {
-            let line = error.position().map_or(0, csv::Position::line);
-            Err(Broken {
-                line,
-                why: error.to_string(),
-                text: String::new(),
-            })
+            let why = format!("it is not UTF-8: {}", error.utf8_error());
+            broken(why, &error.into_byte_record())
         }
     }
 }
 
 /// The row again as CSV.
-fn as_text(fields: &StringRecord) -> String {
+fn as_text(fields: &ByteRecord) -> String {
     let mut writer = csv::WriterBuilder::new()
         .flexible(true)
         .from_writer(Vec::new());
     let written = writer
-        .write_record(fields)
+        .write_byte_record(fields)
         .ok()
         .and_then(|()| writer.into_inner().ok());
     String::from_utf8_lossy(&written.unwrap_or_default())

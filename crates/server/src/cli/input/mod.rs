@@ -10,6 +10,7 @@ mod source;
 pub use rows::{Broken, Format, Row, RowOptions};
 
 use crate::failure::Failure;
+use std::cell::RefCell;
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
@@ -25,26 +26,49 @@ pub type Chunk = Vec<Result<Row, Broken>>;
 pub fn read(file: Option<PathBuf>, options: RowOptions) -> mpsc::Receiver<Result<Chunk, Failure>> {
     let (send, receive) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
-        let mut chunk = Chunk::with_capacity(CHUNK_ROWS);
-        let read = source::with_reader(file.as_deref(), |reader, name| {
+        let outgoing = Outgoing {
+            chunk: RefCell::default(),
+            send,
+        };
+        // A pipe that trickles is passed on as it comes: more is asked for when all that came is rows.
+        let before_read = || {
+            outgoing.pass_on();
+        };
+        let read = source::with_reader(file.as_deref(), &before_read, |reader, name| {
             let format = options.format.unwrap_or_else(|| Format::by_name(name));
-            rows::read_rows(reader, format, &options, &mut |row| {
-                chunk.push(row);
-                // A pipe that trickles is passed on as it comes; the channel is what holds back.
-                if chunk.len() >= CHUNK_ROWS
-                    && send.blocking_send(Ok(std::mem::take(&mut chunk))).is_err()
-                {
-                    return false;
-                }
-                true
-            })
+            rows::read_rows(reader, format, &options, &mut |row| outgoing.add(row))
         });
-        if !chunk.is_empty() && send.blocking_send(Ok(chunk)).is_err() {
-            return;
-        }
-        if let Err(failure) = read {
-            let _ = send.blocking_send(Err(failure));
+        if outgoing.pass_on()
+            && let Err(failure) = read
+        {
+            let _ = outgoing.send.blocking_send(Err(failure));
         }
     });
     receive
+}
+
+/// Rows on their way. The channel is what holds the reader back.
+struct Outgoing {
+    chunk: RefCell<Chunk>,
+    send: mpsc::Sender<Result<Chunk, Failure>>,
+}
+
+impl Outgoing {
+    /// Whether there is anybody who takes rows.
+    fn add(&self, row: Result<Row, Broken>) -> bool {
+        let mut chunk = self.chunk.borrow_mut();
+        chunk.push(row);
+        let is_full = chunk.len() >= CHUNK_ROWS;
+        drop(chunk);
+        !is_full || self.pass_on()
+    }
+
+    /// Hands over what there is; whether there is anybody who takes it.
+    fn pass_on(&self) -> bool {
+        let chunk = self.chunk.take();
+        match chunk.is_empty() {
+            true => !self.send.is_closed(),
+            false => self.send.blocking_send(Ok(chunk)).is_ok(),
+        }
+    }
 }

@@ -106,11 +106,11 @@ fn lines(
     let mut text = Vec::new();
     for line in 1.. {
         text.clear();
-        let read = reader.read_until(b'\n', &mut text);
-        if read
-            .map_err(|error| Failure::new("io", format!("cannot read line {line}: {error}"), ""))?
-            == 0
-        {
+        let read = reader.read_until(b'\n', &mut text).map_err(|error| {
+            let hint = "check that the input was copied whole";
+            Failure::new("io", format!("cannot read line {line}: {error}"), hint)
+        });
+        if read? == 0 {
             break;
         }
         let text = text.strip_suffix(b"\n").unwrap_or(&text);
@@ -273,6 +273,63 @@ mod tests {
             rows[2].as_ref().unwrap_err().why.contains('a'),
             "the column is named"
         );
+    }
+
+    #[test]
+    fn an_input_that_breaks_off_is_no_broken_row() {
+        struct BreaksOff;
+        impl std::io::Read for BreaksOff {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::UnexpectedEof.into())
+            }
+        }
+        let (csv, typed) = ("a\n1\n2\n", Some(TopicSchema::parse("a:int").unwrap()));
+        for (format, text, schema) in [
+            (Format::Csv, csv, None),
+            (Format::Csv, csv, typed),
+            (Format::Lines, "1\n2\n", None),
+        ] {
+            let options = RowOptions {
+                schema,
+                ..RowOptions::default()
+            };
+            let whole = std::io::Read::chain(text.as_bytes(), BreaksOff);
+            let mut rows = Vec::new();
+            let failure = read_rows(
+                &mut std::io::BufReader::new(whole),
+                format,
+                &options,
+                &mut |row| {
+                    rows.push(row);
+                    true
+                },
+            )
+            .unwrap_err();
+            assert_eq!(failure.code, "io");
+            // What came before it is passed on.
+            assert_eq!(rows.iter().flatten().count(), 2, "{format:?}: {rows:?}");
+            assert_eq!(rows.len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_csv_row_that_is_not_utf_8_is_put_aside_as_it_is() {
+        let mut rows = Vec::new();
+        let bytes = b"a,b\n1,\xff!\n2,x\n";
+        read_rows(
+            &mut &bytes[..],
+            Format::Csv,
+            &RowOptions::default(),
+            &mut |row| {
+                rows.push(row);
+                true
+            },
+        )
+        .unwrap();
+        let broken = rows[0].as_ref().unwrap_err();
+        assert_eq!((broken.line, &*broken.text), (2, "1,\u{fffd}!"));
+        assert!(broken.why.contains("not UTF-8"), "{}", broken.why);
+        assert!(rows[1].is_ok());
     }
 
     #[test]

@@ -10,14 +10,15 @@ use zip::ZipArchive;
 const BUFFER_BYTES: usize = 1 << 18;
 
 /// Calls `read` with the plain bytes and the name they go by (of the file, or of the file in the archive), by which
-/// their format is guessed.
+/// their format is guessed. Calls `before_read` whenever all bytes that came are used up, and before it waits for more.
 pub fn with_reader(
     file: Option<&Path>,
+    before_read: &dyn Fn(),
     read: impl FnOnce(&mut dyn BufRead, &str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let Some(path) = file else {
         return from_stream(
-            BufReader::with_capacity(BUFFER_BYTES, std::io::stdin()),
+            buffered(std::io::stdin(), before_read),
             "standard input",
             read,
         );
@@ -31,7 +32,24 @@ pub fn with_reader(
     if is_zip {
         return from_archive(opened, &name, read);
     }
-    from_stream(BufReader::with_capacity(BUFFER_BYTES, opened), &name, read)
+    from_stream(buffered(opened, before_read), &name, read)
+}
+
+/// What is read piece by piece, with a call before each piece.
+struct Told<'a, R> {
+    bytes: R,
+    before_read: &'a dyn Fn(),
+}
+
+impl<R: Read> Read for Told<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        (self.before_read)();
+        self.bytes.read(buffer)
+    }
+}
+
+fn buffered<R: Read>(bytes: R, before_read: &dyn Fn()) -> BufReader<Told<'_, R>> {
+    BufReader::with_capacity(BUFFER_BYTES, Told { bytes, before_read })
 }
 
 fn from_stream(

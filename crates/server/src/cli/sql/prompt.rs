@@ -113,13 +113,28 @@ impl Entry {
             Some("\\h" | "\\?" | "help") => Entry::Help,
             Some("\\t" | "\\dt") => Entry::Sql(TABLES.into()),
             Some("\\d") => match words.next() {
-                Some(table) => Entry::Sql(format!("DESCRIBE {table}")),
+                Some(table) => Entry::Sql(format!("DESCRIBE {}", quoted(table))),
                 None => Entry::Sql(TABLES.into()),
             },
             Some(word) if word.starts_with('\\') => Entry::Unknown(word.into()),
             _ if split::is_complete(text) => Entry::Sql(text.into()),
             _ => Entry::Unfinished,
         }
+    }
+}
+
+/// A table's name as SQL wants it: what the list of tables shows need not be a name without quotes.
+fn quoted(table: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let (schema, name) = match table.split_once('.') {
+        Some((schema @ ("public" | "state" | "system" | "information_schema"), name)) => {
+            (format!("{schema}."), name)
+        }
+        _ => (String::new(), table),
+    };
+    match name.contains('"') || name.chars().all(plain) {
+        true => table.into(),
+        false => format!("{schema}\"{name}\""),
     }
 }
 
@@ -143,6 +158,15 @@ mod tests {
             Entry::of("\\d flights"),
             Entry::Sql("DESCRIBE flights".into())
         );
+        for (table, described) in [
+            ("totals.dlq", r#"DESCRIBE "totals.dlq""#),
+            ("state.my-totals", r#"DESCRIBE state."my-totals""#),
+            (r#""Flights""#, r#"DESCRIBE "Flights""#),
+            ("state.flights;", "DESCRIBE state.flights"),
+        ] {
+            let entry = Entry::of(&format!("\\d {table}"));
+            assert_eq!(entry, Entry::Sql(described.into()));
+        }
         assert_eq!(Entry::of("\\q"), Entry::Quit);
         assert_eq!(Entry::of("help"), Entry::Help);
         assert_eq!(Entry::of("exit;"), Entry::Quit);

@@ -1,5 +1,7 @@
 //! A handler that does what the event's value says; and, by topic, the two of the benchmark.
 
+use mainstem_sdk::Level;
+use mainstem_sdk::bindings::mainstem::handler::log;
 use mainstem_sdk::prelude::*;
 
 const COUNTS: Table<str, u64> = Table::new("counts");
@@ -77,6 +79,11 @@ fn obey(event: &Event, ctx: &mut Context) -> Result<()> {
         "scan for ever" => loop {
             std::hint::black_box(COUNTS.scan(ctx, "", None, 100)?);
         },
+        "log a lot" => {
+            let line = "x".repeat(1 << 20);
+            (0..100).for_each(|_| log::write(Level::Info, &line));
+            Ok(())
+        }
         "grow" => {
             let mut all = Vec::new();
             loop {
