@@ -254,6 +254,11 @@ if ALL:
     CLIENTS += [Go("franz-go"), Go("sarama"), Java("3.9.1"), Java("4.1.2")]
 
 
+def readers(writer, codec):
+    """Everybody reads everybody, and every codec, but not each of the two together: some are a process each time."""
+    return CLIENTS if not ALL or writer is Confluent or codec == "zstd" else [Confluent]
+
+
 def written(writer):
     """The records as a client can write them."""
     return getattr(writer, "RECORDS", RECORDS)
@@ -270,7 +275,7 @@ class Records(unittest.TestCase):
                 topic = topic_name()
                 Confluent.create(topic)
                 writer.produce(topic, codec)
-                for reader in CLIENTS:
+                for reader in readers(writer, codec):
                     with self.subTest(writer=writer.name, codec=codec, reader=reader.name):
                         self.assertEqual(reader.consume(topic, len(RECORDS)), written(writer))
 

@@ -451,7 +451,7 @@ fn batches_that_producers_may_not_send_are_refused() {
     );
     assert_eq!(
         code(test.produce_one("t", 0, batch(&["from the future"]))),
-        "invalid_batch"
+        "invalid_timestamp"
     );
     create(&mut test, NewTopic::named("u"));
     let nameless = sequenced(ProducerIdentity { id: 4, epoch: -1 }, 0, &["x"]);

@@ -249,6 +249,8 @@ impl Payload {
     }
 }
 
+const _: () = assert!(CRC_FROM < BATCH_HEADER_BYTES && LENGTH_OVERHEAD_BYTES < CRC_FROM);
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests {
@@ -284,5 +286,3 @@ mod tests {
         );
     }
 }
-
-const _: () = assert!(CRC_FROM < BATCH_HEADER_BYTES && LENGTH_OVERHEAD_BYTES < CRC_FROM);
