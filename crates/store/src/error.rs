@@ -19,7 +19,7 @@ pub enum StoreError {
     },
     /// There was no space left to write.
     #[error(
-        "the store at {dir} found no space left to {what}: free space on that disk, then restart to recover from the journal"
+        "the store at {dir} found no space left to {what}: free space on that disk; opening the directory again recovers from the journal"
     )]
     NoSpace {
         /// What was being done.
