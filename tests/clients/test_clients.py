@@ -6,9 +6,13 @@ Part of `make test`, within two minutes; `make test-clients` runs what takes lon
 
 import asyncio
 import base64
+import contextlib
+import io
 import json
 import os
+import pathlib
 import platform
+import re
 import resource
 import shutil
 import socket
@@ -552,6 +556,16 @@ class Connections(unittest.TestCase):
             for one in idle:
                 one.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Docs(unittest.TestCase):
+    def test_the_program_of_the_page_works(self):
+        page = pathlib.Path(__file__).parents[2] / "docs/kafka.md"
+        program = re.search(r"```python\n(.*?)```", page.read_text(), re.S).group(1)
+        shown = io.StringIO()
+        with contextlib.redirect_stdout(shown):
+            exec(program.replace("127.0.0.1:9092", SERVER.kafka), {})
+        self.assertEqual(shown.getvalue(), "b'EWR to IAH'\n")
 
 
 class Failures(unittest.TestCase):

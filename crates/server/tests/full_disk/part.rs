@@ -13,7 +13,14 @@ struct Load {
     before: u64,
     after: u64,
     line_bytes: usize,
+    /// What may wait for its acknowledgement.
+    buffer_bytes: &'static str,
 }
+
+/// As the command has it by itself.
+const MUCH: &str = "33554432";
+/// So little that it goes through the journal: large batches go to their segments at once.
+const LITTLE: &str = "200000";
 
 /// The journal has its files for now: it needs another when those are used up, and that is at most three of 64 MiB.
 pub fn journal() {
@@ -21,6 +28,7 @@ pub fn journal() {
         before: 100,
         after: 10_000,
         line_bytes: 25_000,
+        buffer_bytes: LITTLE,
     };
     full_part("journal", 512, load);
 }
@@ -31,6 +39,7 @@ pub fn segment() {
         before: 100,
         after: 4_000,
         line_bytes: 25_000,
+        buffer_bytes: MUCH,
     };
     full_part("topics", 256, load);
 }
@@ -41,6 +50,7 @@ pub fn store() {
         before: 100,
         after: 10,
         line_bytes: 500,
+        buffer_bytes: MUCH,
     };
     full_part("store", 256, load);
 }
@@ -73,7 +83,11 @@ fn full_part(part: &str, disk_mib: u64, load: Load) {
     let end = load.before + load.after;
     let file = root.path().join("numbers.txt");
     std::fs::write(&file, lines(load.before..end)).unwrap();
-    let pipe = Pipe::start_with(&server, &["numbers", file.to_str().unwrap()]);
+    let file = file.to_str().unwrap();
+    let pipe = Pipe::start_with(
+        &server,
+        &["numbers", file, "--buffer-bytes", load.buffer_bytes],
+    );
     let poisoned = until_some("the failure", || {
         let status = server.run(&["status"]).remove(0);
         status["poisoned"].as_str().map(str::to_owned)
