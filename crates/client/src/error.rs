@@ -178,6 +178,8 @@ impl ClientError {
             | Code::Internal
             | Code::Cancelled
             | Code::Aborted
+            // HTTP/2's ENHANCE_YOUR_CALM: the connection was closed under a call, however often others were given up.
+            | Code::ResourceExhausted
             | Code::DeadlineExceeded => ClientError::Unreachable {
                 server: server.into(),
                 why: reason(status).into(),
@@ -250,4 +252,35 @@ fn reason(status: &Status) -> String {
     innermost
         .filter(|text| !text.is_empty())
         .unwrap_or_else(|| status.message().to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// What tonic makes of the reasons for which HTTP/2 ends a stream or a connection.
+    #[test]
+    fn a_connection_that_http2_ends_is_a_reason_to_try_again() {
+        for code in [
+            Code::Unavailable,
+            Code::Internal,
+            Code::Cancelled,
+            Code::ResourceExhausted,
+            Code::Unknown,
+        ] {
+            let status = Status::new(code, "h2 protocol error: http2 error");
+            let error = ClientError::from_status(&status, "127.0.0.1:7400");
+            assert!(error.is_connection() && error.is_retriable(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_refuses_by_name_is_its_own_answer() {
+        let mut status = Status::new(Code::ResourceExhausted, "the tenant has no room left");
+        let code = "quota_exceeded".parse().unwrap();
+        status.metadata_mut().insert(metadata::CODE, code);
+        let error = ClientError::from_status(&status, "127.0.0.1:7400");
+        assert!(!error.is_connection() && error.is_retriable(), "{error:?}");
+    }
 }
