@@ -21,6 +21,8 @@ use crate::worker::{Progress, Steps};
 
 /// How often an idle background worker looks around.
 const IDLE_MS: u64 = 1_000;
+/// Between two portions that a checkpoint waits for, where nothing presses.
+const PORTION_WAIT_MS: u64 = 4;
 
 pub(crate) struct Background {
     pub(crate) shared: Arc<Shared>,
@@ -32,17 +34,26 @@ pub(crate) struct Background {
     journal_bytes_at_checkpoint: u64,
     /// The time when the last checkpoint began, or when time was first told.
     checkpoint_ms: Option<i64>,
-    idle_ticks: u64,
+    /// How long nothing has happened.
+    idle_ms: u64,
+    /// What the last step asked to wait.
+    wait_ms: u64,
     ballast: Ballast,
     compactor: Compactor,
     /// Files that this checkpoint has forgotten are still to be removed.
     removing: Option<Lsn>,
-    /// The ballast was given up for a checkpoint, which has not begun yet.
+    /// Up to where the tail is going to segments, in portions.
+    flushing: Option<Lsn>,
+    /// The ballast was given up for a checkpoint, which has yet to bring the tail to segments.
     space_was_made: bool,
 }
 
 enum Phase {
     Rest,
+    /// Everything up to `lsn` is going to segments.
+    Moving {
+        lsn: Lsn,
+    },
     /// Segments are being synced up to `lsn`; `ops` are the records of what changed, as of there.
     Syncing {
         lsn: Lsn,
@@ -66,7 +77,7 @@ impl Phase {
     /// Whether it waits for another worker.
     fn waits(&self) -> bool {
         match self {
-            Phase::Rest => false,
+            Phase::Rest | Phase::Moving { .. } => false,
             Phase::Syncing { synced, .. } => !synced.is_ready(),
             Phase::Writing { written, .. } => !written.is_ready(),
             Phase::Flushing { flushed, .. } => !flushed.is_ready(),
@@ -91,6 +102,7 @@ impl Background {
             removing: None,
             shared,
             ballast,
+            flushing: None,
             space_was_made: false,
             producers,
             shards,
@@ -98,7 +110,8 @@ impl Background {
             phase: Phase::Rest,
             journal_bytes_at_checkpoint: 0,
             checkpoint_ms: None,
-            idle_ticks: 0,
+            idle_ms: 0,
+            wait_ms: 0,
         }
     }
 
@@ -111,6 +124,7 @@ impl Background {
             return self.tend();
         }
         match std::mem::replace(&mut self.phase, Phase::Rest) {
+            Phase::Moving { lsn } => return self.move_tail(lsn),
             Phase::Syncing { lsn, ops, synced } => {
                 synced.wait()?;
                 self.write_records(lsn, ops)?;
@@ -123,7 +137,7 @@ impl Background {
                 flushed.wait()?;
                 self.finish_checkpoint(lsn)?;
             }
-            Phase::Rest if self.checkpoint_due() => self.begin_checkpoint()?,
+            Phase::Rest if self.checkpoint_due() => return self.begin_checkpoint(),
             Phase::Rest if self.ending() => return Ok(Progress::Stopped),
             Phase::Rest => return self.tend(),
         }
@@ -161,16 +175,34 @@ impl Background {
             || self.space_was_made
             || written >= self.shared.options.checkpoint_bytes
             || since_ms >= self.shared.options.checkpoint_interval_ms
-            || self.idle_ticks * IDLE_MS >= self.shared.options.checkpoint_idle_ms
+            || self.idle_ms >= self.shared.options.checkpoint_idle_ms
     }
 
-    fn flush(&mut self, upto: Lsn) -> Result<(), EngineError> {
+    /// How much of the tail goes to segments at once: a little, and as much as has come beyond what may wait, so that it
+    /// goes at the pace at which records come. All of it where somebody waits for the room or the end, or space is short.
+    fn portion_bytes(&self) -> u64 {
+        let options = &self.shared.options;
+        if self.ending() || self.space_was_made || self.shared.budget.under_pressure() {
+            return u64::MAX;
+        }
+        let unflushed = self.shared.log.unflushed_bytes();
+        let excess = unflushed.saturating_sub(options.flush_bytes);
+        excess.max(options.flush_portion_bytes)
+    }
+
+    /// Moves a portion of the tail to segments; says whether there is more of it up to `upto`.
+    fn flush_portion(&mut self, upto: Lsn) -> Result<bool, EngineError> {
+        let max_bytes = self.portion_bytes();
         let producers = &mut self.producers;
         producers.tell_time(self.shared.positions.now_ms.load(Ordering::Acquire));
-        self.shared.log.flush(upto, &mut |partition, header| {
+        let log = &self.shared.log;
+        let flushed = log.flush_part(upto, max_bytes, &mut |partition, header| {
             producers.observe(partition, header)
         })?;
-        Ok(())
+        if flushed.more {
+            tracing::debug!(case = "a flush goes on in portions");
+        }
+        Ok(flushed.more)
     }
 
     /// Removes a bounded number of files; the rest when there is nothing more urgent, or at the next start.
@@ -207,7 +239,8 @@ impl Background {
         let wanted = unflushed >= shared.options.flush_bytes || (pressed && unflushed > 0);
         let flushes = wanted && shared.has_room_to_flush();
         if flushes {
-            self.flush(self.applied())?;
+            let upto = self.flushing.unwrap_or_else(|| self.applied());
+            self.flushing = self.flush_portion(upto)?.then_some(upto);
         }
         // What is flushed stays as a cache for readers near the end, unless writers need the room.
         let keep = if pressed {
@@ -227,17 +260,31 @@ impl Background {
         })
     }
 
-    /// Everything up to the log's position goes to segments, which are handed over to be synced; what is to be recorded of
-    /// them is taken now, before it moves on.
-    fn begin_checkpoint(&mut self) -> Result<(), EngineError> {
-        let lsn = self.applied();
+    fn begin_checkpoint(&mut self) -> Result<Progress, EngineError> {
         self.journal_bytes_at_checkpoint =
             self.shared.positions.journal_bytes.load(Ordering::Acquire);
-        self.idle_ticks = 0;
+        self.idle_ms = 0;
         self.checkpoint_ms = None;
         self.since_checkpoint_ms();
-        self.space_was_made = false;
-        self.flush(lsn)?;
+        self.move_tail(self.applied())
+    }
+
+    /// Everything up to the checkpoint's position goes to segments, which are handed over to be synced; what is to be
+    /// recorded of them is taken now, before it moves on.
+    fn move_tail(&mut self, lsn: Lsn) -> Result<Progress, EngineError> {
+        if !self.shared.has_room_to_flush() {
+            if self.ending() {
+                return Ok(Progress::Stopped);
+            }
+            self.phase = Phase::Moving { lsn };
+            return self.make_room();
+        }
+        if self.flush_portion(lsn)? {
+            self.phase = Phase::Moving { lsn };
+            let wait_ms = PORTION_WAIT_MS;
+            return Ok(Progress::IdleFor { wait_ms });
+        }
+        (self.flushing, self.space_was_made) = (None, false);
         let taken = self.shared.log.take_unsynced()?;
         let mut ops = Vec::new();
         for record in self.shared.log.records() {
@@ -259,7 +306,7 @@ impl Background {
         let (promise, synced) = ticket();
         self.hand_over(SyncItem::Segments { taken, promise });
         self.phase = Phase::Syncing { lsn, ops, synced };
-        Ok(())
+        Ok(Progress::Worked)
     }
 
     fn hand_over(&self, item: SyncItem) {
@@ -370,7 +417,12 @@ impl Steps for Background {
         }
         match self.try_step() {
             Ok(Progress::Stopped) => self.end(),
-            Ok(progress) => progress,
+            Ok(progress) => {
+                if let Progress::IdleFor { wait_ms } = progress {
+                    self.wait_ms = wait_ms;
+                }
+                progress
+            }
             Err(error) => {
                 self.shared.set_poison(&error);
                 Progress::Worked
@@ -379,7 +431,7 @@ impl Steps for Background {
     }
 
     fn tick(&mut self) {
-        self.idle_ticks += 1;
+        self.idle_ms += self.wait_ms;
     }
 }
 

@@ -12,6 +12,9 @@ pub struct EngineOptions {
     pub store_backlog_bytes: u64,
     /// The tail is written to segments once this much of it is not.
     pub flush_bytes: u64,
+    /// What is written to segments in one go, where nothing presses: with more, a sync of the journal finds a queue at the
+    /// disk.
+    pub flush_portion_bytes: u64,
     /// A group is closed at this size.
     pub group_bytes: usize,
     /// One submission may be this large.
@@ -48,6 +51,7 @@ impl Default for EngineOptions {
             memory_bytes: 256 << 20,
             store_backlog_bytes: 64 << 20,
             flush_bytes: 32 << 20,
+            flush_portion_bytes: 1 << 20,
             group_bytes: 4 << 20,
             max_frame_bytes: 16 << 20,
             admission_bytes_per_lock: 1 << 20,

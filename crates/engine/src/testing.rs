@@ -184,6 +184,7 @@ pub fn small_options() -> EngineOptions {
         memory_bytes: 1 << 20,
         store_backlog_bytes: 256 << 10,
         flush_bytes: 64 << 10,
+        flush_portion_bytes: 8 << 10,
         group_bytes: 64 << 10,
         max_frame_bytes: 256 << 10,
         admission_bytes_per_lock: 32 << 10,

@@ -264,7 +264,10 @@ fn a_segment_that_cannot_be_written_or_synced_stops_writes_and_loses_nothing() {
             assert_eq!(node.acknowledged, MANY);
             (0..3).for_each(|_| node.send());
             node.node.disk.inject(op, after, 1, kind);
-            node.only(&["background", "sync", "store"]);
+            // The tail goes to segments in portions.
+            for _ in 0..MANY {
+                node.only(&["background", "sync", "store"]);
+            }
             node
         },
     );

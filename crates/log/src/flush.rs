@@ -23,6 +23,8 @@ pub struct Flushed {
     pub upto: Lsn,
     /// Bytes written.
     pub bytes: u64,
+    /// There is more to write up to what was asked for.
+    pub more: bool,
 }
 
 /// Files and directories of which a part was not synced when they were [taken](Log::take_unsynced).
@@ -46,6 +48,9 @@ const EVICTED_RUN: usize = 1024;
 pub(crate) struct Worker {
     /// Partitions with something that no flush has passed.
     dirty: Vec<Arc<Partition>>,
+    /// Those that the flush under way has yet to look at, up to `passing_upto`.
+    passing: VecDeque<Arc<Partition>>,
+    passing_upto: Lsn,
     /// Segments with bytes that no sync has covered, and directories with new names.
     unsynced: BTreeMap<PathBuf, Arc<Segment>>,
     unsynced_dirs: BTreeSet<PathBuf>,
@@ -70,6 +75,11 @@ struct Run {
 }
 
 impl Run {
+    fn bytes(&self) -> u64 {
+        let bytes = self.batches.iter().map(|batch| batch.bytes.len() as u64);
+        bytes.sum()
+    }
+
     fn write(&mut self, shelf: &SegmentShelf) {
         let written = match self.batches.first().map(|first| first.stands) {
             Some(Stands::InSegment | Stands::OnlyInSegment) => {
@@ -99,6 +109,17 @@ impl Log {
         upto: Lsn,
         observe: &mut dyn FnMut(PartitionId, &BatchHeader),
     ) -> Result<Flushed, LogError> {
+        self.flush_part(upto, u64::MAX, observe)
+    }
+
+    /// As [`flush`](Self::flush), and ends when it has written `max_bytes` or somewhat more. What is left is for further
+    /// calls, of the same `upto` or a later one; until they are through, [`records`](Self::records) describe no one moment.
+    pub fn flush_part(
+        &self,
+        upto: Lsn,
+        max_bytes: u64,
+        observe: &mut dyn FnMut(PartitionId, &BatchHeader),
+    ) -> Result<Flushed, LogError> {
         let mut worker = self.shared.worker.lock();
         let worker = &mut *worker;
         self.shared.check()?;
@@ -111,15 +132,27 @@ impl Log {
         if upto < self.flushed() {
             return Ok(Flushed {
                 upto: self.flushed(),
-                bytes: 0,
+                ..Flushed::default()
             });
+        }
+        if worker.passing.is_empty() || upto > worker.passing_upto {
+            worker.passing.extend(worker.dirty.drain(..));
+            worker.passing_upto = upto;
         }
         let bytes = self
             .shared
-            .flush_dirty(worker, upto, observe)
+            .flush_passing(worker, max_bytes, observe)
             .inspect_err(|_| self.shared.poison())?;
-        self.shared.flushed.store(upto.0, Ordering::Release);
-        Ok(Flushed { upto, bytes })
+        let more = !worker.passing.is_empty();
+        if !more {
+            let upto = worker.passing_upto;
+            self.shared.flushed.store(upto.0, Ordering::Release);
+        }
+        Ok(Flushed {
+            upto: self.flushed(),
+            bytes,
+            more,
+        })
     }
 
     /// Takes what was flushed and no sync covers yet, to be handed to [`sync_taken`](Self::sync_taken).
@@ -212,23 +245,27 @@ impl Shared {
         self.poisoned.store(true, Ordering::Release);
     }
 
-    /// Brings the partitions on the worker's list up to `upto`, some of them at a time; one that has something left above
-    /// stays on the list.
-    fn flush_dirty(
+    /// Brings partitions that the flush under way has yet to look at to where it goes, some of them at a time, until so
+    /// many bytes are written; one that has something left above stays on the list of the next.
+    fn flush_passing(
         &self,
         worker: &mut Worker,
-        upto: Lsn,
+        max_bytes: u64,
         observe: &mut dyn FnMut(PartitionId, &BatchHeader),
     ) -> Result<u64, LogError> {
-        let mut bytes = 0;
-        let mut queue = VecDeque::from(std::mem::take(&mut worker.dirty));
-        while !queue.is_empty() {
-            let mut runs = Vec::with_capacity(RUNS_AT_ONCE);
+        let (upto, mut bytes) = (worker.passing_upto, 0);
+        while !worker.passing.is_empty() && bytes < max_bytes {
+            let mut runs: Vec<Run> = Vec::with_capacity(RUNS_AT_ONCE);
+            let mut taken = 0;
             while runs.len() < RUNS_AT_ONCE
-                && let Some(partition) = queue.pop_front()
+                && bytes + taken < max_bytes
+                && let Some(partition) = worker.passing.pop_front()
             {
                 match self.next_run(worker, &partition, upto)? {
-                    Some(run) => runs.push(run),
+                    Some(run) => {
+                        taken += run.bytes();
+                        runs.push(run);
+                    }
                     None => {
                         if self.settle(worker, &partition, upto)? {
                             worker.changed.insert(partition.id, partition);
@@ -236,7 +273,8 @@ impl Shared {
                     }
                 }
             }
-            queue.extend(runs.iter().map(|run| run.partition.clone()));
+            let again = runs.iter().map(|run| run.partition.clone());
+            worker.passing.extend(again);
             bytes += self.write_runs(worker, runs, observe)?;
         }
         Ok(bytes)

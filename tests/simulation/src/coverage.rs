@@ -171,6 +171,7 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             "checkpoint",
             "journal file full",
             "journal file recycled",
+            "a flush goes on in portions",
             "batches written ahead",
             "submission behind a batch written ahead",
             "reference replayed",

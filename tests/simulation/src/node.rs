@@ -55,6 +55,7 @@ pub fn any_options(rng: &mut SmallRng) -> EngineOptions {
         memory_bytes: one_of(&[96 << 10, 256 << 10, 1 << 20]),
         store_backlog_bytes: one_of(&[4 << 10, 64 << 10]),
         flush_bytes: one_of(&[1 << 10, 8 << 10, 32 << 10]),
+        flush_portion_bytes: one_of(&[1, 4 << 10, 1 << 20]),
         group_bytes: one_of(&[1 << 10, 4 << 10, 16 << 10]) as usize,
         max_frame_bytes: 32 << 10,
         admission_bytes_per_lock: one_of(&[1, 2 << 10, 32 << 10]) as usize,
