@@ -308,12 +308,14 @@ impl Shared {
 
     /// Stops writes for good: everybody who waits, and everybody who comes, is told why.
     pub(crate) fn set_poison(&self, cause: &EngineError) -> EngineError {
+        // A store that ran into the shortage by itself, in the background, may not say so.
+        let full = cause.is_full() || (cause.may_be_full() && !self.has_room_to_open());
         let error = {
             let mut poison = self.poison.lock();
             poison
                 .get_or_insert_with(|| {
                     tracing::error!(%cause, "a write failed: writes stop, reads go on, until the data directory is opened again");
-                    cause.poison()
+                    cause.poison(full)
                 })
                 .clone()
         };
