@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::catalog::{self, HandlerRecord};
 use crate::control::{Desired, TaskHandle};
 use crate::runtime::{Handler, HandlerName, Inner, Runtime, caller_of};
-use crate::task::{LoadModule, Task};
+use crate::task::{LoadModule, Loading, Task};
 use crate::{HandlerModule, RuntimeError, removal};
 
 impl Runtime {
@@ -175,18 +175,30 @@ impl Runtime {
 
     fn loader(&self) -> Arc<LoadModule> {
         let (native, modules) = (self.inner.native.clone(), self.inner.modules.clone());
+        let compiler = self.inner.compiler.clone();
         Arc::new(move |record: &HandlerRecord| {
             if record.native {
                 let native = native.lock();
                 let known =
                     native.get(&(record.tenant.as_str().into(), record.name.as_str().into()));
-                return Ok(known
-                    .filter(|(version, _)| *version == record.version)
-                    .map(|(_, module)| module.clone()));
+                return match known {
+                    Some((version, module)) if *version == record.version => {
+                        Loading::Ready(module.clone())
+                    }
+                    _ => Loading::Absent,
+                };
             }
-            let module: Arc<dyn HandlerModule> =
-                modules.load(&record.version, record.memory_bytes)?;
-            Ok(Some(module))
+            if let Some(module) = modules.loaded(&record.version, record.memory_bytes) {
+                return Loading::Ready(module);
+            }
+            let (promise, compiling) = ticket();
+            let (modules, version) = (modules.clone(), record.version.clone());
+            let memory_bytes = record.memory_bytes;
+            compiler.spawn(async move {
+                let module = modules.load(&version, memory_bytes);
+                promise.resolve(Ok(module.map(|module| -> Arc<dyn HandlerModule> { module })));
+            });
+            Loading::Compiling(compiling)
         })
     }
 

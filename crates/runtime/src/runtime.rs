@@ -70,6 +70,8 @@ pub(crate) struct Inner {
     pub(crate) broker: Broker,
     pub(crate) options: RuntimeOptions,
     pub(crate) executor: Executor,
+    /// What reads and compiles code: apart, because it takes up to seconds, and tasks share a few threads.
+    pub(crate) compiler: Executor,
     pub(crate) memory: Arc<MemoryPool>,
     pub(crate) modules: Arc<ModuleStore>,
     pub(crate) handlers: Mutex<BTreeMap<HandlerName, Handler>>,
@@ -109,6 +111,7 @@ impl Runtime {
             options.modules_dir.clone(),
         )?);
         let executor = Executor::new(options.schedule_seed, now_ms);
+        let compiler = Executor::new(None, now_ms);
         let memory = MemoryPool::new(options.handlers_memory_bytes);
         let (handlers, native) = (Mutex::default(), Arc::default());
         let runtime = Runtime {
@@ -116,6 +119,7 @@ impl Runtime {
                 broker,
                 options,
                 executor,
+                compiler,
                 memory,
                 modules,
                 handlers,
@@ -245,9 +249,22 @@ impl Runtime {
         self.inner.executor.park(timeout);
     }
 
-    /// Ends all tasks; what is on its way is left to the engine. Wakes all parked threads; `work` answers
+    /// Makes the code of one handler ready whose tasks wait for it: read, or compiled where this program has not compiled it
+    /// for this machine yet. It takes up to seconds: for a thread of its own, while others call [`Runtime::work`]. Nothing
+    /// is compiled by two at once.
+    pub fn compile(&self, now_ms: i64) -> Next {
+        self.inner.compiler.work(now_ms)
+    }
+
+    /// Blocks this thread until there may be something to compile, or the time is up.
+    pub fn park_compiler(&self, timeout: Duration) {
+        self.inner.compiler.park(timeout);
+    }
+
+    /// Ends all tasks; what is on its way is left to the engine. Wakes all parked threads; `work` and `compile` answer
     /// [`Next::Closed`] from now on.
     pub fn close(&self) {
+        self.inner.compiler.close();
         self.inner.executor.close();
     }
 
@@ -275,6 +292,9 @@ impl Runtime {
             _ if record.removing => HandlerState::Removing,
             _ if record.paused => HandlerState::Paused,
             _ if tasks.iter().any(|task| task.state == TaskState::Halted) => HandlerState::Halted,
+            _ if tasks.iter().any(|task| task.state == TaskState::Compiling) => {
+                HandlerState::Compiling
+            }
             _ => HandlerState::Running,
         };
         HandlerStatus {

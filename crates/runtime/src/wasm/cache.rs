@@ -85,7 +85,7 @@ pub(crate) struct ModuleStore {
     loaded: Mutex<BTreeMap<(String, u64), Arc<WasmModule>>>,
     /// Versions that this process has made durable.
     durable: Mutex<BTreeSet<String>>,
-    /// Held by whoever compiles, so that the tasks of one handler do not all compile it.
+    /// Held by whoever compiles: nothing is compiled twice at once.
     compiling: Mutex<()>,
 }
 
@@ -130,7 +130,13 @@ impl ModuleStore {
         Ok((version, module))
     }
 
-    /// The component of a version, compiled.
+    /// The component of a version, if it has been compiled and is in memory. Waits for nobody.
+    pub(crate) fn loaded(&self, version: &str, memory_bytes: u64) -> Option<Arc<WasmModule>> {
+        let key = (version.to_owned(), memory_bytes);
+        self.loaded.lock().get(&key).cloned()
+    }
+
+    /// The component of a version, compiled. Takes up to seconds.
     pub(crate) fn load(
         &self,
         version: &str,
@@ -186,9 +192,8 @@ impl ModuleStore {
         memory_bytes: u64,
     ) -> Result<Arc<WasmModule>, RuntimeError> {
         let _alone = self.compiling.lock();
-        let key = (version.to_owned(), memory_bytes);
-        if let Some(known) = self.loaded.lock().get(&key) {
-            return Ok(known.clone());
+        if let Some(known) = self.loaded(version, memory_bytes) {
+            return Ok(known);
         }
         let module = match self.read_compiled(version) {
             Some(component) => self.engine.link(component, memory_bytes)?,
@@ -199,6 +204,7 @@ impl ModuleStore {
             }
         };
         let module = Arc::new(module);
+        let key = (version.to_owned(), memory_bytes);
         self.loaded.lock().insert(key, module.clone());
         Ok(module)
     }
