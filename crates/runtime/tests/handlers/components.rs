@@ -117,6 +117,25 @@ fn fuel_and_memory_are_limits() {
         grown.to_string().contains("its limit is 16777216"),
         "{grown}"
     );
+    // What the host holds for a call is bounded, too: a list of nothing is many times as large there.
+    let asks = |count: u32| {
+        let limits = StepLimits {
+            fuel: 10_000_000_000,
+            ..limits
+        };
+        run(&format!("ask for {count}"), limits)
+    };
+    let keys = asks(150_000);
+    assert!(
+        keys.to_string()
+            .contains("come to more than 16777216 bytes"),
+        "{keys}"
+    );
+    let handed_over = asks(450_000);
+    assert!(
+        matches!(&handed_over, StepFailure::TooLarge(what) if what.contains("its limit of memory is 16777216 bytes")),
+        "{handed_over}"
+    );
     let flooded = run(
         "flood",
         StepLimits {
