@@ -7,7 +7,7 @@ mod csv;
 mod rows;
 mod source;
 
-pub use rows::{Broken, Format, Row, RowOptions};
+pub use rows::{Broken, Format, MAX_ROW_BYTES, Row, RowOptions};
 
 use crate::failure::Failure;
 use std::cell::RefCell;
