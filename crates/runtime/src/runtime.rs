@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub(crate) struct Inner {
     pub(crate) memory: Arc<MemoryPool>,
     pub(crate) modules: Arc<ModuleStore>,
     pub(crate) handlers: Mutex<BTreeMap<HandlerName, Handler>>,
+    /// Moved, under the lock of `handlers`, by whoever makes them what was read of the catalogue before.
+    pub(crate) handler_changes: AtomicU64,
     /// Code of this process, by handler.
     pub(crate) native: Arc<Mutex<BTreeMap<HandlerName, NativeCode>>>,
     /// Removals under way, by the handler's id: whoever asks for the same one waits for it. Held by the removal's job,
@@ -123,6 +126,7 @@ impl Runtime {
                 memory,
                 modules,
                 handlers,
+                handler_changes: AtomicU64::new(0),
                 native,
                 removals: Mutex::default(),
             }),
@@ -136,7 +140,11 @@ impl Runtime {
         for record in records {
             match record.removing {
                 true => drop(runtime.start_removal(Arc::new(record))),
-                false => runtime.install(&mut runtime.inner.handlers.lock(), Arc::new(record)),
+                false => {
+                    let partitions = runtime.covered_partitions(&record);
+                    let mut handlers = runtime.inner.handlers.lock();
+                    runtime.install(&mut handlers, Arc::new(record), partitions);
+                }
             }
         }
         runtime.watch_inputs();
