@@ -82,6 +82,8 @@ pub(crate) struct Positions {
     pub(crate) checkpoint: AtomicU64,
     /// Journal bytes written since the engine was opened.
     pub(crate) journal_bytes: AtomicU64,
+    /// Bytes in segments that frames refer to, likewise.
+    pub(crate) referenced_bytes: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
     /// With less free than this, appends are refused.
     pub(crate) needed_bytes: AtomicU64,
