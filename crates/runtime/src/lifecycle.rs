@@ -289,6 +289,7 @@ impl Runtime {
             if let Some(inner) = inner.upgrade() {
                 if outcome.is_ok() {
                     inner.forget(&name, record.id);
+                    inner.remove_module(&record);
                 }
                 inner.removals.lock().remove(&record.id);
             }
@@ -305,6 +306,28 @@ pub(crate) fn name_of(record: &HandlerRecord) -> HandlerName {
 }
 
 impl Inner {
+    /// Removes the component of a handler that is gone, unless another has it, too: on the thread that compiles, which is
+    /// the one to wait for a compile.
+    fn remove_module(self: &Arc<Inner>, record: &HandlerRecord) {
+        if record.native {
+            return;
+        }
+        let (inner, version) = (Arc::downgrade(self), record.version.clone());
+        self.compiler.spawn(async move {
+            let Some(runtime) = inner.upgrade().map(|inner| Runtime { inner }) else {
+                return;
+            };
+            let is_needed = || -> Result<bool, RuntimeError> {
+                let records = runtime.read_all()?;
+                Ok(records.iter().any(|record| record.version == version))
+            };
+            if let Err(error) = runtime.inner.modules.remove(&version, is_needed) {
+                // It takes space and does no harm; the next start tries again.
+                tracing::warn!(version, %error, "the component of a removed handler cannot be removed");
+            }
+        });
+    }
+
     /// The handler is gone; a later one of the same name is left alone.
     fn forget(&self, name: &HandlerName, id: u64) {
         let mut handlers = self.handlers.lock();

@@ -371,7 +371,7 @@ impl Runtime {
         record.inputs.iter().filter_map(position).collect()
     }
 
-    fn read_all(&self) -> Result<Vec<HandlerRecord>, RuntimeError> {
+    pub(crate) fn read_all(&self) -> Result<Vec<HandlerRecord>, RuntimeError> {
         use mainstem_broker::keys::{Kind, parse_catalog_key};
         let mut records = Vec::new();
         let mut failure = None;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use wasmtime::component::{Component, Instance, InstancePre, Linker};
 use wasmtime::{Config, Engine, OptLevel, Store};
 
-pub(crate) use cache::{DIGEST_BYTES, ModuleFile, ModuleStore, hex};
+pub(crate) use cache::{DIGEST_BYTES, Installed, ModuleFile, ModuleStore, hex};
 use host::Host;
 
 use crate::{

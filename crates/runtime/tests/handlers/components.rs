@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use mainstem_broker::NewRecord;
-use mainstem_engine::testing::Crash;
+use mainstem_engine::testing::{Crash, poll_once};
 use mainstem_journal::{Disk, OpenMode};
 use mainstem_runtime::{
     Code, Deployment, HandlerModule, HandlerState, InstanceMemory, MAX_FUEL_PER_EVENT,
@@ -355,6 +355,46 @@ fn an_endless_loop_holds_up_no_other_handler_and_ends_when_told_to() {
     bed.block_on(runtime.remove(&caller(), "endless", now_ms))
         .unwrap();
     assert_eq!(bed.runtime.list(&caller()).len(), 1);
+}
+
+#[test]
+fn a_component_goes_with_the_last_handler_that_has_it() {
+    let mut bed = Bed::new(13);
+    bed.topic("in", 1);
+    bed.topic("out", 1);
+    let modules = |bed: &Bed| bed.node.disk.list(Path::new("/node/modules")).unwrap();
+    let deployment = |name: &str| {
+        Deployment::new(name, guest("kitchen"))
+            .input("in")
+            .output("out")
+    };
+    let remove = |bed: &mut Bed, name: &str| {
+        let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+        bed.block_on(runtime.remove(&caller(), name, now_ms))
+            .unwrap();
+        bed.settle();
+    };
+    bed.deploy(deployment("one"));
+    bed.deploy(deployment("two"));
+    bed.settle();
+    assert_eq!(modules(&bed).len(), 2);
+    remove(&mut bed, "one");
+    assert_eq!(modules(&bed).len(), 2, "another handler has it");
+    // A deployment that is under way needs it before the catalogue says so.
+    let (runtime, who) = (bed.runtime.clone(), caller());
+    let mut deploying = Box::pin(runtime.deploy(&who, deployment("three"), bed.now_ms));
+    assert!(poll_once(deploying.as_mut()).is_pending());
+    remove(&mut bed, "two");
+    assert_eq!(modules(&bed).len(), 2, "it is being deployed");
+    bed.block_on(deploying).unwrap();
+    remove(&mut bed, "three");
+    assert_eq!(modules(&bed), [""; 0]);
+    // And it can be deployed again, with its file durable.
+    bed.deploy(deployment("one"));
+    let mut bed = bed.crash(Crash::Power).unwrap();
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    assert_eq!(bed.values("out").len(), 1);
 }
 
 #[test]
