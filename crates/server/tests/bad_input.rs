@@ -499,18 +499,18 @@ fn sql_that_does_not_parse_is_told_with_the_place() {
 }
 
 #[test]
-fn a_line_longer_than_the_topic_takes_is_named_with_the_limit() {
+fn a_line_longer_than_any_record_is_not_read_and_named_with_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("data"));
-    server.run(&["topic", "create", "t", "--set", "max.message.bytes=2000"]);
-    let long = vec![b'x'; 2000 + (64 << 10) + 1];
+    server.run(&["topic", "create", "t"]);
+    let long = vec![b'x'; (16 << 20) + 1];
     let text = [&b"one\n"[..], &long, b"\ntwo\n"].concat();
     let path = file(dir.path(), "x.txt", &text);
     let output = server.command(&["produce", "t", &path]).output().unwrap();
     assert_told(
         &error_of(&output),
         "broken_row",
-        &["line 2", "longer than 67536 bytes", "max.message.bytes"],
+        &["line 2", "longer than 16777216 bytes"],
         &["--rejects"],
     );
     let rejects = dir.path().join("rejects.jsonl");

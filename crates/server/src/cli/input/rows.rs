@@ -167,7 +167,7 @@ fn lines(
 /// What is said of a row that is too long.
 pub fn too_long(max_row_bytes: usize) -> String {
     format!(
-        "it is longer than {max_row_bytes} bytes, and no record of the topic may be (`max.message.bytes`)"
+        "it is longer than {max_row_bytes} bytes, and no record may be, whatever its topic takes"
     )
 }
 

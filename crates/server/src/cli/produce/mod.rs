@@ -15,7 +15,6 @@ use super::{Common, Output};
 use crate::failure::Failure;
 use acknowledged::{Acknowledged, Telling, tell};
 use clap::{Args, ValueEnum};
-use mainstem_client::proto::Topic;
 use mainstem_client::record::Compression;
 use mainstem_client::{ClientError, Producer, ProducerOptions, ProducerRecord};
 use pace::Pace;
@@ -108,7 +107,7 @@ pub async fn run(common: &Common, arguments: ProduceArguments) -> Result<(), Fai
         key: arguments.key,
         nulls: arguments.nulls.into_iter().collect(),
         schema: schema_of(&topic),
-        max_row_bytes: max_row_bytes(&topic, compression),
+        max_row_bytes: MAX_ROW_BYTES,
     };
     let mut sending = Sending {
         topic: arguments.topic.clone(),
@@ -130,19 +129,6 @@ pub async fn run(common: &Common, arguments: ProduceArguments) -> Result<(), Fai
     );
     let sent = sending.everything(input::read(file, options)).await;
     sending.end(common, sent, telling).await
-}
-
-/// The longest row that can become a record of the topic, and a margin: whether it can is the server's to say.
-fn max_row_bytes(topic: &Topic, compression: Compression) -> usize {
-    const MARGIN_BYTES: usize = 64 << 10;
-    let mut settings = topic.configs.iter();
-    let setting = settings.find(|entry| entry.name == "max.message.bytes");
-    let largest = setting.and_then(|entry| entry.value.parse::<usize>().ok());
-    match (compression, largest) {
-        // Compressed, a larger one may fit.
-        (Compression::None, Some(bytes)) => bytes.saturating_add(MARGIN_BYTES).min(MAX_ROW_BYTES),
-        _ => MAX_ROW_BYTES,
-    }
 }
 
 /// The hand-over of rows to the client.
