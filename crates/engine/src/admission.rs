@@ -146,6 +146,12 @@ impl Admission {
             }
         }
         self.check_log_ops(&submission)?;
+        // From here on nothing refuses the whole.
+        for check in &submission.checks {
+            if let Check::TakeFence { owner, epoch } = check {
+                self.enter_fence(owner.clone(), *epoch);
+            }
+        }
         let lsn = self.next_lsn;
         open.builder.begin_frame(lsn);
         let mut appended_bytes = 0u64;
@@ -205,6 +211,13 @@ impl Admission {
                 }
                 Ok(())
             }
+            Check::TakeFence { owner, epoch } => match self.fences.get(owner) {
+                Some(fence) if *epoch <= fence.epoch => Err(EngineError::Fenced {
+                    epoch: *epoch,
+                    current: fence.epoch,
+                }),
+                _ => Ok(()),
+            },
             Check::NextOffset { partition, offset } => {
                 let found = self.partitions.get(partition);
                 let error = match found {
@@ -457,6 +470,7 @@ fn is_remembered(family: Family) -> bool {
     matches!(family, Family::Catalog | Family::Offsets)
 }
 
+/// The fence that a refusal breaks.
 fn fence_of(submission: &Submission) -> Option<(Bytes, u64)> {
     submission.checks.iter().find_map(|check| match check {
         Check::Fence { owner, epoch } => Some((owner.clone(), *epoch)),

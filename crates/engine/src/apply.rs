@@ -82,7 +82,7 @@ impl Apply {
             for answer in group.answers {
                 match &outcome {
                     Ok(()) => answer.give(),
-                    Err(error) => answer.fail(&error.poison()),
+                    Err(error) => answer.fail(&error.poison(error.is_full())),
                 }
             }
         }

@@ -31,7 +31,7 @@ pub(crate) struct Background {
     pub(crate) shards: Arc<Shards>,
     pub(crate) recycle_to: Arc<AtomicU64>,
     phase: Phase,
-    journal_bytes_at_checkpoint: u64,
+    written_bytes_at_checkpoint: u64,
     /// The time when the last checkpoint began, or when time was first told.
     checkpoint_ms: Option<i64>,
     /// How long nothing has happened.
@@ -108,7 +108,7 @@ impl Background {
             shards,
             recycle_to,
             phase: Phase::Rest,
-            journal_bytes_at_checkpoint: 0,
+            written_bytes_at_checkpoint: 0,
             checkpoint_ms: None,
             idle_ms: 0,
             wait_ms: 0,
@@ -152,6 +152,12 @@ impl Background {
         Lsn(self.shared.positions.log_applied.load(Ordering::Acquire))
     }
 
+    /// Bytes that frames have brought to the disk: in the journal, or in segments that the journal refers to.
+    fn written_bytes(&self) -> u64 {
+        let at = &self.shared.positions;
+        at.journal_bytes.load(Ordering::Acquire) + at.referenced_bytes.load(Ordering::Acquire)
+    }
+
     /// Milliseconds since the last checkpoint, as far as time is told.
     fn since_checkpoint_ms(&mut self) -> u64 {
         let now_ms = self.shared.positions.now_ms.load(Ordering::Acquire);
@@ -169,8 +175,7 @@ impl Background {
         {
             return false;
         }
-        let written = self.shared.positions.journal_bytes.load(Ordering::Acquire)
-            - self.journal_bytes_at_checkpoint;
+        let written = self.written_bytes() - self.written_bytes_at_checkpoint;
         self.ending()
             || self.space_was_made
             || written >= self.shared.options.checkpoint_bytes
@@ -261,8 +266,7 @@ impl Background {
     }
 
     fn begin_checkpoint(&mut self) -> Result<Progress, EngineError> {
-        self.journal_bytes_at_checkpoint =
-            self.shared.positions.journal_bytes.load(Ordering::Acquire);
+        self.written_bytes_at_checkpoint = self.written_bytes();
         self.idle_ms = 0;
         self.checkpoint_ms = None;
         self.since_checkpoint_ms();

@@ -98,6 +98,11 @@ impl<M: Medium> Commit<M> {
             .positions
             .journal_bytes
             .fetch_add(disk_bytes as u64, Ordering::AcqRel);
+        let referenced_bytes: usize = referenced.iter().map(Bytes::len).sum();
+        self.shared
+            .positions
+            .referenced_bytes
+            .fetch_add(referenced_bytes as u64, Ordering::AcqRel);
         self.shared.positions.groups.fetch_add(1, Ordering::AcqRel);
         self.bytes_since_look += disk_bytes;
         if self.bytes_since_look >= BYTES_BETWEEN_LOOKS {

@@ -181,7 +181,7 @@ impl Engine {
     /// this engine, wait until its workers have stopped, and open the directory anew then recovers and takes writes
     /// again. What memory holds beyond the durable frames goes with this one. Asks the disks.
     pub fn has_space_again(&self) -> bool {
-        self.shared.poison().is_some_and(|error| error.is_full()) && self.shared.has_space_again()
+        self.shared.poison().is_some_and(|error| error.is_full()) && self.shared.has_room_to_open()
     }
 
     /// Asks for a clean stop: what is admitted is finished, a checkpoint is taken, then the workers

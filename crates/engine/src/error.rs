@@ -107,11 +107,16 @@ impl EngineError {
         }
     }
 
+    /// Whether the reason may have been that a disk was full, although it does not say so.
+    pub(crate) fn may_be_full(&self) -> bool {
+        matches!(self, EngineError::Store(error) if matches!(**error, StoreError::Backend { .. }))
+    }
+
     /// What everybody is told once this has stopped all writes.
-    pub(crate) fn poison(&self) -> EngineError {
+    pub(crate) fn poison(&self, full: bool) -> EngineError {
         EngineError::Poisoned {
             why: self.to_string().into(),
-            full: self.is_full(),
+            full,
         }
     }
 }

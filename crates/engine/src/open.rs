@@ -136,6 +136,7 @@ impl Engine {
             run_bytes: 0,
             run_lsn: Lsn(0),
             refers: false,
+            referenced_bytes: 0,
             report: RecoveryReport {
                 checkpoint,
                 last: checkpoint,
@@ -171,6 +172,8 @@ struct Recovering {
     run_lsn: Lsn,
     /// A frame refers to bytes in a segment.
     refers: bool,
+    /// How many in all.
+    referenced_bytes: u64,
     report: RecoveryReport,
 }
 
@@ -257,6 +260,9 @@ impl Recovering {
             LogOp::AppendReference(reference) => {
                 self.refers = true;
                 tracing::debug!(case = "reference replayed", lsn = %lsn);
+                if let Ok(header) = BatchHeader::read(&reference.header) {
+                    self.referenced_bytes += header.size_bytes() as u64;
+                }
                 self.remember_batch(reference.partition, &reference.header);
             }
             _ => {}
@@ -294,6 +300,8 @@ impl Recovering {
             .store(self.report.checkpoint.0, Ordering::Release);
         at.journal_bytes
             .store(self.report.read_bytes, Ordering::Release);
+        at.referenced_bytes
+            .store(self.referenced_bytes, Ordering::Release);
         shared.budget.tail_is(shared.log.tail_bytes());
         self.report.last = last;
 

@@ -26,7 +26,8 @@ pub struct EngineOptions {
     pub reference_bytes: usize,
     /// After so long without work, an empty group records the last one.
     pub idle_mark_ms: u64,
-    /// A checkpoint is taken after this much journal: about what a restart reads at most.
+    /// A checkpoint is taken after this much journal, with the batches that it refers to: about what a restart reads at
+    /// most.
     pub checkpoint_bytes: u64,
     /// And so long after the last one, by the time told with [`crate::Engine::tell_time`], however little was written.
     pub checkpoint_interval_ms: u64,

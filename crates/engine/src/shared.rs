@@ -82,6 +82,8 @@ pub(crate) struct Positions {
     pub(crate) checkpoint: AtomicU64,
     /// Journal bytes written since the engine was opened.
     pub(crate) journal_bytes: AtomicU64,
+    /// Bytes in segments that frames refer to, likewise.
+    pub(crate) referenced_bytes: AtomicU64,
     pub(crate) free_bytes: AtomicU64,
     /// With less free than this, appends are refused.
     pub(crate) needed_bytes: AtomicU64,
@@ -308,12 +310,14 @@ impl Shared {
 
     /// Stops writes for good: everybody who waits, and everybody who comes, is told why.
     pub(crate) fn set_poison(&self, cause: &EngineError) -> EngineError {
+        // A store that ran into the shortage by itself, in the background, may not say so.
+        let full = cause.is_full() || (cause.may_be_full() && !self.has_room_to_open());
         let error = {
             let mut poison = self.poison.lock();
             poison
                 .get_or_insert_with(|| {
                     tracing::error!(%cause, "a write failed: writes stop, reads go on, until the data directory is opened again");
-                    cause.poison()
+                    cause.poison(full)
                 })
                 .clone()
         };

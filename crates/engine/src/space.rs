@@ -32,7 +32,7 @@ impl Shared {
 
     /// Whether there is room for what opening the directory again writes, and for one more journal file, on every disk
     /// that holds a part of it.
-    pub(crate) fn has_space_again(&self) -> bool {
+    pub(crate) fn has_room_to_open(&self) -> bool {
         let store_bytes = self.options.ballast_bytes / 4;
         let file_bytes = self.options.journal.file_bytes;
         let wanted_bytes = self.log.unflushed_bytes() + store_bytes + file_bytes;

@@ -55,6 +55,15 @@ pub enum Check {
         /// Its epoch.
         epoch: u64,
     },
+    /// `epoch` is higher than any seen for `owner`: the submission takes the fence, or is refused and leaves the fence as
+    /// it was. For whoever competes for an epoch: a [`Check::Fence`] that is refused for another check would break the
+    /// winner's.
+    TakeFence {
+        /// Who: any unique name.
+        owner: Bytes,
+        /// The epoch to come.
+        epoch: u64,
+    },
     /// The partition's next offset is `offset`.
     NextOffset {
         /// Which partition.

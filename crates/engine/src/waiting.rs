@@ -41,7 +41,7 @@ pub(crate) fn keys_of(submission: &Submission) -> Vec<Key> {
     keys.extend(partitions.map(Key::Partition));
     keys.extend(submission.checks.iter().map(|check| match check {
         Check::Unchanged { family, key, .. } => Key::Stored(*family, key.clone()),
-        Check::Fence { owner, .. } => Key::Fence(owner.clone()),
+        Check::Fence { owner, .. } | Check::TakeFence { owner, .. } => Key::Fence(owner.clone()),
         Check::NextOffset { partition, .. } => Key::Partition(*partition),
     }));
     let stored = submission.store_ops.iter();

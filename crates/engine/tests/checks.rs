@@ -134,6 +134,60 @@ fn a_refusal_breaks_the_fence_of_its_own_epoch_and_no_newer_one() {
     submit(&mut node, fenced(4, 10)).unwrap();
 }
 
+fn take(epoch: u64, as_of: Lsn, bytes: usize) -> Submission {
+    let (owner, key) = (Bytes::from_static(b"task"), Bytes::from_static(KEY));
+    Submission {
+        checks: vec![
+            Check::Unchanged {
+                family: Family::Offsets,
+                key: key.clone(),
+                as_of,
+            },
+            Check::TakeFence { owner, epoch },
+        ],
+        store_ops: vec![StoreOp::put(Family::Offsets, key, epoch.to_string())],
+        all_or_nothing: true,
+        ..append(bytes)
+    }
+}
+
+#[test]
+fn a_refused_take_of_a_fence_leaves_the_fence_as_it_was() {
+    let too_large = small_options().max_frame_bytes + 1;
+    for seed in 0..100 {
+        let mut node = node(seed);
+        submit(&mut node, fenced(2, 10)).unwrap();
+        let (as_of, _) = node.engine.read_at().unwrap();
+        let refused = submit(&mut node, take(3, as_of, too_large));
+        assert!(matches!(refused, Err(EngineError::TooLarge { .. })));
+        submit(&mut node, fenced(2, 10)).unwrap();
+        // Two that have read the same take the same epoch; the winner has sent a step before it knows.
+        let engine = node.engine.clone();
+        let won = engine.submit_in_turn(take(3, as_of, 10));
+        let lost = engine.submit_in_turn(take(3, as_of, 10));
+        let step = engine.submit_in_turn(fenced(3, 10));
+        node.driver.block_on(won).unwrap();
+        let refused = node.driver.block_on(lost);
+        assert!(matches!(refused, Err(EngineError::Conflict { check: 0 })));
+        node.driver.block_on(step).unwrap();
+        // Neither the epoch of the holder nor a lower one takes it, and the holder goes on.
+        let (as_of, _) = node.engine.read_at().unwrap();
+        for epoch in [2, 3] {
+            let refused = submit(&mut node, take(epoch, as_of, 10));
+            assert!(
+                matches!(refused, Err(EngineError::Fenced { current: 3, .. })),
+                "seed {seed}: {refused:?}"
+            );
+        }
+        submit(&mut node, fenced(3, 10)).unwrap();
+        // A holder whose own step was refused takes it anew.
+        submit(&mut node, fenced(3, too_large)).unwrap_err();
+        submit(&mut node, fenced(3, 10)).unwrap_err();
+        submit(&mut node, take(4, as_of, 10)).unwrap();
+        submit(&mut node, fenced(4, 10)).unwrap();
+    }
+}
+
 fn put(family: Family, as_of: Lsn, value: &'static [u8]) -> Submission {
     let key = Bytes::from_static(KEY);
     Submission {

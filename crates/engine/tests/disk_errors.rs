@@ -295,6 +295,26 @@ fn opening_again_helps_as_soon_as_there_is_space_and_not_before() {
     node.come_back(None, "a full disk");
 }
 
+#[test]
+fn a_store_that_fails_on_a_full_disk_is_opened_again_when_there_is_space() {
+    for crash in WAYS_BACK {
+        let mut node = Node::open(1);
+        let what = "a store on a full disk";
+        (0..3).for_each(|_| node.send());
+        node.only(&["admission", "journal"]);
+        let [_, unnamed] = store_errors();
+        node.node.store.fail(unnamed);
+        let disk = node.node.disk.clone();
+        disk.set_capacity(disk.used_bytes());
+        node.only(&["store"]);
+        node.check_poisoned(what);
+        assert!(!node.node.engine.has_space_again());
+        disk.set_capacity(u64::MAX);
+        node.check_says_when(true, what);
+        node.come_back(crash, what);
+    }
+}
+
 fn store_errors() -> [StoreError; 2] {
     let (dir, what) = (PathBuf::from("store"), "flush");
     let no_space = StoreError::NoSpace {

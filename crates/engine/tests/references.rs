@@ -34,7 +34,11 @@ fn options() -> EngineOptions {
 }
 
 fn node(seed: u64) -> TestNode {
-    let mut node = TestNode::open_with(seed, options()).unwrap();
+    node_with(seed, options())
+}
+
+fn node_with(seed: u64, options: EngineOptions) -> TestNode {
+    let mut node = TestNode::open_with(seed, options).unwrap();
     let create = |index| {
         let partition = partition(index);
         (1, LogOp::CreatePartition { partition })
@@ -114,6 +118,37 @@ fn segment(index: u32, base_offset: i64) -> PathBuf {
     PathBuf::from(format!(
         "/node/topics/{topic}/{index}/{base_offset:020}.log"
     ))
+}
+
+#[test]
+fn what_frames_refer_to_counts_toward_the_next_checkpoint() {
+    let mut node = node_with(
+        1,
+        EngineOptions {
+            checkpoint_bytes: 200_000,
+            ..options()
+        },
+    );
+    for number in 0..4 {
+        drop(node.engine.submit_in_turn(append(0, number, 30_000)));
+        node.driver.settle();
+    }
+    let status = node.engine.status();
+    assert_eq!(status.checkpoint_lsn.0, 0, "120,000 bytes are too few");
+    assert!(
+        status.journal_bytes < 100_000,
+        "they are no part of the journal"
+    );
+    // What a restart has gone through counts as well.
+    let mut node = node.crash(Crash::Process).unwrap();
+    for number in 4..8 {
+        drop(node.engine.submit_in_turn(append(0, number, 30_000)));
+        node.driver.settle();
+    }
+    let status = node.engine.status();
+    assert!(status.journal_bytes < 150_000, "{}", status.journal_bytes);
+    assert!(status.checkpoint_lsn.0 > 4, "{}", status.checkpoint_lsn);
+    assert_eq!(values(&node, 0).len(), 8);
 }
 
 #[test]

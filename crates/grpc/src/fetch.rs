@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
 use futures::{FutureExt, StreamExt};
-use mainstem::broker::{BrokerError, FetchRequest, OffsetSpec, Topic};
+use mainstem::broker::{BrokerError, OffsetSpec, Topic};
 use mainstem::{Broker, Caller};
 use mainstem_proto::{CHUNK_BYTES, v1};
 use mainstem_record::{Batch, RecordError};
@@ -285,24 +285,14 @@ impl Reading {
             next_offset: offset,
             ..
         } = *cursor;
-        let request = FetchRequest {
-            topic: self.topic.clone(),
-            partition,
-            offset,
-            max_bytes,
-        };
-        let now = self.broker.topic(&self.caller, &self.topic);
-        if now.map_err(failed)?.id != self.opened.id {
-            return Err(failed(BrokerError::TopicNotFound {
-                topic: self.topic.to_string(),
-                near: Vec::new(),
-            }));
-        }
-        let fetched = self.broker.fetch(&self.caller, &request).map_err(failed)?;
+        // Looked up once: a later topic of the same name is another.
+        let (broker, caller, topic) = (&self.broker, &self.caller, &self.opened);
+        let fetched = broker
+            .fetch_from(caller, topic, partition, offset, max_bytes)
+            .map_err(failed)?;
         if fetched.batches.is_empty() {
-            let data = self
-                .broker
-                .wait_for_data(&self.caller, &self.topic, partition, offset)
+            let data = broker
+                .wait_for_data_in(caller, topic, partition, offset)
                 .map_err(failed)?;
             self.waiting.push(data.map(move |()| index).boxed());
             return Ok(None);

@@ -228,6 +228,7 @@ fn from_status(status: &HandlerStatus) -> v1::Handler {
         HandlerState::Running => v1::HandlerState::Running,
         HandlerState::Paused => v1::HandlerState::Paused,
         HandlerState::Halted => v1::HandlerState::Halted,
+        HandlerState::Compiling => v1::HandlerState::Compiling,
         HandlerState::Removing => v1::HandlerState::Removing,
     };
     let policy = match status.on_error {
@@ -263,6 +264,7 @@ fn from_status(status: &HandlerStatus) -> v1::Handler {
 fn from_task(task: &TaskStatus) -> v1::Task {
     let state = match task.state {
         TaskState::Starting => v1::TaskState::Starting,
+        TaskState::Compiling => v1::TaskState::Compiling,
         TaskState::Running => v1::TaskState::Running,
         TaskState::Retrying => v1::TaskState::Retrying,
         TaskState::Paused => v1::TaskState::Paused,

@@ -57,11 +57,14 @@ pub(crate) struct DirectoryHold {
 /// By these a directory is known for one of ours, whatever is missing.
 const PARTS: [&str; 4] = ["meta.json", "journal", "store", "topics"];
 
+/// Where a server that runs on the directory says how it is reached.
+const ENDPOINTS: &str = "endpoints.json";
+
 /// Opening a directory writes about so much, handlers and topics left out.
 const SPACE_TO_OPEN_BYTES: u64 = 64 << 20;
 
 /// What may lie in a directory before `meta.json` does, without making it somebody else's.
-const OURS_BEFORE_META: [&str; 4] = ["LOCK", "endpoints.json", "meta.json.tmp", "lost+found"];
+const OURS_BEFORE_META: [&str; 4] = ["LOCK", ENDPOINTS, "meta.json.tmp", "lost+found"];
 
 impl DataDirectory {
     /// Takes the directory for this process, and makes it if it is new.
@@ -70,6 +73,13 @@ impl DataDirectory {
             .map_err(io("make the data directory", path))?;
         refuse_foreign(path)?;
         let lock = lock(path, || make_space(disk, path, SPACE_TO_OPEN_BYTES))?;
+        // Of a server that was killed: nobody listens there, or somebody else does.
+        match std::fs::remove_file(path.join(ENDPOINTS)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "the endpoints of an earlier server cannot be removed");
+            }
+            _ => {}
+        }
         let meta = match read_meta(path)? {
             Some(meta) => meta,
             None => write_meta(path, disk)?,

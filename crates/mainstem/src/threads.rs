@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `admission`, `journal`, `store`, `background`, `sync`, `ahead` | the engine's workers, one each |
 //! | `task-0` … | handler tasks, one task at a time |
+//! | `compile` | code of handlers that is not in memory: read, or compiled |
 //! | `groups` | consumer groups: their timers, and the answers to whoever waits for their frames |
 //! | `retention` | one round of retention now and then, and of looking for what to compact; tells the engine the time |
 //!
@@ -63,16 +64,24 @@ impl Threads {
         Ok(threads)
     }
 
-    /// Starts the threads that move handler tasks.
+    /// Starts the threads that move handler tasks, and the one that compiles for them.
     pub(crate) fn start_tasks(&mut self, runtime: Runtime, count: usize) -> std::io::Result<()> {
         self.runtime = Some(runtime.clone());
         for index in 0..count {
             let runtime = runtime.clone();
             self.task_threads
                 .push(spawn(format!("task-{index}"), move || {
-                    move_tasks(&runtime)
+                    keep_moving(|| runtime.work(now_ms()), |timeout| runtime.park(timeout))
                 })?);
         }
+        let compiling = move || {
+            keep_moving(
+                || runtime.compile(now_ms()),
+                |timeout| runtime.park_compiler(timeout),
+            )
+        };
+        self.task_threads
+            .push(spawn("compile".to_owned(), compiling)?);
         Ok(())
     }
 
@@ -167,14 +176,14 @@ fn join(thread: JoinHandle<()>) {
     let _ = thread.join();
 }
 
-fn move_tasks(runtime: &Runtime) {
+fn keep_moving(work: impl Fn() -> Next, park: impl Fn(Duration)) {
     loop {
-        match runtime.work(now_ms()) {
+        match work() {
             Next::Worked => {}
-            Next::IdleUntil(None) => runtime.park(LONGEST_PARK),
+            Next::IdleUntil(None) => park(LONGEST_PARK),
             Next::IdleUntil(Some(at_ms)) => {
                 let wait = Duration::from_millis(u64::try_from(at_ms - now_ms()).unwrap_or(0));
-                runtime.park(wait.min(LONGEST_PARK));
+                park(wait.min(LONGEST_PARK));
             }
             Next::Closed => return,
         }

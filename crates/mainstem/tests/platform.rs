@@ -83,6 +83,23 @@ async fn number(mainstem: &Mainstem, sql: &str) -> i64 {
     batches[0].column(0).as_primitive::<Int64Type>().value(0)
 }
 
+#[test]
+fn the_endpoints_of_a_server_that_was_killed_go_with_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoints = dir.path().join("endpoints.json");
+    let running = open(dir.path());
+    std::fs::write(&endpoints, "{}").unwrap();
+    // Whoever finds the directory taken leaves it as it is.
+    let refused = Mainstem::open(dir.path(), Options::default());
+    assert!(refused.is_err_and(|error| error.is_in_use()));
+    assert!(endpoints.exists());
+    running.shutdown().unwrap();
+    drop(running);
+    let running = open(dir.path());
+    assert!(!endpoints.exists());
+    running.shutdown().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn handlers_topics_and_state_go_on_where_they_were() {
     let dir = tempfile::tempdir().unwrap();

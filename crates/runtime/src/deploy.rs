@@ -8,6 +8,7 @@ use mainstem_store::{Family, StoreOp};
 use crate::catalog::{self, HandlerRecord, dead_letter_topic};
 use crate::deployment::{DEFAULT_MEMORY_BYTES, MAX_FUEL_PER_EVENT};
 use crate::runtime::Runtime;
+use crate::wasm::Installed;
 use crate::{Code, Deployment, HandlerStatus, OnError, RuntimeError, StartFrom, inputs, keys};
 
 /// The dead-letter topic's name must be a topic's name, too.
@@ -28,15 +29,12 @@ impl Runtime {
         check(&deployment, self.inner.options.handlers_memory_bytes)?;
         let topics = Topics::find(&self.inner.broker, caller, &deployment)?;
         self.inner.modules.trim();
-        let (version, native) = match &deployment.code {
-            Code::Component(bytes) => (
-                self.inner
-                    .modules
-                    .install(bytes, deployment.memory_bytes)?
-                    .0,
-                false,
-            ),
-            Code::Native { version, .. } => (version.clone(), true),
+        let installed = match &deployment.code {
+            Code::Component(bytes) => {
+                let modules = &self.inner.modules;
+                Some(modules.install(bytes, deployment.memory_bytes)?)
+            }
+            Code::Native { .. } => None,
         };
         topics
             .create_missing(&self.inner.broker, caller, &deployment, now_ms)
@@ -46,8 +44,7 @@ impl Runtime {
             let ready = Ready {
                 deployment,
                 topics,
-                version,
-                native,
+                installed,
             };
             runtime.make_so(&caller, ready, now_ms).await
         })
@@ -64,8 +61,7 @@ impl Runtime {
         let Ready {
             deployment,
             topics,
-            version,
-            native,
+            installed,
         } = ready;
         let register = || {
             if let Code::Native { version, module } = &deployment.code {
@@ -84,8 +80,12 @@ impl Runtime {
                 Some(record) => record.clone(),
                 None => HandlerRecord::new(read.next_id, &caller.tenant, &deployment.name, now_ms),
             };
-            record.version.clone_from(&version);
-            record.native = native;
+            match (&installed, &deployment.code) {
+                (Some(installed), _) => record.version.clone_from(&installed.version),
+                (None, Code::Native { version, .. }) => record.version.clone_from(version),
+                (None, Code::Component(_)) => {}
+            }
+            record.native = installed.is_none();
             record.inputs.clone_from(&deployment.inputs);
             record.outputs.clone_from(&deployment.outputs);
             record.start = deployment.start;
@@ -240,8 +240,8 @@ fn check(deployment: &Deployment, handlers_memory_bytes: u64) -> Result<(), Runt
 struct Ready {
     deployment: Deployment,
     topics: Topics,
-    version: String,
-    native: bool,
+    /// Its component, unless it is code of this process.
+    installed: Option<Installed>,
 }
 
 /// The topics that a deployment names.

@@ -107,7 +107,8 @@ pub struct Deployment {
     /// Instructions an event may use, about; a step gets the sum. Calls of the state use as much again, at 500 for each
     /// call and key, and 1 for 8 bytes. At most [`MAX_FUEL_PER_EVENT`].
     pub fuel_per_event: u64,
-    /// The linear memory an instance may grow to; at most what all handlers together have.
+    /// The linear memory an instance may grow to; at most what all handlers together have. The host copies no more than
+    /// this for one call, and no more than 32 MiB.
     pub memory_bytes: u64,
     /// Whether output topics that are missing are created, with as many partitions as the first input topic.
     pub create_topics: bool,

@@ -26,17 +26,21 @@ impl Fence {
                 owner: owner.clone(),
                 epoch: kept.max(admitted) + 1,
             };
-            // Of two that have read the same, the check lets one through: the fence alone would let both.
+            // Of two that have read the same, one gets through, and the other's refusal leaves it the fence.
             let unchanged = Check::Unchanged {
                 family: Family::Offsets,
                 key: owner.clone(),
                 as_of,
             };
+            let take = Check::TakeFence {
+                owner: owner.clone(),
+                epoch: fence.epoch,
+            };
             let keep = StoreOp::put(Family::Offsets, owner.clone(), keys::number(fence.epoch));
-            match submit(engine, vec![keep], vec![unchanged, fence.check()]).await {
+            match submit(engine, vec![keep], vec![unchanged, take]).await {
                 Ok(()) => return Ok(fence),
                 Err(EngineError::Conflict { .. } | EngineError::Stale { .. }) => {}
-                // A higher epoch is admitted, or this one is broken, and the store may never show it.
+                // An epoch is admitted that the store may never show.
                 Err(EngineError::Fenced { current, .. }) => admitted = current,
                 Err(error) => return Err(error.into()),
             }
@@ -143,6 +147,26 @@ mod tests {
                 "seed {seed}: {refused:?}"
             );
             node.driver.block_on(write(&later)).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_winner_keeps_what_it_has_taken_until_the_other_tries_again() {
+        async fn take_and_write(engine: &Engine) -> (u64, Result<(), EngineError>) {
+            let fence = Fence::take(engine, OWNER).await.unwrap();
+            (fence.epoch, fence.submit(engine, Vec::new()).await)
+        }
+        for seed in 0..100 {
+            let mut node = TestNode::open(seed).unwrap();
+            let engine = node.engine.clone();
+            let taking = both(take_and_write(&engine), take_and_write(&engine));
+            for (taken, outcome) in node.driver.block_on(taking) {
+                match outcome {
+                    Ok(()) => {}
+                    Err(EngineError::Fenced { current, .. }) if current > taken => {}
+                    Err(error) => panic!("seed {seed}: nobody has a higher epoch: {error}"),
+                }
+            }
         }
     }
 

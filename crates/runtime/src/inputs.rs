@@ -10,6 +10,7 @@ use mainstem_broker::Topic;
 use mainstem_store::{Family, prefix_end};
 
 use crate::catalog::HandlerRecord;
+use crate::lifecycle::name_of;
 use crate::runtime::{Runtime, caller_of};
 use crate::{RuntimeError, keys};
 
@@ -60,14 +61,26 @@ impl Runtime {
 
     /// Handlers that have got more partitions to read since they were last looked at.
     fn grown(&self) -> Vec<Arc<HandlerRecord>> {
-        let mut handlers = self.inner.handlers.lock();
+        let handlers = self.inner.handlers.lock();
+        let records: Vec<_> = handlers
+            .values()
+            .map(|known| known.record.clone())
+            .collect();
+        drop(handlers);
         let mut grown = Vec::new();
-        for handler in handlers.values_mut() {
-            let partitions = self.input_partitions(&handler.record);
+        for record in records {
+            let partitions = self.input_partitions(&record);
+            let mut handlers = self.inner.handlers.lock();
+            // One that was changed meanwhile is looked at the next time.
+            let known = handlers.get_mut(&name_of(&record));
+            let Some(handler) = known.filter(|known| Arc::ptr_eq(&known.record, &record)) else {
+                continue;
+            };
             // Said and done once for each change.
             let before = std::mem::replace(&mut handler.partitions, partitions);
-            if partitions > before && !handler.record.removing {
-                grown.push(handler.record.clone());
+            if partitions > before && !record.removing {
+                drop(handlers);
+                grown.push(record);
             }
         }
         grown

@@ -19,7 +19,8 @@
 //!
 //! **Time and threads come from outside.** A task is a plain future on a small executor that owns no thread: whoever
 //! calls [`Runtime::work`] with the time moves one task by one turn; [`Runtime::park`] is for a thread that has nothing
-//! to do. A test calls `work` from its own scheduler.
+//! to do. What takes long by itself, compiling, waits for whoever calls [`Runtime::compile`]. A test calls both from its
+//! own scheduler.
 //!
 //! **Where to start reading:** [`handler`] (the seam), `task.rs` (the life of a step), [`StepState`] (the overlay),
 //! `wasm/` (components), [`keys`] (what is written where), [`verify`] (a check of entries and components offline).

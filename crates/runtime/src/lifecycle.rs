@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use mainstem_broker::Caller;
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use crate::catalog::{self, HandlerRecord};
 use crate::control::{Desired, TaskHandle};
 use crate::runtime::{Handler, HandlerName, Inner, Runtime, caller_of};
-use crate::task::{LoadModule, Task};
+use crate::task::{LoadModule, Loading, Task};
 use crate::{HandlerModule, RuntimeError, removal};
 
 impl Runtime {
@@ -91,17 +92,24 @@ impl Runtime {
 
     /// Makes what runs here what the catalogue says, whatever has led to it.
     pub(crate) fn follow(&self, tenant: &str, name: &str) -> Result<(), RuntimeError> {
-        // Read under the lock: who follows last has read last.
-        let mut handlers = self.inner.handlers.lock();
-        let read = catalog::read(self.inner.broker.engine(), tenant, name)?;
-        let Some(record) = read.record.map(Arc::new) else {
-            return Ok(());
+        // Who follows last must have read last: if anything was changed here since the reading, it is done again.
+        let (record, partitions, mut handlers) = loop {
+            let changes = self.inner.handler_changes.load(Ordering::Acquire);
+            let read = catalog::read(self.inner.broker.engine(), tenant, name)?;
+            let Some(record) = read.record.map(Arc::new) else {
+                return Ok(());
+            };
+            if record.removing {
+                drop(self.start_removal(record));
+                return Ok(());
+            }
+            let partitions = self.covered_partitions(&record);
+            let handlers = self.inner.handlers.lock();
+            if self.inner.handler_changes.load(Ordering::Acquire) == changes {
+                break (record, partitions, handlers);
+            }
         };
-        if record.removing {
-            drop(handlers);
-            drop(self.start_removal(record));
-            return Ok(());
-        }
+        self.inner.handler_changes.fetch_add(1, Ordering::AcqRel);
         match handlers.get_mut(&name_of(&record)) {
             Some(known)
                 if known.record.id == record.id && known.record.generation == record.generation =>
@@ -113,21 +121,22 @@ impl Runtime {
                 known.record = record;
                 known.tasks.iter().for_each(|task| task.command(desired));
             }
-            _ => self.install(&mut handlers, record),
+            _ => self.install(&mut handlers, record, partitions),
         }
         Ok(())
     }
 
     /// Starts the tasks of a deployment, in place of those of an earlier one. The order of their frames is kept by the
-    /// fence that each new task takes: what an old one still has under way comes before it, or not at all.
+    /// fence that each new task takes: what an old one still has under way comes before it, or not at all. `partitions`
+    /// are those that it [covers](Self::covered_partitions): what has no task yet, as after a restart, is found by whoever
+    /// watches the inputs.
     pub(crate) fn install(
         &self,
         handlers: &mut BTreeMap<HandlerName, Handler>,
         record: Arc<HandlerRecord>,
+        partitions: u32,
     ) {
         let name = name_of(&record);
-        // What has no task yet, as after a restart, is found by whoever watches the inputs.
-        let partitions = self.covered_partitions(&record);
         if let Some(known) = handlers.get(&name) {
             known
                 .tasks
@@ -175,18 +184,30 @@ impl Runtime {
 
     fn loader(&self) -> Arc<LoadModule> {
         let (native, modules) = (self.inner.native.clone(), self.inner.modules.clone());
+        let compiler = self.inner.compiler.clone();
         Arc::new(move |record: &HandlerRecord| {
             if record.native {
                 let native = native.lock();
                 let known =
                     native.get(&(record.tenant.as_str().into(), record.name.as_str().into()));
-                return Ok(known
-                    .filter(|(version, _)| *version == record.version)
-                    .map(|(_, module)| module.clone()));
+                return match known {
+                    Some((version, module)) if *version == record.version => {
+                        Loading::Ready(module.clone())
+                    }
+                    _ => Loading::Absent,
+                };
             }
-            let module: Arc<dyn HandlerModule> =
-                modules.load(&record.version, record.memory_bytes)?;
-            Ok(Some(module))
+            if let Some(module) = modules.loaded(&record.version, record.memory_bytes) {
+                return Loading::Ready(module);
+            }
+            let (promise, compiling) = ticket();
+            let (modules, version) = (modules.clone(), record.version.clone());
+            let memory_bytes = record.memory_bytes;
+            compiler.spawn(async move {
+                let module = modules.load(&version, memory_bytes);
+                promise.resolve(Ok(module.map(|module| -> Arc<dyn HandlerModule> { module })));
+            });
+            Loading::Compiling(compiling)
         })
     }
 
@@ -231,6 +252,7 @@ impl Runtime {
         let name = name_of(&record);
         {
             let mut handlers = self.inner.handlers.lock();
+            self.inner.handler_changes.fetch_add(1, Ordering::AcqRel);
             let known = handlers.entry(name.clone()).or_insert_with(|| Handler {
                 record: record.clone(),
                 tasks: Vec::new(),
@@ -267,6 +289,7 @@ impl Runtime {
             if let Some(inner) = inner.upgrade() {
                 if outcome.is_ok() {
                     inner.forget(&name, record.id);
+                    inner.remove_module(&record);
                 }
                 inner.removals.lock().remove(&record.id);
             }
@@ -278,14 +301,37 @@ impl Runtime {
     }
 }
 
-fn name_of(record: &HandlerRecord) -> HandlerName {
+pub(crate) fn name_of(record: &HandlerRecord) -> HandlerName {
     (record.tenant.as_str().into(), record.name.as_str().into())
 }
 
 impl Inner {
+    /// Removes the component of a handler that is gone, unless another has it, too: on the thread that compiles, which is
+    /// the one to wait for a compile.
+    fn remove_module(self: &Arc<Inner>, record: &HandlerRecord) {
+        if record.native {
+            return;
+        }
+        let (inner, version) = (Arc::downgrade(self), record.version.clone());
+        self.compiler.spawn(async move {
+            let Some(runtime) = inner.upgrade().map(|inner| Runtime { inner }) else {
+                return;
+            };
+            let is_needed = || -> Result<bool, RuntimeError> {
+                let records = runtime.read_all()?;
+                Ok(records.iter().any(|record| record.version == version))
+            };
+            if let Err(error) = runtime.inner.modules.remove(&version, is_needed) {
+                // It takes space and does no harm; the next start tries again.
+                tracing::warn!(version, %error, "the component of a removed handler cannot be removed");
+            }
+        });
+    }
+
     /// The handler is gone; a later one of the same name is left alone.
     fn forget(&self, name: &HandlerName, id: u64) {
         let mut handlers = self.handlers.lock();
+        self.handler_changes.fetch_add(1, Ordering::AcqRel);
         if handlers
             .get(name)
             .is_some_and(|handler| handler.record.id == id)

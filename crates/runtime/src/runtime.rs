@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -70,9 +71,13 @@ pub(crate) struct Inner {
     pub(crate) broker: Broker,
     pub(crate) options: RuntimeOptions,
     pub(crate) executor: Executor,
+    /// What reads and compiles code: apart, because it takes up to seconds, and tasks share a few threads.
+    pub(crate) compiler: Executor,
     pub(crate) memory: Arc<MemoryPool>,
     pub(crate) modules: Arc<ModuleStore>,
     pub(crate) handlers: Mutex<BTreeMap<HandlerName, Handler>>,
+    /// Moved, under the lock of `handlers`, by whoever makes them what was read of the catalogue before.
+    pub(crate) handler_changes: AtomicU64,
     /// Code of this process, by handler.
     pub(crate) native: Arc<Mutex<BTreeMap<HandlerName, NativeCode>>>,
     /// Removals under way, by the handler's id: whoever asks for the same one waits for it. Held by the removal's job,
@@ -109,6 +114,7 @@ impl Runtime {
             options.modules_dir.clone(),
         )?);
         let executor = Executor::new(options.schedule_seed, now_ms);
+        let compiler = Executor::new(None, now_ms);
         let memory = MemoryPool::new(options.handlers_memory_bytes);
         let (handlers, native) = (Mutex::default(), Arc::default());
         let runtime = Runtime {
@@ -116,9 +122,11 @@ impl Runtime {
                 broker,
                 options,
                 executor,
+                compiler,
                 memory,
                 modules,
                 handlers,
+                handler_changes: AtomicU64::new(0),
                 native,
                 removals: Mutex::default(),
             }),
@@ -132,7 +140,11 @@ impl Runtime {
         for record in records {
             match record.removing {
                 true => drop(runtime.start_removal(Arc::new(record))),
-                false => runtime.install(&mut runtime.inner.handlers.lock(), Arc::new(record)),
+                false => {
+                    let partitions = runtime.covered_partitions(&record);
+                    let mut handlers = runtime.inner.handlers.lock();
+                    runtime.install(&mut handlers, Arc::new(record), partitions);
+                }
             }
         }
         runtime.watch_inputs();
@@ -245,9 +257,22 @@ impl Runtime {
         self.inner.executor.park(timeout);
     }
 
-    /// Ends all tasks; what is on its way is left to the engine. Wakes all parked threads; `work` answers
+    /// Makes the code of one handler ready whose tasks wait for it: read, or compiled where this program has not compiled it
+    /// for this machine yet. It takes up to seconds: for a thread of its own, while others call [`Runtime::work`]. Nothing
+    /// is compiled by two at once.
+    pub fn compile(&self, now_ms: i64) -> Next {
+        self.inner.compiler.work(now_ms)
+    }
+
+    /// Blocks this thread until there may be something to compile, or the time is up.
+    pub fn park_compiler(&self, timeout: Duration) {
+        self.inner.compiler.park(timeout);
+    }
+
+    /// Ends all tasks; what is on its way is left to the engine. Wakes all parked threads; `work` and `compile` answer
     /// [`Next::Closed`] from now on.
     pub fn close(&self) {
+        self.inner.compiler.close();
         self.inner.executor.close();
     }
 
@@ -275,6 +300,9 @@ impl Runtime {
             _ if record.removing => HandlerState::Removing,
             _ if record.paused => HandlerState::Paused,
             _ if tasks.iter().any(|task| task.state == TaskState::Halted) => HandlerState::Halted,
+            _ if tasks.iter().any(|task| task.state == TaskState::Compiling) => {
+                HandlerState::Compiling
+            }
             _ => HandlerState::Running,
         };
         HandlerStatus {
@@ -343,7 +371,7 @@ impl Runtime {
         record.inputs.iter().filter_map(position).collect()
     }
 
-    fn read_all(&self) -> Result<Vec<HandlerRecord>, RuntimeError> {
+    pub(crate) fn read_all(&self) -> Result<Vec<HandlerRecord>, RuntimeError> {
         use mainstem_broker::keys::{Kind, parse_catalog_key};
         let mut records = Vec::new();
         let mut failure = None;

@@ -18,7 +18,7 @@ use mainstem_store::{Family, StoreOp, StoreSnapshot, prefix_end};
 
 use crate::keys;
 
-const MAX_TABLE_NAME_BYTES: usize = 255;
+pub(crate) const MAX_TABLE_NAME_BYTES: usize = 255;
 pub(crate) const MAX_KEY_BYTES: usize = 64 << 10;
 const MAX_SCAN_BYTES: usize = 4 << 20;
 /// Values that one [`StepState::get_many`] hands out at most.
@@ -145,8 +145,13 @@ impl StepState {
         let message = format!(
             "the keys asked for at once in table `{table}` have more than {MAX_GET_MANY_BYTES} bytes of values; ask for fewer"
         );
+        Err(self.too_large(message))
+    }
+
+    /// Takes note that the step does too much at once, in these words: with fewer events it may not.
+    pub(crate) fn too_large(&mut self, message: String) -> String {
         self.over_limit = Some(message.clone());
-        Err(message)
+        message
     }
 
     /// Sets a key.
@@ -345,8 +350,7 @@ impl StepState {
                 "the step changes more than {} bytes of state",
                 self.max_op_bytes
             );
-            self.over_limit = Some(message.clone());
-            return Err(message);
+            return Err(self.too_large(message));
         }
         Ok(())
     }

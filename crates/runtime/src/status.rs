@@ -16,6 +16,8 @@ pub enum HandlerState {
     Paused,
     /// At least one task has halted at an event that fails.
     Halted,
+    /// Its code is being made ready for this machine; its tasks run after that.
+    Compiling,
     /// Its state is being removed.
     Removing,
 }
@@ -27,6 +29,7 @@ impl HandlerState {
             HandlerState::Running => "running",
             HandlerState::Paused => "paused",
             HandlerState::Halted => "halted",
+            HandlerState::Compiling => "compiling",
             HandlerState::Removing => "removing",
         }
     }
@@ -39,6 +42,8 @@ pub enum TaskState {
     /// It takes its fence and finds its offsets.
     #[default]
     Starting,
+    /// It waits for its code, which is being read or compiled.
+    Compiling,
     /// It handles events or waits for them.
     Running,
     /// It waits before it tries something again: see the last error.
@@ -56,6 +61,7 @@ impl TaskState {
     pub fn as_str(&self) -> &'static str {
         match self {
             TaskState::Starting => "starting",
+            TaskState::Compiling => "compiling",
             TaskState::Running => "running",
             TaskState::Retrying => "retrying",
             TaskState::Paused => "paused",

@@ -1,9 +1,9 @@
 //! A task's life: it takes its fence, finds its offsets, makes steps, and begins anew after what it cannot go on from.
 //!
 //! ```text
-//!   starting ──fence, offsets──► running ──stop──► stopped
-//!      ▲                          │  │ └─pause──► paused ──resume──► (running)
-//!      └────wait── retrying ◄─────┘  └─event fails──► halted ──resume──► (running)
+//!   starting ──fence, code, offsets──► running ──stop──► stopped
+//!      ▲  (compiling)                   │  │ └─pause──► paused ──resume──► (running)
+//!      └────wait── retrying ◄───────────┘  └─event fails──► halted ──resume──► (running)
 //! ```
 
 use std::future::Future;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use mainstem_broker::{Broker, Caller};
-use mainstem_engine::EngineError;
+use mainstem_engine::{EngineError, Ticket};
 use mainstem_log::{LogError, PartitionId};
 use mainstem_store::Family;
 
@@ -33,9 +33,18 @@ const MAX_ERROR_BYTES: usize = 4096;
 /// The longest wait between two tries, as a multiple of the first.
 const MAX_BACKOFF: i64 = 100;
 
-/// Finds the code of a version; may compile it.
-pub(crate) type LoadModule =
-    dyn Fn(&HandlerRecord) -> Result<Option<Arc<dyn HandlerModule>>, RuntimeError> + Send + Sync;
+/// Finds the code of a version.
+pub(crate) type LoadModule = dyn Fn(&HandlerRecord) -> Loading + Send + Sync;
+
+/// Where the code of a version is.
+pub(crate) enum Loading {
+    /// Here.
+    Ready(Arc<dyn HandlerModule>),
+    /// Read from its file, and compiled if it must be, by whoever calls [`crate::Runtime::compile`].
+    Compiling(Ticket<Result<Arc<dyn HandlerModule>, RuntimeError>>),
+    /// In the program, which has not deployed it since it was started.
+    Absent,
+}
 
 /// Everything a task needs.
 pub(crate) struct Task {
@@ -133,21 +142,33 @@ impl Task {
         )
         .await?;
         self.handle.status.lock().epoch = fence.epoch;
-        let module = loop {
+        let module = self.module().await?;
+        let inputs = self.inputs()?;
+        Stepper::new(self, fence, module, inputs)?.run().await
+    }
+
+    /// The handler's code, when it is there.
+    async fn module(&self) -> Result<Arc<dyn HandlerModule>, Ended> {
+        loop {
             let seen = self.commands();
-            match (self.load)(&self.record)? {
-                Some(module) => break module,
-                None => {
+            match (self.load)(&self.record) {
+                Loading::Ready(module) => return Ok(module),
+                Loading::Compiling(compiling) => {
+                    self.set_state(TaskState::Compiling);
+                    if let Some(compiled) = self.unless_commanded(compiling).await {
+                        self.set_state(TaskState::Starting);
+                        return Ok(compiled??);
+                    }
+                }
+                Loading::Absent => {
                     self.note_error(
                         "its code is in the program: waiting for the program to deploy it again",
                     );
                     self.wait_for_command(seen).await;
-                    self.while_paused().await?;
                 }
             }
-        };
-        let inputs = self.inputs()?;
-        Stepper::new(self, fence, module, inputs)?.run().await
+            self.while_paused().await?;
+        }
     }
 
     /// The partitions that the task reads, each from where it stands.

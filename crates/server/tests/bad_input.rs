@@ -111,7 +111,14 @@ fn an_unknown_topic_is_named_with_those_like_it() {
         &message,
         &["flights"],
     );
-    // Nothing like it is there: how to make it.
+    // Nothing like it is there: to be deleted, it need not be made.
+    assert_told(
+        &server.fail(&["topic", "delete", "orders"]),
+        "topic_not_found",
+        &["orders"],
+        &["mainstem topic list"],
+    );
+    // How to make it.
     assert_told(
         &server.fail(&["produce", "orders", &lines]),
         "topic_not_found",
@@ -489,6 +496,30 @@ fn sql_that_does_not_parse_is_told_with_the_place() {
             &[hint],
         );
     }
+}
+
+#[test]
+fn a_line_longer_than_any_record_is_not_read_and_named_with_the_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    server.run(&["topic", "create", "t"]);
+    let long = vec![b'x'; (16 << 20) + 1];
+    let text = [&b"one\n"[..], &long, b"\ntwo\n"].concat();
+    let path = file(dir.path(), "x.txt", &text);
+    let output = server.command(&["produce", "t", &path]).output().unwrap();
+    assert_told(
+        &error_of(&output),
+        "broken_row",
+        &["line 2", "longer than 16777216 bytes"],
+        &["--rejects"],
+    );
+    let rejects = dir.path().join("rejects.jsonl");
+    let rejects = rejects.to_str().unwrap();
+    let summary = server.run(&["produce", "t", &path, "--rejects", rejects]);
+    assert_eq!(
+        (&summary[0]["acknowledged"], &summary[0]["rejected"]),
+        (&json!(2), &json!(1))
+    );
 }
 
 #[test]

@@ -760,6 +760,35 @@ fn the_store() {
 }
 
 #[test]
+fn what_the_store_can_do_without() {
+    for name in ["OPTIONS", "IDENTITY"] {
+        for harm_done in [Harm::Flip(3), Harm::Cut(5), Harm::Append, Harm::Remove] {
+            let data = copy(stopped());
+            let files = fs::read_dir(data.path().join("store")).unwrap().flatten();
+            let files: Vec<PathBuf> = files
+                .map(|entry| entry.path())
+                .filter(|path| {
+                    path.file_name()
+                        .unwrap()
+                        .to_str()
+                        .unwrap()
+                        .starts_with(name)
+                })
+                .collect();
+            assert!(!files.is_empty(), "RocksDB writes no {name}");
+            files.iter().for_each(|file| harm(file, harm_done));
+            let before = contents(data.path());
+            clean(data.path(), &[]);
+            assert_eq!(contents(data.path()), before, "a check writes nothing");
+            let server = assert_starts(data.path());
+            assert!(!orders(&server).is_empty(), "{harm_done:?} of {name}");
+            stop(server);
+            clean(data.path(), &[]);
+        }
+    }
+}
+
+#[test]
 fn modules() {
     let component = find(&stopped().join("modules"), ".wasm").remove(0);
     let compiled = find(&stopped().join("modules"), ".cwasm").remove(0);

@@ -1,7 +1,8 @@
 //! The files in `modules/`: components under the SHA-256 of their bytes, and beside them what was compiled from them.
 //!
 //! ```text
-//! modules/<sha256>.wasm                  the component; durable before a frame names it, removed at a start once none does
+//! modules/<sha256>.wasm                  the component; durable before a frame names it, removed with the last handler that
+//!                                        has it, or at a start once none does
 //! modules/<sha256>-<environment>.cwasm   compiled; the environment is a hash over wasmtime's version, its settings and
 //!                                        the CPU's features; may be missing or removed at any time
 //! ```
@@ -76,6 +77,24 @@ impl ModuleFile {
     }
 }
 
+/// A component that is being deployed.
+pub(crate) struct Installed {
+    store: Arc<ModuleStore>,
+    pub(crate) version: String,
+}
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        let mut deploying = self.store.deploying.lock();
+        if let Some(count) = deploying.get_mut(&self.version) {
+            *count -= 1;
+            if *count == 0 {
+                deploying.remove(&self.version);
+            }
+        }
+    }
+}
+
 pub(crate) struct ModuleStore {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -85,7 +104,9 @@ pub(crate) struct ModuleStore {
     loaded: Mutex<BTreeMap<(String, u64), Arc<WasmModule>>>,
     /// Versions that this process has made durable.
     durable: Mutex<BTreeSet<String>>,
-    /// Held by whoever compiles, so that the tasks of one handler do not all compile it.
+    /// Versions that are being deployed, and by how many.
+    deploying: Mutex<BTreeMap<String, usize>>,
+    /// Held by whoever compiles: nothing is compiled twice at once.
     compiling: Mutex<()>,
 }
 
@@ -107,30 +128,73 @@ impl ModuleStore {
             environment,
             loaded: Mutex::default(),
             durable: Mutex::default(),
+            deploying: Mutex::default(),
             compiling: Mutex::default(),
         })
     }
 
-    /// Checks a component, and puts it durably where [`ModuleStore::load`] finds it. Answers its version.
+    /// Checks a component, and puts it durably where [`ModuleStore::load`] finds it. It stays there as long as what is
+    /// answered, or an entry of the catalogue.
     pub(crate) fn install(
-        &self,
+        self: &Arc<Self>,
         bytes: &[u8],
         memory_bytes: u64,
-    ) -> Result<(String, Arc<WasmModule>), RuntimeError> {
+    ) -> Result<Installed, RuntimeError> {
         super::validate::check_form(bytes)?;
         let version = hex(&Sha256::digest(bytes));
-        let module = self.compiled(&version, || Ok(bytes.to_vec()), memory_bytes)?;
+        // Before the compiling, which waits for a removal under way.
+        let installed = self.keep(&version);
+        self.compiled(&version, || Ok(bytes.to_vec()), memory_bytes)?;
         let path = self.component_path(&version);
         // That the bytes can be read does not say that they are synced: an earlier deployment may have failed there.
         if !self.durable.lock().contains(&version) {
             write_file_durably(&*self.disk, &path, bytes)
                 .map_err(|error| failed(&path, io::Error::other(error)))?;
-            self.durable.lock().insert(version.clone());
+            self.durable.lock().insert(version);
         }
-        Ok((version, module))
+        Ok(installed)
     }
 
-    /// The component of a version, compiled.
+    fn keep(self: &Arc<Self>, version: &str) -> Installed {
+        let mut deploying = self.deploying.lock();
+        *deploying.entry(version.to_owned()).or_default() += 1;
+        Installed {
+            store: self.clone(),
+            version: version.to_owned(),
+        }
+    }
+
+    /// Removes the files of a version, unless it is being deployed or `is_needed`, which looks into the catalogue. Waits for
+    /// whoever compiles.
+    pub(crate) fn remove(
+        &self,
+        version: &str,
+        is_needed: impl FnOnce() -> Result<bool, RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        let _alone = self.compiling.lock();
+        // In this order: a deployment that is over stands in the catalogue.
+        if self.deploying.lock().contains_key(version) || is_needed()? {
+            return Ok(());
+        }
+        self.loaded.lock().retain(|(known, _), _| known != version);
+        self.durable.lock().remove(version);
+        for path in [self.component_path(version), self.compiled_path(version)] {
+            if self.disk.exists(&path) {
+                let removed = self.disk.remove_file(&path);
+                removed.map_err(|source| failed(&path, source))?;
+            }
+        }
+        tracing::debug!(case = "module removed", version);
+        Ok(())
+    }
+
+    /// The component of a version, if it has been compiled and is in memory. Waits for nobody.
+    pub(crate) fn loaded(&self, version: &str, memory_bytes: u64) -> Option<Arc<WasmModule>> {
+        let key = (version.to_owned(), memory_bytes);
+        self.loaded.lock().get(&key).cloned()
+    }
+
+    /// The component of a version, compiled. Takes up to seconds.
     pub(crate) fn load(
         &self,
         version: &str,
@@ -186,9 +250,8 @@ impl ModuleStore {
         memory_bytes: u64,
     ) -> Result<Arc<WasmModule>, RuntimeError> {
         let _alone = self.compiling.lock();
-        let key = (version.to_owned(), memory_bytes);
-        if let Some(known) = self.loaded.lock().get(&key) {
-            return Ok(known.clone());
+        if let Some(known) = self.loaded(version, memory_bytes) {
+            return Ok(known);
         }
         let module = match self.read_compiled(version) {
             Some(component) => self.engine.link(component, memory_bytes)?,
@@ -199,6 +262,7 @@ impl ModuleStore {
             }
         };
         let module = Arc::new(module);
+        let key = (version.to_owned(), memory_bytes);
         self.loaded.lock().insert(key, module.clone());
         Ok(module)
     }

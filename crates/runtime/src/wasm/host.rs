@@ -8,7 +8,7 @@ use wasmtime::{Engine, ResourceLimiter, Result, StoreContextMut, Trap, format_er
 
 use super::SLICE_FUEL;
 use crate::executor::yield_now;
-use crate::state::MAX_KEY_BYTES;
+use crate::state::{MAX_KEY_BYTES, MAX_TABLE_NAME_BYTES};
 use crate::{InstanceMemory, StepState};
 
 /// The interfaces on offer, by their full names.
@@ -23,8 +23,11 @@ const MAX_LOG_LINE_BYTES: usize = 4096;
 /// between: each call and each key, and the bytes that one unit moves.
 const CALL_FUEL: u64 = 500;
 const BYTES_PER_FUEL: u64 = 8;
-/// Keys of one `get-many` at most, in bytes.
+/// Keys of one `get-many` at most, in bytes, each taken for what the host holds for it meanwhile.
 const MAX_GET_MANY_KEY_BYTES: usize = 16 << 20;
+const GET_MANY_BYTES_PER_KEY: usize = 128;
+/// What the host copies for one call at most, whatever memory the handler has: some times the largest outputs of a step.
+const MAX_COPY_BYTES: usize = 32 << 20;
 
 /// The host's side of one instance.
 pub struct Host {
@@ -59,6 +62,22 @@ impl Host {
             lines: 0,
             last_error: None,
         }
+    }
+
+    /// What the host copies out of the component's memory for one call at most. The same bytes may be named many times
+    /// over, so the memory alone does not bound it.
+    pub(super) fn copy_bytes(&self) -> usize {
+        let limit_bytes = usize::try_from(self.memory.limit_bytes).unwrap_or(usize::MAX);
+        limit_bytes.min(MAX_COPY_BYTES)
+    }
+
+    /// What a call is told that hands over more.
+    pub(super) fn copies_too_much(&self) -> String {
+        format!(
+            "the handler hands over more than {} bytes in one call, as values or as a list of them; its limit of memory is {} bytes, and no call may hand over more than that or than {MAX_COPY_BYTES} bytes",
+            self.copy_bytes(),
+            self.memory.limit_bytes
+        )
     }
 
     pub(super) fn begin(&mut self, state: &mut StepState, fuel: u64) {
@@ -193,14 +212,22 @@ fn with_key<R>(
 ) -> Result<R> {
     let mut scratch = std::mem::take(&mut cx.data_mut().scratch);
     scratch.clear();
-    scratch.extend_from_slice(table.to_str(&*cx)?.as_bytes());
+    // Of what is longer than it may be, so much that it is refused.
+    let name = table.to_str(&*cx)?;
+    let end = name.floor_char_boundary(MAX_TABLE_NAME_BYTES + 4);
+    scratch.extend_from_slice(name.get(..end).unwrap_or_default().as_bytes());
     let table_bytes = scratch.len();
-    scratch.extend_from_slice(key.as_le_slice(&*cx));
+    scratch.extend_from_slice(clipped(key.as_le_slice(&*cx)));
     let (table, key) = scratch.split_at_checked(table_bytes).unwrap_or_default();
     let table = std::str::from_utf8(table)?;
     let result = run(&mut cx.data_mut().state, table, key);
     cx.data_mut().scratch = scratch;
     result.map_err(|message| format_err!("{message}"))
+}
+
+/// Of a key that is longer than any may be, so much that it is refused.
+fn clipped(key: &[u8]) -> &[u8] {
+    key.get(..=MAX_KEY_BYTES).unwrap_or(key)
 }
 
 type Entries = Vec<(Vec<u8>, Vec<u8>)>;
@@ -223,24 +250,35 @@ fn answer<T: Send + 'static>(
     })
 }
 
+/// The values of many keys, and how many bytes the keys have.
 fn get_many(
     cx: &mut StoreContextMut<'_, Host>,
     table: &str,
     keys: &WasmList<WasmList<u8>>,
-) -> Result<Vec<Option<Vec<u8>>>> {
+) -> Result<(Vec<Option<Vec<u8>>>, usize)> {
+    let limit_bytes = cx.data().copy_bytes().min(MAX_GET_MANY_KEY_BYTES);
+    let bytes_per_key = GET_MANY_BYTES_PER_KEY + table.len();
+    let too_many = |cx: &mut StoreContextMut<'_, Host>| {
+        let message = format!(
+            "the keys asked for at once come to more than {limit_bytes} bytes, with {bytes_per_key} for each beside its own; ask for fewer"
+        );
+        Err(format_err!("{}", cx.data_mut().state.too_large(message)))
+    };
+    let mut bytes = keys.len().saturating_mul(bytes_per_key);
+    if bytes > limit_bytes {
+        return too_many(cx);
+    }
     let keys = keys.iter(&mut *cx)?.collect::<Result<Vec<_>>>()?;
     // One buffer for all keys: the state cannot read them where they lie.
     let mut arena = Vec::new();
     let mut ends = Vec::with_capacity(keys.len());
     for key in &keys {
-        if arena.len() > MAX_GET_MANY_KEY_BYTES {
-            return Err(format_err!(
-                "the keys asked for at once have more than {MAX_GET_MANY_KEY_BYTES} bytes; ask for fewer"
-            ));
+        let key = clipped(key.as_le_slice(&*cx));
+        bytes += key.len();
+        if bytes > limit_bytes {
+            return too_many(cx);
         }
-        // What is longer than any key is refused there.
-        let key = key.as_le_slice(&*cx);
-        arena.extend_from_slice(key.get(..=MAX_KEY_BYTES).unwrap_or(key));
+        arena.extend_from_slice(key);
         ends.push(arena.len());
     }
     let starts = std::iter::once(0).chain(ends.iter().copied());
@@ -250,10 +288,8 @@ fn get_many(
         .collect();
     let values = cx.data_mut().state.get_many(table, &keys);
     let values = values.map_err(|message| format_err!("{message}"))?;
-    Ok(values
-        .into_iter()
-        .map(|value| value.map(Vec::from))
-        .collect())
+    let values = values.into_iter().map(|value| value.map(Vec::from));
+    Ok((values.collect(), arena.len()))
 }
 
 pub(super) fn linker(engine: &Engine) -> Result<Linker<Host>> {
@@ -268,18 +304,18 @@ pub(super) fn linker(engine: &Engine) -> Result<Linker<Host>> {
             let value = value.map(|value| (value.map(Vec::from),));
             let found = value.as_ref().ok().and_then(|(value,)| value.as_ref());
             let bytes = found.map_or(0, Vec::len);
-            answer(&mut cx, value, 0, bytes)
+            answer(&mut cx, value, 0, key.len() + bytes)
         },
     )?;
     state.func_wrap_async(
         "get-many",
         |mut cx: StoreContextMut<'_, Host>, (table, keys): (String, WasmList<WasmList<u8>>)| {
             let values = get_many(&mut cx, &table, &keys);
-            let (found, bytes) = values.as_ref().map_or((0, 0), |values| {
-                let bytes = values.iter().flatten().map(Vec::len).sum();
-                (values.len(), bytes)
+            let (found, bytes) = values.as_ref().map_or((0, 0), |(values, key_bytes)| {
+                let bytes: usize = values.iter().flatten().map(Vec::len).sum();
+                (values.len(), bytes + key_bytes)
             });
-            answer(&mut cx, values.map(|values| (values,)), found, bytes)
+            answer(&mut cx, values.map(|(values, _)| (values,)), found, bytes)
         },
     )?;
     state.func_wrap_async(
@@ -291,14 +327,14 @@ pub(super) fn linker(engine: &Engine) -> Result<Linker<Host>> {
             let put = with_key(&mut cx, &table, &key, |state, table, key| {
                 state.put(table, key, value)
             });
-            answer(&mut cx, put, 0, bytes)
+            answer(&mut cx, put, 0, key.len() + bytes)
         },
     )?;
     state.func_wrap_async(
         "delete",
         |mut cx: StoreContextMut<'_, Host>, (table, key): (WasmStr, WasmList<u8>)| {
             let deleted = with_key(&mut cx, &table, &key, StepState::delete);
-            answer(&mut cx, deleted, 0, 0)
+            answer(&mut cx, deleted, 0, key.len())
         },
     )?;
     state.func_wrap_async(
@@ -308,7 +344,7 @@ pub(super) fn linker(engine: &Engine) -> Result<Linker<Host>> {
             let state = &mut cx.data_mut().state;
             let found = state.scan(&table, &start, end.as_deref(), limit as usize);
             let found = found.map_err(|message| format_err!("{message}"));
-            let (mut keys, mut bytes) = (0, 0);
+            let (mut keys, mut bytes) = (0, start.len() + end.map_or(0, |end| end.len()));
             let found = found.map(|found| {
                 let owned = |(key, value): (Bytes, Bytes)| {
                     keys += 1;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use wasmtime::component::{Component, Instance, InstancePre, Linker};
 use wasmtime::{Config, Engine, OptLevel, Store};
 
-pub(crate) use cache::{DIGEST_BYTES, ModuleFile, ModuleStore, hex};
+pub(crate) use cache::{DIGEST_BYTES, Installed, ModuleFile, ModuleStore, hex};
 use host::Host;
 
 use crate::{
@@ -26,6 +26,9 @@ use crate::{
 const START_FUEL: u64 = 1_000_000_000;
 /// Fuel after which others have a turn: about a millisecond.
 const SLICE_FUEL: u64 = 2_000_000;
+
+/// What wasmtime says of a call that hands over more than [`Host::copy_bytes`].
+const COPIES_TOO_MUCH: &str = "fuel allocated for hostcalls has been exhausted";
 
 /// Compiles components. One is enough for a process; cheap to clone.
 #[derive(Clone)]
@@ -116,6 +119,7 @@ impl WasmModule {
         let host = Host::new(label, self.memory_bytes, memory);
         let mut store = Store::new(self.pre.engine(), host);
         store.limiter(|host| &mut host.memory);
+        store.set_hostcall_fuel(store.data().copy_bytes());
         let started = async {
             store.fuel_async_yield_interval(Some(SLICE_FUEL))?;
             store.set_fuel(START_FUEL)?;
@@ -209,6 +213,11 @@ impl<'a> Lent<'a> {
         if let Some(wanted_bytes) = self.store.data().memory.wanted_bytes() {
             return Err(StepFailure::NoMemory { wanted_bytes });
         }
+        // wasmtime has no type for it.
+        let cause = error.root_cause().to_string();
+        if cause.contains(COPIES_TOO_MUCH) {
+            return Err(StepFailure::TooLarge(self.store.data().copies_too_much()));
+        }
         Err(match error.downcast_ref::<wasmtime::Trap>() {
             Some(wasmtime::Trap::OutOfFuel) => StepFailure::OutOfFuel {
                 fuel: self.limits.fuel,
@@ -217,7 +226,7 @@ impl<'a> Lent<'a> {
                 StepFailure::Trap(said.unwrap_or_default())
             }
             Some(trap) => StepFailure::Trap(trap.to_string()),
-            None => StepFailure::Trap(error.root_cause().to_string()),
+            None => StepFailure::Trap(cause),
         })
     }
 }

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use mainstem_broker::NewRecord;
+use mainstem_engine::testing::{Crash, poll_once};
 use mainstem_journal::{Disk, OpenMode};
 use mainstem_runtime::{
-    Deployment, HandlerModule, InstanceMemory, MAX_FUEL_PER_EVENT, NativeHandler, OnError,
-    RuntimeError, StepFailure, StepLimits, TaskState, ValidationError, WasmEngine, conformance,
-    run_through,
+    Code, Deployment, HandlerModule, HandlerState, InstanceMemory, MAX_FUEL_PER_EVENT,
+    NativeHandler, OnError, RuntimeError, StepFailure, StepLimits, TaskState, ValidationError,
+    WasmEngine, conformance, run_through,
 };
 
 use crate::support::{Bed, caller, guest, obey};
@@ -115,6 +116,25 @@ fn fuel_and_memory_are_limits() {
     assert!(
         grown.to_string().contains("its limit is 16777216"),
         "{grown}"
+    );
+    // What the host holds for a call is bounded, too: a list of nothing is many times as large there.
+    let asks = |count: u32| {
+        let limits = StepLimits {
+            fuel: 10_000_000_000,
+            ..limits
+        };
+        run(&format!("ask for {count}"), limits)
+    };
+    let keys = asks(150_000);
+    assert!(
+        keys.to_string()
+            .contains("come to more than 16777216 bytes"),
+        "{keys}"
+    );
+    let handed_over = asks(450_000);
+    assert!(
+        matches!(&handed_over, StepFailure::TooLarge(what) if what.contains("its limit of memory is 16777216 bytes")),
+        "{handed_over}"
     );
     let flooded = run(
         "flood",
@@ -335,6 +355,105 @@ fn an_endless_loop_holds_up_no_other_handler_and_ends_when_told_to() {
     bed.block_on(runtime.remove(&caller(), "endless", now_ms))
         .unwrap();
     assert_eq!(bed.runtime.list(&caller()).len(), 1);
+}
+
+#[test]
+fn a_component_goes_with_the_last_handler_that_has_it() {
+    let mut bed = Bed::new(13);
+    bed.topic("in", 1);
+    bed.topic("out", 1);
+    let modules = |bed: &Bed| bed.node.disk.list(Path::new("/node/modules")).unwrap();
+    let deployment = |name: &str| {
+        Deployment::new(name, guest("kitchen"))
+            .input("in")
+            .output("out")
+    };
+    let remove = |bed: &mut Bed, name: &str| {
+        let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+        bed.block_on(runtime.remove(&caller(), name, now_ms))
+            .unwrap();
+        bed.settle();
+    };
+    bed.deploy(deployment("one"));
+    bed.deploy(deployment("two"));
+    bed.settle();
+    assert_eq!(modules(&bed).len(), 2);
+    remove(&mut bed, "one");
+    assert_eq!(modules(&bed).len(), 2, "another handler has it");
+    // A deployment that is under way needs it before the catalogue says so.
+    let (runtime, who) = (bed.runtime.clone(), caller());
+    let mut deploying = Box::pin(runtime.deploy(&who, deployment("three"), bed.now_ms));
+    assert!(poll_once(deploying.as_mut()).is_pending());
+    remove(&mut bed, "two");
+    assert_eq!(modules(&bed).len(), 2, "it is being deployed");
+    bed.block_on(deploying).unwrap();
+    remove(&mut bed, "three");
+    assert_eq!(modules(&bed), [""; 0]);
+    // And it can be deployed again, with its file durable.
+    bed.deploy(deployment("one"));
+    let mut bed = bed.crash(Crash::Power).unwrap();
+    bed.produce("in", &[("a", "count")]);
+    bed.settle();
+    assert_eq!(bed.values("out").len(), 1);
+}
+
+#[test]
+fn other_handlers_go_on_while_code_is_compiled() {
+    let mut bed = Bed::new(12);
+    bed.topic("in", 2);
+    bed.topic("out", 1);
+    let native = || {
+        let handler = NativeHandler::new(obey);
+        let code = Code::Native {
+            version: "1".to_owned(),
+            module: std::sync::Arc::new(handler),
+        };
+        Deployment::new("quick", code).input("in").output("out")
+    };
+    bed.deploy(native());
+    let component = Deployment::new("slow", guest("kitchen"));
+    bed.deploy(component.input("in").output("out"));
+    let records = [("a", "count"), ("b", "count"), ("c", "count")];
+    bed.produce("in", &records);
+    bed.settle();
+    assert_eq!(bed.values("out").len(), 6);
+
+    // Another version of the program, or another machine, does not find what was compiled.
+    for name in bed.node.disk.list(Path::new("/node/modules")).unwrap() {
+        if name.ends_with(".cwasm") {
+            let path = Path::new("/node/modules").join(name);
+            bed.node.disk.remove_file(&path).unwrap();
+        }
+    }
+    bed.compile_held_up = true;
+    let mut bed = bed.crash(Crash::Process).unwrap();
+    bed.deploy(native());
+    bed.produce("in", &records);
+    bed.settle();
+    assert_eq!(bed.status("quick").lag(), 0);
+    assert_eq!(bed.values("out").len(), 9, "the steps of one handler");
+    assert_eq!(bed.status("slow").state, HandlerState::Compiling);
+    assert_eq!(bed.task_states("slow"), [TaskState::Compiling; 2]);
+    assert_eq!(bed.status("slow").lag(), 3);
+    // It obeys meanwhile, and a later command finds the compile under way.
+    let (runtime, now_ms) = (bed.runtime.clone(), bed.now_ms);
+    bed.block_on(runtime.pause(&caller(), "slow", now_ms))
+        .unwrap();
+    bed.settle();
+    assert_eq!(bed.task_states("slow"), [TaskState::Paused; 2]);
+    bed.block_on(runtime.resume(&caller(), "slow", now_ms))
+        .unwrap();
+    bed.settle();
+    assert_eq!(bed.task_states("slow"), [TaskState::Compiling; 2]);
+
+    bed.compile_held_up = false;
+    bed.settle();
+    assert_eq!(bed.status("slow").state, HandlerState::Running);
+    assert_eq!(bed.status("slow").lag(), 0);
+    assert_eq!(bed.values("out").len(), 12);
+    let modules = bed.node.disk.list(Path::new("/node/modules")).unwrap();
+    let compiled = modules.iter().filter(|name| name.ends_with(".cwasm"));
+    assert_eq!(compiled.count(), 1, "{modules:?}");
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct Bed {
     /// Starts with a number of their own, so that crashes do not give topics the same ids again.
     lives: u64,
     handlers_memory_bytes: u64,
+    /// Nothing is compiled until this is taken back: a compile that lasts.
+    pub compile_held_up: bool,
 }
 
 pub fn caller() -> Caller {
@@ -101,6 +103,7 @@ impl Bed {
             seed,
             lives: 0,
             handlers_memory_bytes,
+            compile_held_up: false,
         }
     }
 
@@ -114,6 +117,7 @@ impl Bed {
             seed,
             lives,
             handlers_memory_bytes,
+            compile_held_up,
         } = self;
         runtime.close();
         drop((runtime, broker));
@@ -127,13 +131,14 @@ impl Bed {
             seed,
             lives: lives + 1,
             handlers_memory_bytes,
+            compile_held_up,
         })
     }
 
     /// Moves tasks and the engine until nothing is left to do at this time.
     pub fn settle(&mut self) {
         loop {
-            let mut worked = false;
+            let mut worked = self.compile();
             while self.runtime.work(self.now_ms) == Next::Worked {
                 worked = true;
                 self.node.driver.step();
@@ -145,10 +150,15 @@ impl Bed {
         }
     }
 
+    /// Compiles what a handler waits for.
+    fn compile(&self) -> bool {
+        !self.compile_held_up && self.runtime.compile(self.now_ms) == Next::Worked
+    }
+
     /// Moves one thing: a task or the engine.
     pub fn step(&mut self, choice: u64) -> bool {
         match choice % 3 {
-            0 => self.runtime.work(self.now_ms) == Next::Worked,
+            0 => self.compile() || self.runtime.work(self.now_ms) == Next::Worked,
             _ => self.node.driver.step(),
         }
     }
@@ -176,6 +186,7 @@ impl Bed {
             if let Poll::Ready(output) = poll_once(future.as_mut()) {
                 return output;
             }
+            self.compile();
             self.runtime.work(self.now_ms);
             self.node.driver.step();
         }

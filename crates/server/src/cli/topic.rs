@@ -5,6 +5,7 @@ use super::output::{document, fields, table, time};
 use super::{Common, Output};
 use crate::failure::Failure;
 use clap::Subcommand;
+use mainstem_client::ClientError;
 use mainstem_client::proto::{
     AlterTopicRequest, Column as ProtoColumn, ColumnKind as ProtoKind, ConfigEntry, ConfigSource,
     CreateTopicRequest, Schema, Topic,
@@ -103,6 +104,18 @@ pub enum TopicCommand {
     },
 }
 
+/// Whoever deletes a topic that is not there does not want it made.
+fn not_there(error: ClientError) -> Failure {
+    let failure = Failure::from(error);
+    match failure.hint.starts_with("create") {
+        true => Failure {
+            hint: "'mainstem topic list' shows the topics that there are".into(),
+            ..failure
+        },
+        false => failure,
+    }
+}
+
 /// Where the records that stay begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -173,7 +186,7 @@ pub async fn run(common: &Common, command: TopicCommand) -> Result<(), Failure> 
             show(common.output, &client.alter_topic(request).await?, false)
         }
         TopicCommand::Delete { name } => {
-            client.delete_topic(&name).await?;
+            client.delete_topic(&name).await.map_err(not_there)?;
             document(common.output, &json!({ "deleted": name }), || {
                 format!("{name} is deleted")
             })

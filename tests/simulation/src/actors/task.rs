@@ -52,7 +52,7 @@ pub async fn run(mut client: Client, task: u32, is_owner: bool) {
             }
         }
         client.operation();
-        let outcome = match take(&client, task, is_owner).await {
+        let outcome = match take(&client, task).await {
             Ok(position) => steps(&mut client, task, position, is_owner).await,
             Err(error) => Err(error),
         };
@@ -70,32 +70,42 @@ pub async fn run(mut client: Client, task: u32, is_owner: bool) {
 }
 
 /// Takes the task over: all that earlier owners have got through is in the store when this returns.
-async fn take(client: &Client, task: u32, is_owner: bool) -> Result<Position, BrokerError> {
+async fn take(client: &Client, task: u32) -> Result<Position, BrokerError> {
     let owner = task_fence(task);
     let engine = client.broker.engine();
-    // An epoch that nobody else takes: even ones are the owner's, odd ones its rival's.
-    let above = |epoch: u64| (epoch / 2 + 1) * 2 + u64::from(!is_owner);
-    let kept = engine.store().get(Family::Offsets, &owner)?;
-    let mut epoch = above(number(kept.as_ref()) as u64);
-    loop {
+    let mut admitted = 0;
+    let epoch = loop {
+        let (as_of, snapshot) = engine.read_at()?;
+        let kept = snapshot.get(Family::Offsets, &owner)?;
+        let epoch = admitted.max(number(kept.as_ref()) as u64) + 1;
         let submission = Submission {
             store_ops: vec![StoreOp::put(
                 Family::Offsets,
                 owner.clone(),
                 epoch.to_string(),
             )],
-            checks: vec![Check::Fence {
-                owner: owner.clone(),
-                epoch,
-            }],
+            // Owner and rival may have read the same: one of them gets through.
+            checks: vec![
+                Check::Unchanged {
+                    family: Family::Offsets,
+                    key: owner.clone(),
+                    as_of,
+                },
+                Check::TakeFence {
+                    owner: owner.clone(),
+                    epoch,
+                },
+            ],
+            all_or_nothing: true,
             ..Submission::default()
         };
         match client.submit(submission).await {
-            Ok(_) => break,
-            Err(EngineError::Fenced { current, .. }) => epoch = above(current.max(epoch)),
+            Ok(_) => break epoch,
+            Err(EngineError::Conflict { .. } | EngineError::Stale { .. }) => {}
+            Err(EngineError::Fenced { current, .. }) => admitted = current,
             Err(error) => return Err(error.into()),
         }
-    }
+    };
     let offset = number(
         engine
             .store()

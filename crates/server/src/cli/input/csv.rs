@@ -1,13 +1,16 @@
 //! CSV rows as JSON objects: typed by the topic's schema, and where that does not name a column, by a sample.
 
-use super::rows::{Broken, Row, RowOptions, Sink};
+use super::rows::{Broken, Row, RowOptions, Sink, too_long};
 use crate::failure::Failure;
 use csv::{ByteRecord, ReaderBuilder, StringRecord};
 use mainstem_schema::{CsvCoercer, infer_csv};
-use std::io::BufRead;
+use std::cell::Cell;
+use std::io::{self, BufRead};
 
 /// Rows looked at before the first is passed on, where columns have no declared type.
 const SAMPLE_ROWS: usize = 1000;
+/// What is asked for at a time.
+const READ_AHEAD_BYTES: usize = 64 << 10;
 
 /// One row as the file has it, with its line.
 type Read = Result<(u64, StringRecord), Unread>;
@@ -20,6 +23,33 @@ enum Unread {
     Input(Failure),
 }
 
+/// Bytes of rows, as long as each row has an end.
+struct Bounded<'a> {
+    reader: &'a mut dyn BufRead,
+    /// What may still be read before the row that is being read has its end.
+    left_bytes: &'a Cell<usize>,
+    max_bytes: usize,
+    /// The line of the last row.
+    line: &'a Cell<u64>,
+}
+
+impl io::Read for Bounded<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left_bytes = self.left_bytes.get();
+        if left_bytes == 0 {
+            let (line, why) = (self.line.get(), too_long(self.max_bytes));
+            return Err(io::Error::other(format!(
+                "the row after line {line}: {why}"
+            )));
+        }
+        let most = into.len().min(left_bytes);
+        let into = into.get_mut(..most).unwrap_or_default();
+        let read = io::Read::read(&mut *self.reader, into)?;
+        self.left_bytes.set(left_bytes.saturating_sub(read));
+        Ok(read)
+    }
+}
+
 /// Reads a CSV with a heading.
 pub fn read_csv(
     reader: &mut dyn BufRead,
@@ -27,7 +57,19 @@ pub fn read_csv(
     sink: Sink<'_>,
 ) -> Result<(), Failure> {
     // Flexible, so that a row of the wrong width is one broken row and not the end of reading.
-    let mut csv = ReaderBuilder::new().flexible(true).from_reader(reader);
+    // What the reader has read ahead counts for the row that it is at: so much more may stand there.
+    let max_bytes = options.max_row_bytes.saturating_add(READ_AHEAD_BYTES);
+    let (left_bytes, line) = (Cell::new(max_bytes), Cell::new(0));
+    let bounded = Bounded {
+        reader,
+        left_bytes: &left_bytes,
+        max_bytes: options.max_row_bytes,
+        line: &line,
+    };
+    let mut csv = ReaderBuilder::new()
+        .flexible(true)
+        .buffer_capacity(READ_AHEAD_BYTES)
+        .from_reader(bounded);
     let heading = csv.headers().map_err(|error| {
         Failure::new(
             "bad_input",
@@ -49,7 +91,14 @@ pub fn read_csv(
             )
         })?),
     };
-    let mut rows = csv.byte_records().map(|row| checked(row, names.len()));
+    let ended = |row: &csv::Result<ByteRecord>| {
+        left_bytes.set(max_bytes);
+        if let Some(position) = row.as_ref().ok().and_then(ByteRecord::position) {
+            line.set(position.line());
+        }
+    };
+    let rows = csv.byte_records().inspect(ended);
+    let mut rows = rows.map(|row| checked(row, names.len()));
 
     let schema = options.schema.clone().unwrap_or_default();
     let is_typed = names.iter().all(|name| schema.index_of(name).is_some());

@@ -7,15 +7,17 @@ mod csv;
 mod rows;
 mod source;
 
-pub use rows::{Broken, Format, Row, RowOptions};
+pub use rows::{Broken, Format, MAX_ROW_BYTES, Row, RowOptions};
 
 use crate::failure::Failure;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use tokio::sync::mpsc;
 
 /// Rows that travel together.
 const CHUNK_ROWS: usize = 256;
+/// And their bytes: one that is larger travels alone.
+const CHUNK_BYTES: usize = 1 << 20;
 /// Chunks the reader may be ahead of the producer.
 const AHEAD: usize = 8;
 
@@ -28,6 +30,7 @@ pub fn read(file: Option<PathBuf>, options: RowOptions) -> mpsc::Receiver<Result
     std::thread::spawn(move || {
         let outgoing = Outgoing {
             chunk: RefCell::default(),
+            bytes: Cell::new(0),
             send,
         };
         // A pipe that trickles is passed on as it comes: more is asked for when all that came is rows.
@@ -50,15 +53,19 @@ pub fn read(file: Option<PathBuf>, options: RowOptions) -> mpsc::Receiver<Result
 /// Rows on their way. The channel is what holds the reader back.
 struct Outgoing {
     chunk: RefCell<Chunk>,
+    /// What its rows have.
+    bytes: Cell<usize>,
     send: mpsc::Sender<Result<Chunk, Failure>>,
 }
 
 impl Outgoing {
     /// Whether there is anybody who takes rows.
     fn add(&self, row: Result<Row, Broken>) -> bool {
+        let bytes = self.bytes.get() + row.as_ref().map_or(0, |row| row.value.len());
+        self.bytes.set(bytes);
         let mut chunk = self.chunk.borrow_mut();
         chunk.push(row);
-        let is_full = chunk.len() >= CHUNK_ROWS;
+        let is_full = chunk.len() >= CHUNK_ROWS || bytes >= CHUNK_BYTES;
         drop(chunk);
         !is_full || self.pass_on()
     }
@@ -66,6 +73,7 @@ impl Outgoing {
     /// Hands over what there is; whether there is anybody who takes it.
     fn pass_on(&self) -> bool {
         let chunk = self.chunk.take();
+        self.bytes.set(0);
         match chunk.is_empty() {
             true => !self.send.is_closed(),
             false => self.send.blocking_send(Ok(chunk)).is_ok(),

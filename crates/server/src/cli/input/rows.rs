@@ -3,9 +3,10 @@
 use super::csv::read_csv;
 use crate::failure::Failure;
 use clap::ValueEnum;
+use mainstem_proto::MAX_MESSAGE_BYTES;
 use mainstem_schema::TopicSchema;
 use std::collections::HashSet;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 
 /// How the input is cut into rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,7 +36,7 @@ impl Format {
 }
 
 /// How rows are read.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RowOptions {
     /// The format; without it, by the name of the file.
     pub format: Option<Format>,
@@ -45,6 +46,26 @@ pub struct RowOptions {
     pub nulls: HashSet<String>,
     /// The topic's columns, which type the fields of a CSV.
     pub schema: Option<TopicSchema>,
+    /// The longest row, in bytes. A longer line is a broken row; a longer row of a CSV, whose end may never come, ends
+    /// the reading.
+    pub max_row_bytes: usize,
+}
+
+/// No record is larger than a message to the server.
+pub const MAX_ROW_BYTES: usize = MAX_MESSAGE_BYTES;
+/// What a broken row that is too long keeps of its text.
+const KEPT_BYTES: usize = 1024;
+
+impl Default for RowOptions {
+    fn default() -> RowOptions {
+        RowOptions {
+            format: None,
+            key: None,
+            nulls: HashSet::new(),
+            schema: None,
+            max_row_bytes: MAX_ROW_BYTES,
+        }
+    }
 }
 
 /// A row to produce.
@@ -85,14 +106,14 @@ pub fn read_rows(
             "--key names a field, and plain lines have none",
             "add --format jsonl or --format csv",
         )),
-        Format::Lines => lines(reader, sink, |line, text| {
+        Format::Lines => lines(reader, options.max_row_bytes, sink, |line, text| {
             Ok(Row {
                 line,
                 key: None,
                 value: text.to_vec(),
             })
         }),
-        Format::Jsonl => lines(reader, sink, |line, text| {
+        Format::Jsonl => lines(reader, options.max_row_bytes, sink, |line, text| {
             json_row(line, text, options.key.as_deref())
         }),
     }
@@ -100,34 +121,54 @@ pub fn read_rows(
 
 fn lines(
     reader: &mut dyn BufRead,
+    max_row_bytes: usize,
     sink: Sink<'_>,
     row: impl Fn(u64, &[u8]) -> Result<Row, String>,
 ) -> Result<(), Failure> {
+    // With the end of the line, of one byte or two: a line that fills this is too long.
+    let most_bytes = max_row_bytes.saturating_add(2);
     let mut text = Vec::new();
     for line in 1.. {
         text.clear();
-        let read = reader.read_until(b'\n', &mut text).map_err(|error| {
+        let failed = |error| {
             let hint = "check that the input was copied whole";
             Failure::new("io", format!("cannot read line {line}: {error}"), hint)
-        });
-        if read? == 0 {
+        };
+        let mut bounded = Read::take(&mut *reader, most_bytes as u64);
+        if bounded.read_until(b'\n', &mut text).map_err(failed)? == 0 {
             break;
+        }
+        if text.len() >= most_bytes && !text.ends_with(b"\n") {
+            reader.skip_until(b'\n').map_err(failed)?;
         }
         let text = text.strip_suffix(b"\n").unwrap_or(&text);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         if text.is_empty() {
             continue;
         }
-        let row = row(line, text).map_err(|why| Broken {
+        let broken = |why, text| Broken {
             line,
             why,
             text: String::from_utf8_lossy(text).into_owned(),
-        });
+        };
+        let row = if text.len() > max_row_bytes {
+            let kept = text.get(..KEPT_BYTES).unwrap_or(text);
+            Err(broken(too_long(max_row_bytes), kept))
+        } else {
+            row(line, text).map_err(|why| broken(why, text))
+        };
         if !sink(row) {
             break;
         }
     }
     Ok(())
+}
+
+/// What is said of a row that is too long.
+pub fn too_long(max_row_bytes: usize) -> String {
+    format!(
+        "it is longer than {max_row_bytes} bytes, and no record may be, whatever its topic takes"
+    )
 }
 
 fn json_row(line: u64, text: &[u8], key: Option<&str>) -> Result<Row, String> {
@@ -201,6 +242,51 @@ mod tests {
             })
         );
         assert_eq!(rows.len(), 2);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_broken_and_the_next_ones_are_read() {
+        let options = RowOptions {
+            max_row_bytes: 4,
+            ..RowOptions::default()
+        };
+        for (text, fits) in [
+            ("abcd\nx", true),
+            ("abcd\r\nx", true),
+            ("abcde\nx", false),
+            ("abcde\r\nx", false),
+            ("abcdef\nx", false),
+            ("abcdefghijklmnop\nx", false),
+        ] {
+            let rows = read(text, Format::Lines, &options);
+            assert_eq!(rows[0].is_ok(), fits, "{text:?}");
+            if let Err(broken) = &rows[0] {
+                assert_eq!(broken.line, 1);
+                assert!(broken.why.contains("longer than 4 bytes"), "{}", broken.why);
+            }
+            let next = rows[1].as_ref().unwrap();
+            assert_eq!((next.line, &next.value[..]), (2, &b"x"[..]), "{text:?}");
+            assert_eq!(rows.len(), 2);
+        }
+        assert!(read("abcdef", Format::Lines, &options)[0].is_err());
+    }
+
+    #[test]
+    fn a_row_of_a_csv_without_end_is_not_read_to_its_end() {
+        let options = RowOptions {
+            max_row_bytes: 100,
+            ..RowOptions::default()
+        };
+        let endless = std::io::repeat(b'x');
+        let text = std::io::Cursor::new(&b"id,name\n1,a\n2,\"b\n"[..]);
+        let mut reader = std::io::BufReader::new(text.chain(endless));
+        let failure = read_rows(&mut reader, Format::Csv, &options, &mut |_| true).unwrap_err();
+        assert!(
+            failure.message.contains("the row after line 2")
+                && failure.message.contains("100 bytes"),
+            "{}",
+            failure.message
+        );
     }
 
     #[test]

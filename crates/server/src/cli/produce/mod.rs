@@ -8,7 +8,7 @@ mod pace;
 mod rejects;
 
 use super::connect::connect;
-use super::input::{self, Broken, Format, Row, RowOptions};
+use super::input::{self, Broken, Format, MAX_ROW_BYTES, Row, RowOptions};
 use super::output::{document, fields, table};
 use super::topic::schema_of;
 use super::{Common, Output};
@@ -107,6 +107,7 @@ pub async fn run(common: &Common, arguments: ProduceArguments) -> Result<(), Fai
         key: arguments.key,
         nulls: arguments.nulls.into_iter().collect(),
         schema: schema_of(&topic),
+        max_row_bytes: MAX_ROW_BYTES,
     };
     let mut sending = Sending {
         topic: arguments.topic.clone(),

@@ -1,7 +1,7 @@
 //! A handler that does what the event's value says; and, by topic, the two of the benchmark.
 
 use mainstem_sdk::Level;
-use mainstem_sdk::bindings::mainstem::handler::log;
+use mainstem_sdk::bindings::mainstem::handler::{log, state};
 use mainstem_sdk::prelude::*;
 
 const COUNTS: Table<str, u64> = Table::new("counts");
@@ -82,6 +82,11 @@ fn obey(event: &Event, ctx: &mut Context) -> Result<()> {
         "log a lot" => {
             let line = "x".repeat(1 << 20);
             (0..100).for_each(|_| log::write(Level::Info, &line));
+            Ok(())
+        }
+        what if what.starts_with("ask for ") => {
+            let count = what.trim_start_matches("ask for ").parse::<usize>()?;
+            std::hint::black_box(state::get_many("counts", &vec![Vec::new(); count]));
             Ok(())
         }
         "grow" => {
