@@ -57,6 +57,8 @@ struct Simulation {
     pass: Option<Compaction>,
     /// Writes what frames refer to.
     writer: AheadWriter,
+    /// To where the last flush goes, whether it is through or not.
+    flushing: Lsn,
     next_topic: u64,
     /// What happened, to compare two runs of a seed.
     trace: u32,
@@ -81,6 +83,7 @@ impl Simulation {
             recorded: BTreeMap::new(),
             checkpoint: Lsn::ZERO,
             checkpointing: None,
+            flushing: Lsn::ZERO,
             snapshots: Vec::new(),
             pass: None,
             next_topic: 1,
@@ -103,7 +106,10 @@ impl Simulation {
                 30..45 => self.read(),
                 45..49 => self.timestamp(),
                 49..52 => self.compact(),
-                52..60 => self.flush(),
+                52..56 => self.flush(),
+                56..60 => {
+                    self.flush_part();
+                }
                 60..63 => self.begin_checkpoint(),
                 63..66 => self.end_checkpoint(),
                 66..72 => self.evict(),
@@ -245,11 +251,25 @@ impl Simulation {
     }
 
     fn flush(&mut self) {
-        let (from, to) = (self.log.flushed().0, self.log.applied().0);
-        let upto = Lsn(self.rng.random_range(from..=to));
+        let upto = self.flush_part();
         let flushed = self.log.flush(upto, &mut |_, _| {}).unwrap();
-        assert_eq!(flushed.upto, upto);
+        assert_eq!((flushed.upto, flushed.more), (upto, false));
         self.note(&flushed.bytes.to_be_bytes());
+    }
+
+    /// A portion of a flush, which goes on with the next, and to where it goes.
+    fn flush_part(&mut self) -> Lsn {
+        let (from, to) = (self.log.flushed(), self.log.applied());
+        let from = from.max(self.flushing);
+        self.flushing = Lsn(self.rng.random_range(from.0..=to.0));
+        let max_bytes = self.rng.random_range(1..20_000);
+        let part = self
+            .log
+            .flush_part(self.flushing, max_bytes, &mut |_, _| {});
+        let part = part.unwrap();
+        assert_eq!(part.upto == self.flushing, !part.more);
+        self.note(&part.bytes.to_be_bytes());
+        self.flushing
     }
 
     /// Everything else may happen, and the node may die, before this one comes to its end.
@@ -534,6 +554,7 @@ impl Simulation {
         }
         self.snapshots.clear();
         self.checkpointing = None;
+        self.flushing = Lsn::ZERO;
         self.pass = None;
         if self.rng.random_bool(0.5) {
             self.disk.crash_process();
