@@ -88,7 +88,8 @@ fn resolve(
     let spec = match position.and_then(|position| position.at) {
         Some(At::Offset(offset)) => return Ok(offset),
         Some(At::TimestampMs(timestamp_ms)) => OffsetSpec::Timestamp(timestamp_ms),
-        Some(At::Latest(_)) => OffsetSpec::Latest,
+        // The latest that a reader of committed records comes to.
+        Some(At::Latest(_)) => OffsetSpec::LastStable,
         Some(At::Earliest(_)) | None => OffsetSpec::Earliest,
     };
     broker.resolve_offset(caller, topic, partition, spec)
@@ -178,7 +179,7 @@ impl Reading {
                     end: bounds.high_watermark,
                 }));
             }
-            let end_offset = end_offset.or((!request.follow).then_some(bounds.high_watermark));
+            let end_offset = end_offset.or((!request.follow).then_some(bounds.last_stable));
             cursors.push(Cursor {
                 partition,
                 next_offset: offset,
@@ -288,11 +289,11 @@ impl Reading {
         // Looked up once: a later topic of the same name is another.
         let (broker, caller, topic) = (&self.broker, &self.caller, &self.opened);
         let fetched = broker
-            .fetch_from(caller, topic, partition, offset, max_bytes)
+            .fetch_delivered(caller, topic, partition, offset, max_bytes)
             .map_err(failed)?;
-        if fetched.batches.is_empty() {
+        if fetched.next_offset == offset {
             let data = broker
-                .wait_for_data_in(caller, topic, partition, offset)
+                .wait_for_committed_in(caller, topic, partition, offset)
                 .map_err(failed)?;
             self.waiting.push(data.map(move |()| index).boxed());
             return Ok(None);
@@ -310,6 +311,11 @@ impl Reading {
                     Some("check the disk and restore the data"),
                 )
             })?;
+        // Behind the last batch there may be what is not delivered.
+        let next_offset = match cursor.end_offset {
+            Some(end) if next_offset >= end => next_offset,
+            _ => next_offset.max(fetched.next_offset),
+        };
         cursor.next_offset = next_offset;
         if !cursor.is_done() {
             self.ready.push_back(index);
