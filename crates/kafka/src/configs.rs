@@ -20,6 +20,7 @@ use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
 use crate::metadata::text;
+use crate::topics::change_topic;
 
 /// What a resource is (`ConfigResource.java`).
 const TOPIC: i8 = 2;
@@ -195,7 +196,7 @@ pub(crate) async fn alter(
     for resource in request.resources {
         let name = resource.resource_name.as_str();
         let altered = match changes(client, resource.resource_type, name, &resource.configs) {
-            Ok(set) => change(client, name, set, request.validate_only).await,
+            Ok(set) => change_topic(client, name, of_settings(set), request.validate_only).await,
             Err(refusal) => Err(refusal),
         };
         let entry = incremental_alter_configs_response::AlterConfigsResourceResponse::default()
@@ -213,24 +214,11 @@ pub(crate) async fn alter(
 
 type Changes = BTreeMap<String, Option<String>>;
 
-async fn change(
-    client: &Client,
-    name: &str,
-    set: Changes,
-    validate_only: bool,
-) -> Result<(), Refusal> {
-    let (broker, caller) = (client.broker(), &client.caller);
-    let change = TopicChange {
+fn of_settings(set: Changes) -> TopicChange {
+    TopicChange {
         set,
         ..TopicChange::default()
-    };
-    if validate_only {
-        return Ok(broker.validate_change(caller, name, &change)?);
     }
-    broker
-        .alter_topic(caller, name, change, mainstem::now_ms())
-        .await?;
-    Ok(())
 }
 
 /// What the operations of a resource come to. Those on lists begin with the value that holds.
@@ -327,7 +315,7 @@ pub(crate) async fn replace(
                 let value = config.value.as_ref().map(ToString::to_string);
                 set.insert(config.name.to_string(), value);
             }
-            change(client, name, set, request.validate_only).await
+            change_topic(client, name, of_settings(set), request.validate_only).await
         };
         let entry = alter_configs_response::AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)

@@ -17,8 +17,10 @@ use kafka_protocol::messages::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
     OffsetFetchRequest, OffsetFetchResponse, TopicName,
 };
+use kafka_protocol::protocol::StrBytes;
 use mainstem::broker::{CommittedOffset, GroupCommit, GroupMember, OffsetCommit};
 
+use crate::asked::Asked;
 use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
@@ -31,22 +33,18 @@ pub(crate) async fn commit(
     _call: &Call,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    // In the request's order, those that no partition can have left out.
-    let mut offsets = Vec::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            if let Ok(index) = partition_number(partition.partition_index) {
-                offsets.push(OffsetCommit {
-                    topic: topic.name.to_string(),
-                    partition: index,
-                    offset: partition.committed_offset,
-                    leader_epoch: Some(partition.committed_leader_epoch)
-                        .filter(|epoch| *epoch >= 0),
-                    metadata: owned(&partition.committed_metadata).unwrap_or_default(),
-                });
-            }
-        }
-    }
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|partition| {
+            let offset = Offset {
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.committed_metadata,
+            };
+            (partition.partition_index, offset)
+        });
+        (topic.name, partitions.collect())
+    });
+    let asked = Asked(topics.collect());
     let commit = GroupCommit {
         member: GroupMember {
             group: request.group_id.to_string(),
@@ -54,42 +52,42 @@ pub(crate) async fn commit(
             instance_id: owned(&request.group_instance_id),
             generation: request.generation_id_or_member_epoch,
         },
-        offsets,
+        offsets: offsets(&asked),
     };
     let committed = client
         .broker()
         .commit_offsets(&client.caller, commit, mainstem::now_ms())
         .await;
-    let code = |error| Refusal::from(error).code();
-    let (mut outcomes, all) = match committed {
-        Ok(outcomes) => (outcomes.into_iter(), 0),
-        Err(error) => (Vec::new().into_iter(), code(error)),
+    let partition = |index, code| {
+        OffsetCommitResponsePartition::default()
+            .with_partition_index(index)
+            .with_error_code(code)
     };
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in topic.partitions {
-            let outcome = match partition_number(partition.partition_index) {
-                Err(refusal) => refusal.code(),
-                Ok(_) => match outcomes.next() {
-                    Some(Ok(())) => 0,
-                    Some(Err(error)) => code(error),
-                    None => all,
-                },
-            };
-            partitions.push(
-                OffsetCommitResponsePartition::default()
-                    .with_partition_index(partition.partition_index)
-                    .with_error_code(outcome),
-            );
-        }
-        topics.push(
-            OffsetCommitResponseTopic::default()
-                .with_name(topic.name)
-                .with_partitions(partitions),
-        );
-    }
-    OffsetCommitResponse::default().with_topics(topics)
+    let topic = |name, partitions| {
+        OffsetCommitResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions)
+    };
+    OffsetCommitResponse::default().with_topics(asked.answers(committed, partition, topic))
+}
+
+/// An offset to be committed, as requests have it.
+struct Offset {
+    offset: i64,
+    /// Negative where the client does not know it.
+    leader_epoch: i32,
+    metadata: Option<StrBytes>,
+}
+
+fn offsets(asked: &Asked<Offset>) -> Vec<OffsetCommit> {
+    let commit = |(topic, partition, one): (&TopicName, u32, &Offset)| OffsetCommit {
+        topic: topic.to_string(),
+        partition,
+        offset: one.offset,
+        leader_epoch: Some(one.leader_epoch).filter(|epoch| *epoch >= 0),
+        metadata: owned(&one.metadata).unwrap_or_default(),
+    };
+    asked.numbered().map(commit).collect()
 }
 
 /// One group up to version 7, many from 8 on.
@@ -212,45 +210,33 @@ pub(crate) async fn delete(
     _call: &Call,
     request: OffsetDeleteRequest,
 ) -> OffsetDeleteResponse {
-    let mut wanted = Vec::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            if let Ok(index) = partition_number(partition.partition_index) {
-                wanted.push((topic.name.to_string(), index));
-            }
-        }
-    }
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter();
+        let partitions = partitions.map(|partition| (partition.partition_index, ()));
+        (topic.name, partitions.collect())
+    });
+    let asked = Asked(topics.collect());
+    let wanted: Vec<(String, u32)> = asked
+        .numbered()
+        .map(|(topic, partition, ())| (topic.to_string(), partition))
+        .collect();
     let group = request.group_id.as_str();
     let deleted = client
         .broker()
         .delete_offsets(&client.caller, group, &wanted, mainstem::now_ms())
         .await;
-    let code = |error| Refusal::from(error).code();
-    let mut outcomes = match deleted {
-        Ok(outcomes) => outcomes.into_iter(),
-        Err(error) => return OffsetDeleteResponse::default().with_error_code(code(error)),
-    };
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in topic.partitions {
-            let outcome = match partition_number(partition.partition_index) {
-                Err(refusal) => refusal.code(),
-                Ok(_) => outcomes
-                    .next()
-                    .map_or(0, |one| one.map_or_else(code, |()| 0)),
-            };
-            partitions.push(
-                OffsetDeleteResponsePartition::default()
-                    .with_partition_index(partition.partition_index)
-                    .with_error_code(outcome),
-            );
-        }
-        topics.push(
-            OffsetDeleteResponseTopic::default()
-                .with_name(topic.name)
-                .with_partitions(partitions),
-        );
+    if let Err(error) = deleted {
+        return OffsetDeleteResponse::default().with_error_code(Refusal::from(error).code());
     }
-    OffsetDeleteResponse::default().with_topics(topics)
+    let partition = |index, code| {
+        OffsetDeleteResponsePartition::default()
+            .with_partition_index(index)
+            .with_error_code(code)
+    };
+    let topic = |name, partitions| {
+        OffsetDeleteResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions)
+    };
+    OffsetDeleteResponse::default().with_topics(asked.answers(deleted, partition, topic))
 }

@@ -20,6 +20,7 @@
 
 mod acls;
 mod api;
+mod asked;
 mod call;
 mod client;
 mod cluster;

@@ -252,9 +252,8 @@ async fn add_partitions(
     topic: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Refusal> {
-    let (broker, caller) = (client.broker(), &client.caller);
     let name = topic.name.as_str();
-    let before = broker.topic(caller, name)?.partitions;
+    let before = client.broker().topic(&client.caller, name)?.partitions;
     let invalid = |why: String| Refusal::new(ResponseError::InvalidPartitions, why);
     let partitions = u32::try_from(topic.count)
         .map_err(|_| invalid(format!("a topic cannot have {} partitions", topic.count)))?;
@@ -278,12 +277,22 @@ async fn add_partitions(
         partitions: Some(partitions),
         ..TopicChange::default()
     };
+    change_topic(client, name, change, validate_only).await
+}
+
+/// Changes a topic, or says whether it could be changed so.
+pub(crate) async fn change_topic(
+    client: &Client,
+    name: &str,
+    change: TopicChange,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let (broker, caller) = (client.broker(), &client.caller);
     if validate_only {
-        return Ok(broker.validate_change(caller, name, &change)?);
+        broker.validate_change(caller, name, &change)?;
+    } else {
+        broker.alter_topic(caller, name, change).await?;
     }
-    broker
-        .alter_topic(caller, name, change, mainstem::now_ms())
-        .await?;
     Ok(())
 }
 
