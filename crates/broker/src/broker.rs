@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use crate::catalog::Catalog;
 use crate::groups::{GroupSettings, Groups};
 use crate::producers::ProducerIds;
+use crate::transactions::TransactionSettings;
 use crate::{BrokerError, configs};
 
 /// Where identities come from: a fresh 128-bit number a call.
@@ -23,6 +24,8 @@ pub struct BrokerSettings {
     pub topic_defaults: BTreeMap<String, String>,
     /// What consumer groups keep to.
     pub groups: GroupSettings,
+    /// What transactions keep to.
+    pub transactions: TransactionSettings,
     /// Where topic ids come from.
     pub random: Random,
 }
@@ -34,6 +37,7 @@ impl BrokerSettings {
             num_partitions: 1,
             topic_defaults: BTreeMap::new(),
             groups: GroupSettings::default(),
+            transactions: TransactionSettings::default(),
             random,
         }
     }
@@ -52,6 +56,7 @@ impl fmt::Debug for BrokerSettings {
             .field("num_partitions", &self.num_partitions)
             .field("topic_defaults", &self.topic_defaults)
             .field("groups", &self.groups)
+            .field("transactions", &self.transactions)
             .finish_non_exhaustive()
     }
 }

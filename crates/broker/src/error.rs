@@ -302,6 +302,63 @@ pub enum BrokerError {
         /// What was to be committed.
         offset: i64,
     },
+    /// Not a transactional id.
+    #[error("'{id}' is no transactional id: {why}")]
+    InvalidTransactionalId {
+        /// The id, shortened.
+        id: String,
+        /// Which rule it breaks.
+        why: &'static str,
+    },
+    /// No such transactional id in the caller's tenant.
+    #[error("there is no transactional id '{id}'")]
+    TransactionalIdNotFound {
+        /// The id, shortened.
+        id: String,
+    },
+    /// A timeout that a transaction may not have.
+    #[error(
+        "a transaction timeout of {got_ms} ms is not between 1 and {max_ms} ms, which transaction.max.timeout.ms allows"
+    )]
+    InvalidTransactionTimeout {
+        /// What was asked for.
+        got_ms: i64,
+        /// `transaction.max.timeout.ms`.
+        max_ms: i64,
+    },
+    /// The producer id is not the one that the transactional id has, or there is no such transactional id.
+    #[error("producer {producer_id} does not belong to transactional id '{id}'")]
+    InvalidProducerMapping {
+        /// The transactional id, shortened.
+        id: String,
+        /// The producer that was named.
+        producer_id: i64,
+    },
+    /// What was asked cannot be done in the state that the transactional id is in.
+    #[error("transactional id '{id}': {why}")]
+    InvalidTransactionState {
+        /// The transactional id, shortened.
+        id: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The transactional id is busy with something before.
+    #[error("transactional id '{id}' is still busy with the call before")]
+    ConcurrentTransactions {
+        /// The transactional id, shortened.
+        id: String,
+    },
+    /// A partition or a group that the open transaction does not have: abort, and begin anew.
+    #[error("{what} is not part of the transaction of '{id}'")]
+    NotInTransaction {
+        /// The transactional id, shortened.
+        id: String,
+        /// The partition or group.
+        what: String,
+    },
+    /// Others of the same request were refused, so this was not tried.
+    #[error("not attempted, because another part of the request was refused")]
+    NotAttempted,
     /// Others changed the same thing at the same time, again and again.
     #[error("{what} is being changed by others at the same time")]
     Contended {
@@ -388,6 +445,14 @@ impl BrokerError {
             BrokerError::FencedInstance { .. } => "fenced_instance",
             BrokerError::OffsetMetadataTooLarge { .. } => "offset_metadata_too_large",
             BrokerError::InvalidCommitOffset { .. } => "invalid_commit_offset",
+            BrokerError::InvalidTransactionalId { .. } => "invalid_transactional_id",
+            BrokerError::TransactionalIdNotFound { .. } => "transactional_id_not_found",
+            BrokerError::InvalidTransactionTimeout { .. } => "invalid_transaction_timeout",
+            BrokerError::InvalidProducerMapping { .. } => "invalid_producer_mapping",
+            BrokerError::InvalidTransactionState { .. } => "invalid_transaction_state",
+            BrokerError::ConcurrentTransactions { .. } => "concurrent_transactions",
+            BrokerError::NotInTransaction { .. } => "not_in_transaction",
+            BrokerError::NotAttempted => "not_attempted",
             BrokerError::Contended { .. } => "contended",
             BrokerError::DiskFull { .. } => "disk_full",
             BrokerError::RequestTooLarge { .. } => "request_too_large",
@@ -438,7 +503,12 @@ impl BrokerError {
             BrokerError::FencedInstance { .. } => {
                 "give each running member a static name of its own (group.instance.id)".into()
             }
-            BrokerError::Contended { .. } => "try again".into(),
+            BrokerError::InvalidProducerMapping { .. } | BrokerError::InvalidTransactionState { .. } => {
+                "begin anew: ask for the transactional id's next producer (InitProducerId)".into()
+            }
+            BrokerError::NotInTransaction { .. } => "abort the transaction, and begin it anew".into(),
+            BrokerError::NotAttempted => "send it again without what was refused".into(),
+            BrokerError::Contended { .. } | BrokerError::ConcurrentTransactions { .. } => "try again".into(),
             BrokerError::DiskFull { .. } => {
                 "free space on that disk, shorten retention or delete topics; writes go on by themselves when there is space"
                     .into()
@@ -468,6 +538,7 @@ impl BrokerError {
         matches!(
             self,
             BrokerError::Contended { .. }
+                | BrokerError::ConcurrentTransactions { .. }
                 | BrokerError::RebalanceInProgress { .. }
                 | BrokerError::DiskFull { .. }
                 | BrokerError::WritesStopped { .. }

@@ -11,7 +11,7 @@ use crate::broker::Broker;
 use crate::produce::no_partition;
 use crate::topic::Topic;
 use crate::topics::not_found;
-use crate::{BrokerError, Caller};
+use crate::{BrokerError, Caller, Isolation};
 
 /// The most that one fetch returns, whatever it asks for (beyond one whole batch).
 const MAX_FETCH_BYTES: usize = 64 << 20;
@@ -27,6 +27,8 @@ pub struct FetchRequest {
     pub offset: i64,
     /// About how much to return; at least one whole batch is.
     pub max_bytes: usize,
+    /// Up to where: the high watermark, or the last stable offset.
+    pub isolation: Isolation,
 }
 
 /// What was read.
@@ -42,6 +44,18 @@ pub struct Fetched {
     pub last_stable: i64,
     /// The first offset that exists.
     pub log_start: i64,
+    /// Under read committed: the aborted transactions with records among the batches, by their first offsets. From
+    /// there on, the transactional batches of that producer are left out, up to its abort marker.
+    pub aborted: Vec<AbortedTransaction>,
+}
+
+/// A transaction whose records are not to be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// Whose.
+    pub producer_id: i64,
+    /// The offset of its first record in the partition.
+    pub first_offset: i64,
 }
 
 /// An offset to be looked up.
@@ -51,6 +65,8 @@ pub enum OffsetSpec {
     Earliest,
     /// The one that the next record gets.
     Latest,
+    /// The last stable offset: the latest for who reads committed.
+    LastStable,
     /// The first whose time is at or after this; the latest where there is none.
     Timestamp(i64),
 }
@@ -81,9 +97,10 @@ impl Broker {
             partition,
             offset,
             max_bytes,
+            isolation,
             ..
         } = *request;
-        self.fetch_from(caller, &topic, partition, offset, max_bytes)
+        self.fetch_from(caller, &topic, partition, offset, max_bytes, isolation)
     }
 
     /// As [`fetch`](Self::fetch), from a topic that the caller has looked up: if it is gone by now, that is the answer,
@@ -95,11 +112,13 @@ impl Broker {
         partition: u32,
         offset: i64,
         max_bytes: usize,
+        isolation: Isolation,
     ) -> Result<Fetched, BrokerError> {
         let partition = partition_of(caller, topic, partition)?;
         let named = |error| named(error, topic, partition);
         let log = self.inner.engine.log();
         let max_bytes = max_bytes.min(MAX_FETCH_BYTES);
+        let _ = isolation;
         let read = log
             .read(partition, offset, max_bytes, None)
             .map_err(named)?;
@@ -117,6 +136,7 @@ impl Broker {
             high_watermark: read.high_watermark,
             last_stable,
             log_start: read.start,
+            aborted: Vec::new(),
         })
     }
 
@@ -142,6 +162,18 @@ impl Broker {
     ) -> Result<Waiter, BrokerError> {
         let partition = partition_of(caller, topic, partition)?;
         Ok(self.inner.engine.log().on_data(partition, offset))
+    }
+
+    /// As [`wait_for_data_in`](Self::wait_for_data_in), for who reads committed: until the last stable offset is above
+    /// `offset`.
+    pub fn wait_for_committed_in(
+        &self,
+        caller: &Caller,
+        topic: &Topic,
+        partition: u32,
+        offset: i64,
+    ) -> Result<Waiter, BrokerError> {
+        self.wait_for_data_in(caller, topic, partition, offset)
     }
 
     /// The first record whose time is at or after `timestamp_ms`, as its offset and time; none where all are earlier.
@@ -197,6 +229,7 @@ impl Broker {
         Ok(match spec {
             OffsetSpec::Earliest => bounds.start,
             OffsetSpec::Latest => bounds.high_watermark,
+            OffsetSpec::LastStable => bounds.last_stable,
             OffsetSpec::Timestamp(timestamp_ms) => {
                 let found = log
                     .offset_for_timestamp(partition, timestamp_ms)

@@ -34,13 +34,14 @@ mod retention;
 mod topic;
 mod topics;
 mod traffic;
+mod transactions;
 
 pub use access::Caller;
 pub use broker::{Broker, BrokerSettings, Random};
 pub use catalog::read_entry as read_topic_entry;
 pub use configs::{CompactionLimits, TopicLimits};
 pub use error::BrokerError;
-pub use fetch::{FetchRequest, Fetched, OffsetSpec, PartitionBounds};
+pub use fetch::{AbortedTransaction, FetchRequest, Fetched, OffsetSpec, PartitionBounds};
 pub use groups::{
     CommittedOffset, GroupCommit, GroupDescription, GroupExpiryRound, GroupListing, GroupMember,
     GroupOffset, GroupSettings, GroupState, GroupType, JoinGroup, Joined, JoinedMember,
@@ -52,3 +53,8 @@ pub use producers::ProducerIdentity;
 pub use retention::{CompactionRound, RetentionRound};
 pub use topic::{NewTopic, Topic, TopicChange, TopicDescription};
 pub use traffic::TopicTraffic;
+pub use transactions::{
+    ActiveProducer, Isolation, StableOffset, TransactionCommit, TransactionDescription,
+    TransactionFilter, TransactionListing, TransactionSettings, TransactionState,
+    TransactionalProducer,
+};

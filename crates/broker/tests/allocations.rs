@@ -11,7 +11,7 @@ use std::cell::Cell;
 
 use bytes::Bytes;
 use common::TestBroker;
-use mainstem_broker::{FetchRequest, NewTopic, ProduceBatch};
+use mainstem_broker::{FetchRequest, Isolation, NewTopic, ProduceBatch};
 use mainstem_record::{Batch, BatchBuilder, Compression, RecordError};
 
 /// Counts, for each thread by itself, what is asked of the system's allocator.
@@ -114,6 +114,7 @@ fn read_all(test: &TestBroker) -> usize {
         partition: 0,
         offset: 0,
         max_bytes: 1 << 20,
+        isolation: Isolation::ReadUncommitted,
     };
     let mut seen = 0;
     loop {

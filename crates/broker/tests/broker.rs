@@ -10,8 +10,8 @@ use bytes::Bytes;
 use common::{TestBroker, batch, record, records_of, sequenced, values};
 use mainstem_broker::configs::Source;
 use mainstem_broker::{
-    Broker, BrokerError, Caller, FetchRequest, NewRecord, NewTopic, OffsetSpec, ProduceBatch,
-    ProducerIdentity, TopicChange, TopicTraffic,
+    Broker, BrokerError, Caller, FetchRequest, Isolation, NewRecord, NewTopic, OffsetSpec,
+    ProduceBatch, ProducerIdentity, TopicChange, TopicTraffic,
 };
 use mainstem_engine::testing::{Crash, poll_once, small_options};
 use mainstem_record::{BatchBuilder, Compression, partition_for_key};
@@ -148,6 +148,7 @@ fn requests_that_cannot_be_are_refused_by_name() {
             partition: 0,
             offset: 5,
             max_bytes: 1,
+            isolation: Isolation::ReadUncommitted,
         },
     );
     let error = error.unwrap_err();
@@ -403,6 +404,7 @@ fn what_goes_through_a_topic_is_counted_once_and_survives_alterations() {
         partition: 0,
         offset: 1,
         max_bytes: 1,
+        isolation: Isolation::ReadUncommitted,
     };
     test.broker.fetch(&test.caller, &request).unwrap();
     let traffic = |test: &TestBroker| test.broker.topic(&test.caller, "t").unwrap().traffic();
@@ -551,6 +553,7 @@ fn a_fetch_may_begin_in_the_middle_and_never_waits() {
                 partition: 0,
                 offset,
                 max_bytes,
+                isolation: Isolation::ReadUncommitted,
             },
         )
     };
@@ -726,6 +729,7 @@ fn retention_removes_what_is_too_much_and_who_reads_it_is_told_where_to_go_on() 
                 partition: 0,
                 offset: 0,
                 max_bytes: 1,
+                isolation: Isolation::ReadUncommitted,
             },
         )
         .unwrap_err();
@@ -796,6 +800,7 @@ fn deleted_records_stay_deleted_and_who_reads_them_is_told_where_to_go_on() {
             partition: 0,
             offset: 2,
             max_bytes: 1,
+            isolation: Isolation::ReadUncommitted,
         };
         let error = test.broker.fetch(&test.caller, &request).unwrap_err();
         assert!(
@@ -886,6 +891,7 @@ fn a_compacted_topic_keeps_the_last_record_of_each_key_and_what_its_producers_se
             partition: 0,
             offset: 0,
             max_bytes: 1 << 20,
+            isolation: Isolation::ReadUncommitted,
         };
         let fetched = test.broker.fetch(&test.caller, &request).unwrap();
         records_of(&fetched.batches)

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use bytes::Bytes;
 use common::{TestBroker, read_from, sequenced};
 use mainstem_broker::{
-    Broker, BrokerError, Caller, FetchRequest, NewTopic, ProduceBatch, ProducerIdentity,
+    Broker, BrokerError, Caller, FetchRequest, Isolation, NewTopic, ProduceBatch, ProducerIdentity,
 };
 use mainstem_engine::testing::{Crash, Driver, TestNode};
 use mainstem_journal::disk::Op;
@@ -236,6 +236,7 @@ async fn read(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
             partition: partition.1,
             offset: *offset_of,
             max_bytes: rng.random_range(0..2_000),
+            isolation: Isolation::ReadUncommitted,
         };
         let fetched = match broker.fetch(&caller, &request) {
             Err(BrokerError::OffsetOutOfRange {
@@ -344,6 +345,7 @@ fn check_keyed(test: &TestBroker, world: &mut World) {
                 partition,
                 offset,
                 max_bytes: 50_000,
+                isolation: Isolation::ReadUncommitted,
             };
             let fetched = test.broker.fetch(&test.caller, &request).unwrap();
             if fetched.batches.is_empty() {

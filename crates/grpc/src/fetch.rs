@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
 use futures::{FutureExt, StreamExt};
-use mainstem::broker::{BrokerError, FetchRequest, OffsetSpec, Topic};
+use mainstem::broker::{BrokerError, FetchRequest, Isolation, OffsetSpec, Topic};
 use mainstem::{Broker, Caller};
 use mainstem_proto::{CHUNK_BYTES, v1};
 use mainstem_record::{Batch, RecordError};
@@ -290,6 +290,7 @@ impl Reading {
             partition,
             offset,
             max_bytes,
+            isolation: Isolation::ReadUncommitted,
         };
         let now = self.broker.topic(&self.caller, &self.topic);
         if now.map_err(failed)?.id != self.opened.id {

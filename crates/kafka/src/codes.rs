@@ -85,6 +85,15 @@ fn of_broker(error: &BrokerError) -> ResponseError {
         BrokerError::OffsetMetadataTooLarge { .. } => ResponseError::OffsetMetadataTooLarge,
         BrokerError::InvalidCommitOffset { .. } => ResponseError::InvalidCommitOffsetSize,
         // Kafka's clients try these again.
+        BrokerError::InvalidTransactionalId { .. } => ResponseError::InvalidRequest,
+        BrokerError::TransactionalIdNotFound { .. } => ResponseError::TransactionalIdNotFound,
+        BrokerError::InvalidTransactionTimeout { .. } => ResponseError::InvalidTransactionTimeout,
+        BrokerError::InvalidProducerMapping { .. } => ResponseError::InvalidProducerIdMapping,
+        BrokerError::InvalidTransactionState { .. } => ResponseError::InvalidTxnState,
+        BrokerError::ConcurrentTransactions { .. } => ResponseError::ConcurrentTransactions,
+        // 120: the client aborts and begins anew (KIP-890).
+        BrokerError::NotInTransaction { .. } => ResponseError::TransactionAbortable,
+        BrokerError::NotAttempted => ResponseError::OperationNotAttempted,
         BrokerError::Contended { .. } => ResponseError::RequestTimedOut,
         BrokerError::DiskFull { .. } | BrokerError::WritesStopped { .. } => {
             ResponseError::KafkaStorageError

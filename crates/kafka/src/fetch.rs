@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use kafka_protocol::ResponseError;
-use mainstem::broker::{BrokerError, Topic, Waiter};
+use mainstem::broker::{BrokerError, Isolation, Topic, Waiter};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -287,7 +287,14 @@ impl Reading {
         }
         let max_bytes = left.min(budget - taken);
         let fetched = broker
-            .fetch_from(caller, &topic, partition, self.next_offset, max_bytes)
+            .fetch_from(
+                caller,
+                &topic,
+                partition,
+                self.next_offset,
+                max_bytes,
+                Isolation::ReadUncommitted,
+            )
             .map_err(failed)?;
         self.high_watermark = fetched.high_watermark;
         self.last_stable = fetched.last_stable;

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use common::read::{COLD_BYTES, TAIL_BYTES, fill, whole};
 use common::write::{ONE, create, flat_out, with_fresh};
 use common::{RECORD_BYTES, Row, batch, cpu_seconds, out_dir, report};
-use mainstem::broker::{FetchRequest, ProduceBatch};
+use mainstem::broker::{FetchRequest, Isolation, ProduceBatch};
 use mainstem::{Caller, Mainstem, now_ms};
 use mainstem_record::{Batch, RecordError};
 
@@ -169,6 +169,7 @@ fn fetch(mainstem: &Mainstem, topic: &Arc<str>) -> usize {
         partition: 0,
         offset: 0,
         max_bytes: 1 << 20,
+        isolation: Isolation::ReadUncommitted,
     };
     let mut batches = 0;
     loop {

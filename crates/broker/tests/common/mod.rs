@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use mainstem_broker::{
-    Broker, BrokerError, BrokerSettings, Caller, FetchRequest, NewRecord, ProduceBatch,
+    Broker, BrokerError, BrokerSettings, Caller, FetchRequest, Isolation, NewRecord, ProduceBatch,
     ProducerIdentity,
 };
 use mainstem_engine::EngineOptions;
@@ -103,6 +103,7 @@ pub fn read_from(
             partition,
             offset,
             max_bytes,
+            isolation: Isolation::ReadUncommitted,
         };
         let fetched = broker.fetch(caller, &request).unwrap();
         if fetched.batches.is_empty() {

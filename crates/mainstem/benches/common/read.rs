@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mainstem::broker::{FetchRequest, ProduceBatch};
+use mainstem::broker::{FetchRequest, Isolation, ProduceBatch};
 use mainstem::{Caller, Mainstem, now_ms};
 use mainstem_record::Batch;
 
@@ -45,6 +45,7 @@ pub fn whole(mainstem: &Mainstem, topic: &Arc<str>) -> u64 {
         partition: 0,
         offset: 0,
         max_bytes: READ_BYTES,
+        isolation: Isolation::ReadUncommitted,
     };
     let mut bytes = 0;
     loop {

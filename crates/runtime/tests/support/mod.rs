@@ -8,7 +8,9 @@ use std::sync::{Mutex, OnceLock};
 use std::task::Poll;
 
 use bytes::Bytes;
-use mainstem_broker::{Broker, BrokerSettings, Caller, FetchRequest, NewRecord, NewTopic};
+use mainstem_broker::{
+    Broker, BrokerSettings, Caller, FetchRequest, Isolation, NewRecord, NewTopic,
+};
 use mainstem_engine::EngineError;
 use mainstem_engine::testing::{Crash, TestNode, poll_once};
 use mainstem_record::{Batch, Record};
@@ -234,6 +236,7 @@ impl Bed {
                 partition,
                 offset,
                 max_bytes: 1 << 20,
+                isolation: Isolation::ReadUncommitted,
             };
             let fetched = self.broker.fetch(&caller(), &request).unwrap();
             if fetched.batches.is_empty() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstem_broker::{BrokerError, FetchRequest, Fetched};
+use mainstem_broker::{BrokerError, FetchRequest, Fetched, Isolation};
 use mainstem_log::PartitionId;
 use mainstem_record::Batch;
 use rand::Rng;
@@ -40,6 +40,7 @@ pub async fn run(mut client: Client) {
             partition,
             offset: *place,
             max_bytes: [0, 100, 1_000, 20_000][client.rng.random_range(0..4)],
+            isolation: Isolation::ReadUncommitted,
         };
         match client.broker.fetch(&client.caller, &request) {
             Ok(fetched) => {

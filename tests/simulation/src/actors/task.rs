@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 
-use mainstem_broker::{BrokerError, FetchRequest};
+use mainstem_broker::{BrokerError, FetchRequest, Isolation};
 use mainstem_engine::{Append, Check, Committed, EngineError, Submission, Ticket};
 use mainstem_record::Batch;
 use mainstem_store::{Family, StoreOp};
@@ -220,6 +220,7 @@ async fn step(
         partition: task,
         offset: position.offset,
         max_bytes: client.rng.random_range(0..2_000),
+        isolation: Isolation::ReadUncommitted,
     };
     let fetched = client.broker.fetch(&client.caller, &request)?;
     let most = client.rng.random_range(1..12);
