@@ -11,7 +11,9 @@ if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1
 fi
 log="${CARGO_TARGET_DIR:-target}/clients.log"
 {
-    python3 tests/clients/test_clients.py --verbose 2>&1
-    echo "python: exit $?"
+    for script in tests/clients/test_*.py; do
+        python3 "$script" --verbose 2>&1
+        echo "python: exit $?"
+    done
 } | tee "$log"
 exec python3 .ci/summarise.py "$log"

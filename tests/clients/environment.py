@@ -1,7 +1,6 @@
 """What the clients need: a virtual environment inside the checkout, and a server that ends with its test."""
 
 import ctypes
-import functools
 import hashlib
 import json
 import os
@@ -46,26 +45,6 @@ def run(command, text=""):
     return done.stdout.decode()
 
 
-@functools.cache
-def go_program():
-    """The program in `go`, built."""
-    program = ROOT / "target" / "clients" / "go-clients"
-    subprocess.run(["go", "build", "-o", program, "."], cwd=HERE / "go", check=True)
-    return program
-
-
-@functools.cache
-def java_classes(version):
-    """The class path of the program in `java`, built with this version of Kafka's client."""
-    folder = ROOT / "target" / "clients" / f"java-{version}"
-    jars, classes = folder / "jars", folder / "classes"
-    subprocess.run(["mvn", "--quiet", "--batch-mode", "-f", HERE / "java" / "pom.xml", "dependency:copy-dependencies",
-                    f"-Dkafka.version={version}", f"-DoutputDirectory={jars}"], check=True, stdout=sys.stderr)
-    path = f"{classes}{os.pathsep}{jars}/*"
-    subprocess.run(["javac", "-d", classes, "-cp", path, HERE / "java" / "Clients.java"], check=True)
-    return path
-
-
 def with_parent():
     """Runs in a child: it dies with the test, however that ends."""
     pr_set_pdeathsig = 1
@@ -79,7 +58,6 @@ class Server:
         self.home = tempfile.TemporaryDirectory(prefix="mainstem-clients-")
         self.settings = [word for setting in settings for word in ("--set", setting)]
         self.kafka = "127.0.0.1:0"
-        self.start()
 
     def start(self):
         # As many connections as the machine allows.

