@@ -19,6 +19,7 @@ use mainstem::{BrokerConfig, broker_configs};
 use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
+use crate::internal_topics;
 use crate::metadata::text;
 use crate::topics::change_topic;
 
@@ -157,8 +158,16 @@ impl Described {
 fn values(client: &Client, resource: i8, name: &str) -> Result<Vec<Described>, Refusal> {
     match resource {
         TOPIC => {
-            let described = client.broker().describe_topic(&client.caller, name)?;
-            Ok(described.configs.iter().map(Described::topic).collect())
+            let configs = match internal_topics::by_name(name) {
+                Some(_) => internal_topics::settings(),
+                None => {
+                    client
+                        .broker()
+                        .describe_topic(&client.caller, name)?
+                        .configs
+                }
+            };
+            Ok(configs.iter().map(Described::topic).collect())
         }
         BROKER => {
             let settings = &client.gateway.settings;
@@ -233,7 +242,7 @@ fn changes(
     const DELETE: i8 = 1;
     const APPEND: i8 = 2;
     const SUBTRACT: i8 = 3;
-    check_topic_resource(resource)?;
+    check_topic_resource(resource, name)?;
     let mut changes = Changes::new();
     let described = client.broker().describe_topic(&client.caller, name)?;
     for config in configs {
@@ -283,9 +292,9 @@ fn changes(
     Ok(changes)
 }
 
-fn check_topic_resource(resource: i8) -> Result<(), Refusal> {
+fn check_topic_resource(resource: i8, name: &str) -> Result<(), Refusal> {
     match resource {
-        TOPIC => Ok(()),
+        TOPIC => internal_topics::refuse(name),
         BROKER => Err(Refusal::new(
             ResponseError::InvalidRequest,
             "settings of the broker are given when it starts: mainstem serve --set name=value",
@@ -304,7 +313,7 @@ pub(crate) async fn replace(
     for resource in request.resources {
         let name = resource.resource_name.as_str();
         let replaced = async {
-            check_topic_resource(resource.resource_type)?;
+            check_topic_resource(resource.resource_type, name)?;
             let topic = client.broker().topic(&client.caller, name)?;
             let mut set: Changes = topic
                 .configs
