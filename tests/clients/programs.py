@@ -174,7 +174,7 @@ class KafkaJs(Node):
 
 class Platformatic(Node):
     start = 'user-123 -> {"name":"John","action":"login"}'
-    lacks = ("note", "transactions")
+    lacks = ("note", "state")
     commits_first = False
 
 
