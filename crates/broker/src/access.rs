@@ -57,6 +57,13 @@ pub(crate) enum Access<'a> {
         topic: &'a str,
     },
     ProducerId,
+    /// To be the producer of a transactional id.
+    WriteTransaction {
+        id: &'a str,
+    },
+    DescribeTransaction {
+        id: &'a str,
+    },
     /// To be a member of a group, or to commit its offsets.
     ReadGroup {
         group: &'a str,

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::catalog::Catalog;
 use crate::groups::{GroupSettings, Groups};
 use crate::producers::ProducerIds;
-use crate::transactions::TransactionSettings;
+use crate::transactions::{TransactionSettings, Transactions};
 use crate::{BrokerError, configs};
 
 /// Where identities come from: a fresh 128-bit number a call.
@@ -73,15 +73,19 @@ pub(crate) struct Inner {
     pub(crate) num_partitions: u32,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) groups: Groups,
+    pub(crate) transactions: Transactions,
     pub(crate) random: Mutex<Random>,
 }
 
 impl Broker {
-    /// Opens the broker on an engine that has recovered: reads the catalogue and the groups.
+    /// Opens the broker on an engine that has recovered: reads the catalogue, the groups and the
+    /// transactional ids.
     pub fn open(engine: Engine, settings: BrokerSettings) -> Result<Broker, BrokerError> {
         configs::check_all(&settings.topic_defaults)?;
         let catalog = Catalog::load(&engine, settings.topic_defaults)?;
         let groups = Groups::load(&engine, settings.groups)?;
+        let signal = groups.signal().clone();
+        let transactions = Transactions::load(&engine, settings.transactions, signal)?;
         Ok(Broker {
             inner: Arc::new(Inner {
                 engine,
@@ -89,6 +93,7 @@ impl Broker {
                 num_partitions: settings.num_partitions,
                 producer_ids: ProducerIds::default(),
                 groups,
+                transactions,
                 random: Mutex::new(settings.random),
             }),
         })

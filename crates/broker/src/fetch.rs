@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_log::{LogError, PartitionId, Waiter};
+use mainstem_log::{LogError, PartitionId, Read, Waiter};
 
 use crate::access::{self, Access};
 use crate::broker::Broker;
@@ -103,6 +103,38 @@ impl Broker {
         self.fetch_from(caller, &topic, partition, offset, max_bytes, isolation)
     }
 
+    /// As [`fetch`](Self::fetch), with only what is to be delivered of it: under read committed without markers and the
+    /// records of aborted transactions, so that there may be no batches and a later next offset.
+    pub fn fetch_delivered(
+        &self,
+        caller: &Caller,
+        request: &FetchRequest,
+    ) -> Result<Fetched, BrokerError> {
+        let topic = Access::Read {
+            topic: &request.topic,
+        };
+        let topic = self.topic_for(caller, topic, &request.topic)?;
+        if request.isolation == Isolation::ReadUncommitted {
+            return self.fetch(caller, request);
+        }
+        let partition = partition_of(caller, &topic, request.partition)?;
+        let named = |error| named(error, &topic, partition);
+        let log = self.inner.engine.log();
+        let max_bytes = request.max_bytes.min(MAX_FETCH_BYTES);
+        let stable = log
+            .read_stable(partition, request.offset, max_bytes, None)
+            .map_err(named)?;
+        let last_stable = stable.last_stable;
+        let read = stable.delivered(partition).map_err(named)?;
+        Ok(fetched(
+            &topic,
+            request.offset,
+            read,
+            last_stable,
+            Vec::new(),
+        ))
+    }
+
     /// As [`fetch`](Self::fetch), from a topic that the caller has looked up: if it is gone by now, that is the answer,
     /// whatever has its name.
     pub fn fetch_from(
@@ -118,26 +150,30 @@ impl Broker {
         let named = |error| named(error, topic, partition);
         let log = self.inner.engine.log();
         let max_bytes = max_bytes.min(MAX_FETCH_BYTES);
-        let _ = isolation;
-        let read = log
-            .read(partition, offset, max_bytes, None)
-            .map_err(named)?;
-        let last_stable = log
-            .bounds(partition)
-            .map_err(named)?
-            .last_stable
-            .min(read.high_watermark);
-        let records = u64::try_from(read.next_offset - offset).unwrap_or_default();
-        let bytes: usize = read.batches.iter().map(Bytes::len).sum();
-        topic.traffic.fetched(records, bytes as u64);
-        Ok(Fetched {
-            batches: read.batches,
-            next_offset: read.next_offset,
-            high_watermark: read.high_watermark,
-            last_stable,
-            log_start: read.start,
-            aborted: Vec::new(),
-        })
+        let (read, last_stable, aborted) = match isolation {
+            Isolation::ReadUncommitted => {
+                let read = log
+                    .read(partition, offset, max_bytes, None)
+                    .map_err(named)?;
+                let last_stable = log.bounds(partition).map_err(named)?.last_stable;
+                (read, last_stable, Vec::new())
+            }
+            Isolation::ReadCommitted => {
+                let stable = log
+                    .read_stable(partition, offset, max_bytes, None)
+                    .map_err(named)?;
+                (stable.read, stable.last_stable, stable.aborted)
+            }
+        };
+        let mut aborted: Vec<AbortedTransaction> = aborted
+            .iter()
+            .map(|one| AbortedTransaction {
+                producer_id: one.producer_id,
+                first_offset: one.first_offset,
+            })
+            .collect();
+        aborted.sort_unstable_by_key(|one| one.first_offset);
+        Ok(fetched(topic, offset, read, last_stable, aborted))
     }
 
     /// Waits until the partition holds a record at `offset`, or goes away. The caller brings the timer.
@@ -173,7 +209,8 @@ impl Broker {
         partition: u32,
         offset: i64,
     ) -> Result<Waiter, BrokerError> {
-        self.wait_for_data_in(caller, topic, partition, offset)
+        let partition = partition_of(caller, topic, partition)?;
+        Ok(self.inner.engine.log().on_stable_data(partition, offset))
     }
 
     /// The first record whose time is at or after `timestamp_ms`, as its offset and time; none where all are earlier.
@@ -288,6 +325,26 @@ impl Broker {
             .partition_id(index)
             .ok_or_else(|| no_partition(&topic, index))?;
         Ok((topic, partition))
+    }
+}
+
+fn fetched(
+    topic: &Topic,
+    offset: i64,
+    read: Read,
+    last_stable: i64,
+    aborted: Vec<AbortedTransaction>,
+) -> Fetched {
+    let records = u64::try_from(read.next_offset - offset).unwrap_or_default();
+    let bytes: usize = read.batches.iter().map(Bytes::len).sum();
+    topic.traffic.fetched(records, bytes as u64);
+    Fetched {
+        batches: read.batches,
+        next_offset: read.next_offset,
+        high_watermark: read.high_watermark,
+        last_stable: last_stable.min(read.high_watermark),
+        log_start: read.start,
+        aborted,
     }
 }
 

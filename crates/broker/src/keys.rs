@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `catalog` | shard 0, tenant, kind u8, name |
 //! | `catalog` | the group's shard, tenant, kind `Group`, name |
+//! | `catalog` | the transactional id's shard, tenant, kind `Transaction`, id |
 //! | `offsets` | the group's shard, `g`, tenant, group, topic id u128, partition u32 |
 //!
 //! A name has its length in front unless it stands last: so names of one kind in one tenant lie together and in order.
@@ -27,6 +28,8 @@ pub enum Kind {
     Handler = 3,
     /// A consumer group; it lies in its own shard.
     Group = 4,
+    /// A transactional id; it lies in its own shard.
+    Transaction = 5,
 }
 
 /// The key of something with a name.
@@ -77,8 +80,15 @@ pub fn group(tenant: &str, group: &str) -> Bytes {
     named(group_shard(tenant, group), tenant, Kind::Group, group)
 }
 
-/// The range in which the records of all groups lie, among the rest of the catalogue.
-pub fn all_groups() -> (Bytes, Bytes) {
+/// The key of a transactional id's record.
+pub fn transaction(tenant: &str, id: &str) -> Bytes {
+    // As for a group: part of the format, never to change.
+    let shard = shard_of(&[tenant.as_bytes(), b"/", id.as_bytes()].concat());
+    named(shard, tenant, Kind::Transaction, id)
+}
+
+/// The range in which the records of all groups and transactional ids lie, among the rest of the catalogue.
+pub fn all_shards() -> (Bytes, Bytes) {
     (shard_key(0).finish(), shard_key(SHARDS).finish())
 }
 
@@ -171,7 +181,7 @@ mod tests {
             parse_catalog_key(&record),
             Some(("default", Kind::Group as u8, "readers"))
         );
-        let (from, to) = all_groups();
+        let (from, to) = all_shards();
         assert!(from <= record && record < to);
     }
 
@@ -183,6 +193,7 @@ mod tests {
             b"\0\xb1g\0\x01t\0\x01n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x02"
         );
         assert_eq!(group("t", "n").as_ref(), b"\0\xb1\0\x01t\x04n");
+        assert_eq!(transaction("t", "n").as_ref(), b"\0\xb1\0\x01t\x05n");
     }
 
     #[test]

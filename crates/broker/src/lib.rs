@@ -24,6 +24,7 @@ pub mod configs;
 mod delete_records;
 mod error;
 mod fetch;
+mod frames;
 mod groups;
 pub mod keys;
 mod names;

@@ -55,8 +55,19 @@ pub(crate) fn check_group(name: &str, may_be_empty: bool) -> Result<(), BrokerEr
     })
 }
 
+/// The rule for transactional ids: any text, but not none.
+pub(crate) fn check_transactional_id(id: &str) -> Result<(), BrokerError> {
+    let why = match id.len() {
+        0 => "it is empty",
+        1..=MAX_GROUP_BYTES => return Ok(()),
+        _ => "it is longer than 1024 bytes",
+    };
+    let id = shorten(id);
+    Err(BrokerError::InvalidTransactionalId { id, why })
+}
+
 /// A name from outside, short enough for an error message.
-fn shorten(name: &str) -> String {
+pub(crate) fn shorten(name: &str) -> String {
     if name.chars().count() <= 60 {
         name.to_owned()
     } else {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_engine::{Append, Appended, EngineError, Submission};
+use mainstem_engine::{Append, AppendError, Appended, EngineError, Submission};
 use mainstem_record::{Batch, BatchBuilder, Compression, RecordError, TimestampType};
 
 use crate::access::{self, Access};
@@ -104,16 +104,8 @@ impl Broker {
         batches: Vec<PlacedBatch>,
         now_ms: i64,
     ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
-        let allowed = |placed: PlacedBatch| {
-            let topic = &placed.topic;
-            access::check(caller, Access::Write { topic: &topic.name })?;
-            if topic.tenant != caller.tenant {
-                return Err(not_found(&topic.name));
-            }
-            Ok(placed)
-        };
-        self.append_all(batches.into_iter().map(allowed).collect(), now_ms)
-            .await
+        let batches = batches.into_iter().map(|placed| allowed(caller, placed));
+        self.append_all(batches.collect(), now_ms).await
     }
 
     async fn append_all(
@@ -121,73 +113,16 @@ impl Broker {
         batches: Vec<Result<PlacedBatch, BrokerError>>,
         now_ms: i64,
     ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
-        let mut appends = Vec::with_capacity(batches.len());
-        let mut outcomes = Vec::with_capacity(batches.len());
-        let mut targets = Vec::with_capacity(batches.len());
-        for placed in batches {
-            let checked = placed.and_then(|placed| {
-                let PlacedBatch {
-                    topic, partition, ..
-                } = &placed;
-                let id = topic
-                    .partition_id(*partition)
-                    .ok_or_else(|| no_partition(topic, *partition))?;
-                check_batch(topic, &placed.batch, now_ms)?;
-                let batch = timed(topic, placed.batch.clone(), now_ms);
-                Ok((PlacedBatch { batch, ..placed }, id))
-            });
-            outcomes.push(match checked {
-                Ok((placed, id)) => {
-                    let PlacedBatch {
-                        topic,
-                        partition,
-                        batch,
-                    } = placed;
-                    targets.push(Target {
-                        outcome: outcomes.len(),
-                        topic,
-                        partition,
-                        records: u64::try_from(batch.record_count()).unwrap_or_default(),
-                        bytes: batch.size_bytes() as u64,
-                    });
-                    appends.push(Append {
-                        partition: id,
-                        batch,
-                    });
-                    // Replaced below: every append has its outcome.
-                    Err(BrokerError::Closed)
-                }
-                Err(error) => Err(error),
-            });
+        let mut call = ProduceCall::new(batches, None, now_ms);
+        if call.appends.is_empty() {
+            return Ok(call.outcomes);
         }
-        if appends.is_empty() {
-            return Ok(outcomes);
-        }
-        let answers = self
-            .append(Submission {
-                appends,
-                ..Submission::default()
-            })
-            .await?;
-        for (target, answer) in targets.into_iter().zip(answers) {
-            if let Ok(Appended {
-                duplicate: false, ..
-            }) = &answer
-            {
-                target.topic.traffic.produced(target.records, target.bytes);
-            }
-            if let Some(outcome) = outcomes.get_mut(target.outcome) {
-                *outcome = match answer {
-                    Ok(appended) => Ok(produced(appended, &target.topic, now_ms)),
-                    Err(error) => Err(BrokerError::append(
-                        error,
-                        &target.topic.name,
-                        target.partition,
-                    )),
-                };
-            }
-        }
-        Ok(outcomes)
+        let submission = Submission {
+            appends: std::mem::take(&mut call.appends),
+            ..Submission::default()
+        };
+        let answers = self.append(submission).await?;
+        Ok(call.answered(answers, now_ms))
     }
 
     /// Appends records, all or none of them, and returns the partition and offset of each.
@@ -256,7 +191,7 @@ impl Broker {
     async fn append(
         &self,
         submission: Submission,
-    ) -> Result<Vec<Result<Appended, mainstem_engine::AppendError>>, BrokerError> {
+    ) -> Result<Vec<Result<Appended, AppendError>>, BrokerError> {
         // In turn: what a client sends one after the other stays so, also where it has to wait for memory.
         Ok(self.inner.engine.submit_in_turn(submission).await?.appends)
     }
@@ -271,6 +206,27 @@ fn timed(topic: &Topic, batch: Batch, now_ms: i64) -> Batch {
     }
 }
 
+/// A batch of a topic that the caller may write to.
+pub(crate) fn allowed(caller: &Caller, placed: PlacedBatch) -> Result<PlacedBatch, BrokerError> {
+    let topic = &placed.topic;
+    access::check(caller, Access::Write { topic: &topic.name })?;
+    if topic.tenant != caller.tenant {
+        return Err(not_found(&topic.name));
+    }
+    Ok(placed)
+}
+
+/// Batches of one call on their way: those that were not refused, and where each belongs.
+pub(crate) struct ProduceCall {
+    /// The transactional id, in whose transaction batches may be.
+    transactional_id: Option<String>,
+    pub(crate) appends: Vec<Append>,
+    /// One an append.
+    targets: Vec<Target>,
+    /// One a batch; those of appends are not known yet.
+    pub(crate) outcomes: Vec<Result<Produced, BrokerError>>,
+}
+
 /// Where a batch of a call belongs.
 struct Target {
     /// The index of its outcome.
@@ -279,6 +235,118 @@ struct Target {
     partition: u32,
     records: u64,
     bytes: u64,
+}
+
+impl ProduceCall {
+    /// Checks what can be checked of each batch by itself.
+    pub(crate) fn new(
+        batches: Vec<Result<PlacedBatch, BrokerError>>,
+        transactional_id: Option<String>,
+        now_ms: i64,
+    ) -> ProduceCall {
+        let may_be_transactional = transactional_id.is_some();
+        let mut call = ProduceCall {
+            transactional_id,
+            appends: Vec::with_capacity(batches.len()),
+            targets: Vec::with_capacity(batches.len()),
+            outcomes: Vec::with_capacity(batches.len()),
+        };
+        for placed in batches {
+            let checked = placed.and_then(|placed| {
+                let PlacedBatch {
+                    topic, partition, ..
+                } = &placed;
+                let id = topic
+                    .partition_id(*partition)
+                    .ok_or_else(|| no_partition(topic, *partition))?;
+                check_batch(topic, &placed.batch, may_be_transactional, now_ms)?;
+                let batch = timed(topic, placed.batch.clone(), now_ms);
+                Ok((PlacedBatch { batch, ..placed }, id))
+            });
+            call.outcomes.push(match checked {
+                Ok((placed, id)) => {
+                    let PlacedBatch {
+                        topic,
+                        partition,
+                        batch,
+                    } = placed;
+                    call.targets.push(Target {
+                        outcome: call.outcomes.len(),
+                        topic,
+                        partition,
+                        records: u64::try_from(batch.record_count()).unwrap_or_default(),
+                        bytes: batch.size_bytes() as u64,
+                    });
+                    call.appends.push(Append {
+                        partition: id,
+                        batch,
+                    });
+                    // Replaced later: every append has its outcome.
+                    Err(BrokerError::Closed)
+                }
+                Err(error) => Err(error),
+            });
+        }
+        call
+    }
+
+    /// Refuses some of the appends that are left. `refuse` is asked for each, with the partition's name for messages.
+    pub(crate) fn refuse(
+        &mut self,
+        mut refuse: impl FnMut(&Append, &dyn Fn() -> String) -> Option<BrokerError>,
+    ) {
+        let appends = std::mem::take(&mut self.appends);
+        let targets = std::mem::take(&mut self.targets);
+        for (append, target) in appends.into_iter().zip(targets) {
+            let name = || format!("partition {}/{}", target.topic.name, target.partition);
+            match refuse(&append, &name) {
+                None => {
+                    self.appends.push(append);
+                    self.targets.push(target);
+                }
+                Some(error) => {
+                    if let Some(outcome) = self.outcomes.get_mut(target.outcome) {
+                        *outcome = Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The outcome of each batch, once each append has an answer.
+    pub(crate) fn answered(
+        self,
+        answers: Vec<Result<Appended, AppendError>>,
+        now_ms: i64,
+    ) -> Vec<Result<Produced, BrokerError>> {
+        let mut outcomes = self.outcomes;
+        for (target, answer) in self.targets.into_iter().zip(answers) {
+            if let Ok(Appended {
+                duplicate: false, ..
+            }) = &answer
+            {
+                target.topic.traffic.produced(target.records, target.bytes);
+            }
+            let Some(outcome) = outcomes.get_mut(target.outcome) else {
+                continue;
+            };
+            *outcome = match (answer, &self.transactional_id) {
+                (Ok(appended), _) => Ok(produced(appended, &target.topic, now_ms)),
+                (Err(AppendError::TransactionEnded { .. }), Some(id)) => {
+                    Err(BrokerError::InvalidTransactionState {
+                        id: id.clone(),
+                        why: "the batch's transaction has ended",
+                    })
+                }
+                (Err(error), _) => Err(BrokerError::append(
+                    error,
+                    &target.topic.name,
+                    target.partition,
+                )),
+            };
+        }
+        outcomes
+    }
 }
 
 fn produced(appended: Appended, topic: &Topic, now_ms: i64) -> Produced {
@@ -307,7 +375,12 @@ pub(crate) fn no_partition(topic: &Topic, partition: u32) -> BrokerError {
 }
 
 /// What a topic accepts, beyond what makes a batch well-formed.
-fn check_batch(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerError> {
+fn check_batch(
+    topic: &Topic,
+    batch: &Batch,
+    may_be_transactional: bool,
+    now_ms: i64,
+) -> Result<(), BrokerError> {
     let refuse = |why: &str| Err(BrokerError::InvalidBatch { why: why.into() });
     let header = batch.header();
     let bytes = batch.bytes().len();
@@ -317,8 +390,11 @@ fn check_batch(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerEr
     if header.is_control() {
         return refuse("control batches are written by the server alone");
     }
-    if header.is_transactional() {
-        return refuse("transactions are not supported yet; produce without a transactional id");
+    if header.is_transactional() && !may_be_transactional {
+        return refuse("it is part of a transaction, and the request names no transactional id");
+    }
+    if header.is_transactional() && header.producer_id < 0 {
+        return refuse("it is part of a transaction, and has no producer id");
     }
     if header.timestamp_type() != TimestampType::CreateTime {
         return refuse("its times claim to be the server's; send it with CreateTime");

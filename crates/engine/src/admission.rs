@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use mainstem_journal::{Lsn, View, mutation};
 use mainstem_log::{Layout, LogOp, PartitionId, Placement};
+use mainstem_record::{Batch, BatchHeader};
 use mainstem_store::{Family, StoreOp};
 
 mod by_reference;
@@ -21,6 +22,7 @@ use crate::producers::{Producers, Verdict};
 use crate::shards::Shards;
 use crate::shared::{Answer, OpenGroup, Pending, Shared};
 use crate::submission::{Append, Appended, Check, Committed, Submission};
+use crate::transactions::{Transaction, TransactionEnd};
 use crate::waiting::Waiting;
 use crate::worker::{Progress, Steps};
 
@@ -137,7 +139,15 @@ impl Admission {
         for (index, check) in submission.checks.iter().enumerate() {
             self.check(index, check)?;
         }
+        let marker = match &submission.transaction_end {
+            Some(end) if end.transaction.has_ended() => {
+                return Err(EngineError::Invalid("the transaction has ended before"));
+            }
+            Some(end) => Some(end.batch()?),
+            None => None,
+        };
         let whole = submission.all_or_nothing
+            || submission.transaction_end.is_some()
             || !submission.store_ops.is_empty()
             || !submission.log_ops.is_empty();
         if whole {
@@ -151,11 +161,14 @@ impl Admission {
         let mut appended_bytes = 0u64;
         let mut appends = Vec::with_capacity(submission.appends.len());
         for append in &submission.appends {
-            let outcome = self.append(append, open);
+            let outcome = self.append(append, submission.transaction.as_ref(), open);
             if matches!(&outcome, Ok(appended) if !appended.duplicate) {
                 appended_bytes += append.batch.bytes().len() as u64;
             }
             appends.push(outcome);
+        }
+        if let (Some(end), Some(marker)) = (&submission.transaction_end, &marker) {
+            appended_bytes += self.end_transaction(end, marker, open);
         }
         for (shard, op) in &submission.log_ops {
             open.builder
@@ -165,11 +178,14 @@ impl Admission {
         self.store_sections(&submission.store_ops, lsn, open);
         let empty =
             appended_bytes == 0 && submission.log_ops.is_empty() && submission.store_ops.is_empty();
+        let partition = submission.producers_of;
+        let producers = partition.map_or(Vec::new(), |partition| self.producers.of(partition));
         if empty {
             open.builder.rollback_frame();
             return Ok(Committed {
                 lsn: Lsn(lsn.0.saturating_sub(1)),
                 appends,
+                producers,
             });
         }
         open.builder.end_frame();
@@ -180,7 +196,11 @@ impl Admission {
             .admitted
             .store(lsn.0, Ordering::Release);
         self.next_lsn = Lsn(lsn.0 + 1);
-        Ok(Committed { lsn, appends })
+        Ok(Committed {
+            lsn,
+            appends,
+            producers,
+        })
     }
 
     fn check(&mut self, index: usize, check: &Check) -> Result<(), EngineError> {
@@ -298,8 +318,13 @@ impl Admission {
         Ok(())
     }
 
-    fn append(&mut self, append: &Append, open: &mut OpenGroup) -> Result<Appended, AppendError> {
-        let accepted = self.accept(append)?;
+    fn append(
+        &mut self,
+        append: &Append,
+        transaction: Option<&Transaction>,
+        open: &mut OpenGroup,
+    ) -> Result<Appended, AppendError> {
+        let accepted = self.accept(append, transaction)?;
         if let Some((shard, place)) = accepted.place {
             open.builder.section(shard, View::Log, |out| {
                 mainstem_log::encode_append(
@@ -316,13 +341,20 @@ impl Admission {
     }
 
     /// Gives a batch its offset and its place, or finds that it has one already.
-    fn accept(&mut self, append: &Append) -> Result<Accepted, AppendError> {
+    fn accept(
+        &mut self,
+        append: &Append,
+        transaction: Option<&Transaction>,
+    ) -> Result<Accepted, AppendError> {
         let partition = append.partition;
         let known = self
             .partitions
             .get_mut(&partition)
             .ok_or(AppendError::UnknownPartition(partition))?;
         let header = append.batch.header();
+        if header.is_control() {
+            return Err(AppendError::ControlBatch);
+        }
         match self.producers.judge(partition, header) {
             Verdict::Refuse(error) => return Err(error),
             Verdict::Duplicate {
@@ -340,7 +372,7 @@ impl Admission {
                     place: None,
                 });
             }
-            Verdict::Accept => {}
+            Verdict::Accept => in_transaction(header, transaction)?,
         }
         let base_offset = known.next_offset;
         let mut header = *header;
@@ -364,6 +396,42 @@ impl Admission {
             appended,
             place: Some((shard, place)),
         })
+    }
+
+    /// A marker on each partition that is still there. Returns their bytes.
+    fn end_transaction(
+        &mut self,
+        end: &TransactionEnd,
+        marker: &Batch,
+        open: &mut OpenGroup,
+    ) -> u64 {
+        let mut bytes = 0;
+        for partition in &end.partitions {
+            let Some(known) = self.partitions.get_mut(partition) else {
+                continue;
+            };
+            let mut header = *marker.header();
+            header.base_offset = known.next_offset;
+            let all_deleted = known.start >= header.base_offset;
+            let log = &self.shared.log;
+            let place = log.place(&mut known.layout, partition.topic, &header, all_deleted);
+            known.next_offset = header.next_offset();
+            self.producers.observe(*partition, &header);
+            self.shared.admitting.observe(*partition, &header);
+            bytes += marker.size_bytes() as u64;
+            open.builder.section(known.shard, View::Log, |out| {
+                mainstem_log::encode_append(
+                    out,
+                    *partition,
+                    marker.bytes(),
+                    header.base_offset,
+                    LEADER_EPOCH,
+                    place.begins_segment,
+                );
+            });
+        }
+        end.transaction.end();
+        bytes
     }
 
     fn remember_log_op(&mut self, shard: u16, op: &LogOp) {
@@ -449,6 +517,28 @@ impl Admission {
                 needed_bytes,
             },
         )
+    }
+}
+
+/// A transactional batch is of the transaction it comes with, and before its end.
+fn in_transaction(
+    header: &BatchHeader,
+    transaction: Option<&Transaction>,
+) -> Result<(), AppendError> {
+    if !header.is_transactional() {
+        return Ok(());
+    }
+    let (producer_id, producer_epoch) = (header.producer_id, header.producer_epoch);
+    match transaction.filter(|transaction| transaction.is_of(header)) {
+        None => Err(AppendError::NoTransaction {
+            producer_id,
+            producer_epoch,
+        }),
+        Some(transaction) if transaction.has_ended() => Err(AppendError::TransactionEnded {
+            producer_id,
+            producer_epoch,
+        }),
+        Some(_) => Ok(()),
     }
 }
 

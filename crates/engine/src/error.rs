@@ -170,6 +170,25 @@ pub enum AppendError {
         /// The batch's first sequence.
         got: i32,
     },
+    /// The batch is transactional, and the submission names no transaction of its producer.
+    #[error("producer {producer_id}: epoch {producer_epoch} has no transaction here")]
+    NoTransaction {
+        /// The producer.
+        producer_id: i64,
+        /// The batch's epoch.
+        producer_epoch: i16,
+    },
+    /// The batch's transaction has ended before it came.
+    #[error("producer {producer_id}: the transaction of epoch {producer_epoch} has ended")]
+    TransactionEnded {
+        /// The producer.
+        producer_id: i64,
+        /// The batch's epoch.
+        producer_epoch: i16,
+    },
+    /// Markers are not appended as batches.
+    #[error("control batches come with the end of a transaction alone")]
+    ControlBatch,
     /// The partition's next offset is not the expected one.
     #[error("offset {expected} was expected to be next, but {actual} is")]
     NextOffset {

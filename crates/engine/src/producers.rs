@@ -12,6 +12,7 @@ use mainstem_log::{PartitionId, TopicId};
 use mainstem_record::BatchHeader;
 
 use crate::error::AppendError;
+use crate::transactions::KnownProducer;
 
 /// How many batches a retry may reach back.
 const REMEMBERED_BATCHES: usize = 5;
@@ -148,6 +149,12 @@ impl Producers {
             state.epoch = header.producer_epoch;
             state.batches.clear();
         }
+        state.last_seen_ms = self.now_ms;
+        self.changed.insert(key);
+        if header.is_control() {
+            // It has no sequence; with a higher epoch it fences the producer here.
+            return;
+        }
         if state.batches.len() == REMEMBERED_BATCHES {
             state.batches.pop_front();
         }
@@ -157,8 +164,21 @@ impl Producers {
             base_offset: header.base_offset,
             last_offset: header.last_offset(),
         });
-        state.last_seen_ms = self.now_ms;
-        self.changed.insert(key);
+    }
+
+    /// Who is known on a partition, by id.
+    pub(crate) fn of(&self, partition: PartitionId) -> Vec<KnownProducer> {
+        let states = self
+            .states
+            .range((partition, i64::MIN)..=(partition, i64::MAX));
+        let known =
+            |((_, producer_id), state): (&(PartitionId, i64), &ProducerState)| KnownProducer {
+                producer_id: *producer_id,
+                producer_epoch: state.epoch,
+                last_sequence: state.batches.back().map(|last| last.last_sequence),
+                last_seen_ms: Some(state.last_seen_ms).filter(|ms| *ms > 0),
+            };
+        states.map(known).collect()
     }
 
     /// The present, as far as it is known. A new one begins a search for those who are silent.

@@ -7,6 +7,10 @@ use mainstem_record::Batch;
 use mainstem_store::StoreOp;
 
 use crate::error::AppendError;
+use crate::transactions::{KnownProducer, Transaction, TransactionEnd};
+
+/// About what a marker takes in the journal.
+const MARKER_BYTES: usize = 160;
 
 /// One change, to become one frame: everything in it happens together or not at all, except
 /// appends that are refused one by one when `all_or_nothing` is off.
@@ -20,6 +24,12 @@ pub struct Submission {
     pub store_ops: Vec<StoreOp>,
     /// What must hold for the frame to be made at all.
     pub checks: Vec<Check>,
+    /// The transaction that its transactional batches belong to.
+    pub transaction: Option<Transaction>,
+    /// The end of a transaction: its markers come after the batches.
+    pub transaction_end: Option<TransactionEnd>,
+    /// A partition whose producers are to be named in the answer.
+    pub producers_of: Option<PartitionId>,
     /// Whether one refused append refuses everything. Always so when there are store operations.
     pub all_or_nothing: bool,
 }
@@ -71,6 +81,8 @@ pub struct Committed {
     pub lsn: Lsn,
     /// One outcome an append, in the submission's order.
     pub appends: Vec<Result<Appended, AppendError>>,
+    /// The producers that were asked for, by id.
+    pub producers: Vec<KnownProducer>,
 }
 
 /// Where a batch went.
@@ -94,7 +106,9 @@ impl Submission {
             .iter()
             .map(|append| append.batch.bytes().len() + 64)
             .sum();
-        appends + self.log_ops.len() * 64 + self.store_bytes()
+        let end = self.transaction_end.as_ref();
+        let markers = end.map_or(0, |end| end.partitions.len()) * MARKER_BYTES;
+        appends + markers + self.log_ops.len() * 64 + self.store_bytes()
     }
 
     /// About how many of them go to the store.

@@ -37,6 +37,11 @@ pub(crate) fn keys_of(submission: &Submission) -> Vec<Key> {
             keys.push(partition);
         }
     }
+    if let Some(end) = &submission.transaction_end {
+        keys.push(Key::Producer(end.transaction.producer_id()));
+        keys.extend(end.partitions.iter().copied().map(Key::Partition));
+    }
+    keys.extend(submission.producers_of.map(Key::Partition));
     let partitions = submission.log_ops.iter().map(|(_, op)| op.partition());
     keys.extend(partitions.map(Key::Partition));
     keys.extend(submission.checks.iter().map(|check| match check {

@@ -88,7 +88,8 @@ fn resolve(
     let spec = match position.and_then(|position| position.at) {
         Some(At::Offset(offset)) => return Ok(offset),
         Some(At::TimestampMs(timestamp_ms)) => OffsetSpec::Timestamp(timestamp_ms),
-        Some(At::Latest(_)) => OffsetSpec::Latest,
+        // The latest that a reader of committed records comes to.
+        Some(At::Latest(_)) => OffsetSpec::LastStable,
         Some(At::Earliest(_)) | None => OffsetSpec::Earliest,
     };
     broker.resolve_offset(caller, topic, partition, spec)
@@ -178,7 +179,7 @@ impl Reading {
                     end: bounds.high_watermark,
                 }));
             }
-            let end_offset = end_offset.or((!request.follow).then_some(bounds.high_watermark));
+            let end_offset = end_offset.or((!request.follow).then_some(bounds.last_stable));
             cursors.push(Cursor {
                 partition,
                 next_offset: offset,
@@ -290,7 +291,7 @@ impl Reading {
             partition,
             offset,
             max_bytes,
-            isolation: Isolation::ReadUncommitted,
+            isolation: Isolation::ReadCommitted,
         };
         let now = self.broker.topic(&self.caller, &self.topic);
         if now.map_err(failed)?.id != self.opened.id {
@@ -299,11 +300,14 @@ impl Reading {
                 near: Vec::new(),
             }));
         }
-        let fetched = self.broker.fetch(&self.caller, &request).map_err(failed)?;
-        if fetched.batches.is_empty() {
+        let fetched = self
+            .broker
+            .fetch_delivered(&self.caller, &request)
+            .map_err(failed)?;
+        if fetched.next_offset == offset {
             let data = self
                 .broker
-                .wait_for_data(&self.caller, &self.topic, partition, offset)
+                .wait_for_committed_in(&self.caller, &self.opened, partition, offset)
                 .map_err(failed)?;
             self.waiting.push(data.map(move |()| index).boxed());
             return Ok(None);
@@ -321,6 +325,11 @@ impl Reading {
                     Some("check the disk and restore the data"),
                 )
             })?;
+        // Behind the last batch there may be what is not delivered.
+        let next_offset = match cursor.end_offset {
+            Some(end) if next_offset >= end => next_offset,
+            _ => next_offset.max(fetched.next_offset),
+        };
         cursor.next_offset = next_offset;
         if !cursor.is_done() {
             self.ready.push_back(index);

@@ -49,7 +49,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    integer!(u8: u8, u32: u32, u64: u64, u128: u128, i64: i64);
+    integer!(u8: u8, i16: i16, u32: u32, u64: u64, u128: u128, i64: i64);
 
     pub(crate) fn partition(&mut self) -> Result<PartitionId, LogError> {
         Ok(PartitionId {

@@ -368,6 +368,7 @@ impl Shared {
         let bytes = state.tail.mark_flushed(batches.len());
         if let Some(last) = batches.last() {
             state.recorded_end = last.last_offset + 1;
+            state.transactions.flushed(last.last_offset + 1);
         }
         if !std::mem::replace(&mut state.listed.evictable, true) {
             worker.evictable.push(partition.clone());

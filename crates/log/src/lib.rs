@@ -33,7 +33,8 @@
 //!
 //! ## Where to start reading
 //! `op.rs` (what a frame can ask of the log), `partition.rs` (the state of one partition), then `log.rs`
-//! (applying), `read.rs` (reading), `flush.rs` (the way to disk), `segment.rs` (files), `compact/` (compaction) and `verify.rs`
+//! (applying), `read.rs` (reading), `transactions.rs` (what is
+//! committed), `flush.rs` (the way to disk), `segment.rs` (files), `compact/` (compaction) and `verify.rs`
 //! (checking the files offline).
 
 mod codec;
@@ -54,6 +55,7 @@ mod remove;
 mod segment;
 mod snapshot;
 mod tail;
+mod transactions;
 mod verify;
 mod waiter;
 mod write_ahead;
@@ -66,10 +68,11 @@ pub use ids::{PartitionId, TopicId};
 pub use layout::{Layout, Placement};
 pub use log::{Bounds, Log, LogOptions, SegmentLimits};
 pub use op::{AppendReference, LogOp, LogOps, ReplaceSegments, encode_append};
-pub use read::Read;
+pub use read::{Read, Stable};
 pub use recorded::{PartitionRecord, PartitionState, SegmentRecord};
 pub use remove::Removed;
 pub use snapshot::LogSnapshot;
+pub use transactions::{AbortedTransaction, OpenTransaction, RecordedTransactions};
 pub use verify::{Costs, LogCheck, LogFinding, LogVerified};
 pub use waiter::Waiter;
 pub use write_ahead::{AheadBatch, AheadWriter};

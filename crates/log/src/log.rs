@@ -20,7 +20,9 @@ use crate::recorded::{PartitionRecord, PartitionState};
 use crate::segment::SegmentShelf;
 use crate::tail::{Stands, TailBatch};
 use crate::waiter::Waiter;
-use crate::{AppendReference, LogError, LogOp, PartitionId, ReplaceSegments, TopicId};
+use crate::{
+    AppendReference, LogError, LogOp, OpenTransaction, PartitionId, ReplaceSegments, TopicId,
+};
 
 /// Sizes of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,12 +190,21 @@ impl Log {
                 start,
                 end,
                 segments,
+                transactions,
             } = state
             else {
                 continue;
             };
-            let partition =
-                Partition::recorded(&shelf, topics_dir, id, start, end, &segments, applied)?;
+            let partition = Partition::recorded(
+                &shelf,
+                topics_dir,
+                id,
+                start,
+                end,
+                &segments,
+                transactions,
+                applied,
+            )?;
             let mut state = partition.state.lock();
             if let Some(active) = state.active() {
                 let end = active.end().position;
@@ -325,8 +336,12 @@ impl Log {
         for partition in woken {
             let mut state = partition.state.lock();
             state.listed.woken = false;
-            let end = if state.removed { i64::MAX } else { state.end };
-            state.parked.due(end, &mut wakers);
+            let (end, last_stable) = if state.removed {
+                (i64::MAX, i64::MAX)
+            } else {
+                (state.end, state.bounds().last_stable)
+            };
+            state.parked.due(end, last_stable, &mut wakers);
         }
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -384,7 +399,34 @@ impl Log {
 
     /// Resolves when the partition's high watermark is above `offset`, or when it is or has gone away.
     pub fn on_data(&self, partition: PartitionId, offset: i64) -> Waiter {
-        Waiter::new(self.shared.find(partition).ok(), offset)
+        Waiter::new(self.shared.find(partition).ok(), offset, false)
+    }
+
+    /// As [`on_data`](Self::on_data), for the last stable offset.
+    pub fn on_stable_data(&self, partition: PartitionId, offset: i64) -> Waiter {
+        Waiter::new(self.shared.find(partition).ok(), offset, true)
+    }
+
+    /// Every open transaction of every partition, in their order.
+    pub fn open_transactions(&self) -> Vec<(PartitionId, OpenTransaction)> {
+        let mut found = Vec::new();
+        for id in self.partitions() {
+            if let Ok(partition) = self.shared.find(id) {
+                let state = partition.state.lock();
+                found.extend(state.transactions.open().map(|open| (id, open)));
+            }
+        }
+        found
+    }
+
+    /// The open transactions of one partition, by producer.
+    pub fn open_transactions_of(
+        &self,
+        partition: PartitionId,
+    ) -> Result<Vec<OpenTransaction>, LogError> {
+        let partition = self.shared.find(partition)?;
+        let state = partition.state.lock();
+        Ok(state.transactions.open().collect())
     }
 }
 
@@ -451,6 +493,7 @@ impl Shared {
             }
         };
         applier.group_bytes += bytes.len() as u64;
+        state.transactions.observe(&header, &bytes);
         let batch = TailBatch {
             begins_segment: placement.begins_segment,
             stands,

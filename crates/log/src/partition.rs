@@ -13,6 +13,7 @@ use crate::op::ReplaceSegments;
 use crate::recorded::{PartitionRecord, PartitionState, SegmentRecord};
 use crate::segment::{Segment, SegmentShelf};
 use crate::tail::Tail;
+use crate::transactions::{RecordedTransactions, Transactions};
 use crate::waiter::Parked;
 use crate::{Bounds, LogError, PartitionId};
 
@@ -40,6 +41,8 @@ pub(crate) struct State {
     /// Replaced by compaction: kept until no snapshot needs them and a checkpoint has forgotten them.
     pub(crate) replaced: Vec<Arc<Segment>>,
     pub(crate) parked: Parked,
+    /// What is open and what was aborted, as of the end.
+    pub(crate) transactions: Transactions,
     /// The frame that created it.
     pub(crate) created: Lsn,
     /// Control operations that no flush has passed yet, in LSN order.
@@ -85,6 +88,7 @@ impl Partition {
     }
 
     /// A partition as of a checkpoint at the LSN `recorded_at`. Files are not touched.
+    #[allow(clippy::too_many_arguments)] // One for each thing that is recorded.
     pub(crate) fn recorded(
         shelf: &SegmentShelf,
         topics_dir: &Path,
@@ -92,10 +96,12 @@ impl Partition {
         start: i64,
         end: i64,
         records: &[SegmentRecord],
+        transactions: RecordedTransactions,
         recorded_at: Lsn,
     ) -> Result<Arc<Self>, LogError> {
         let dir = partition_dir(topics_dir, id);
         let mut state = State::new(Lsn::ZERO, start, end);
+        state.transactions = Transactions::recorded(transactions);
         let mut due = records.first().map_or(end, |first| first.base_offset);
         for (index, record) in records.iter().enumerate() {
             let next = records.get(index + 1).map_or(end, |next| next.base_offset);
@@ -135,6 +141,7 @@ impl Partition {
                     .range(state.retired..)
                     .map(|segment| segment.record())
                     .collect(),
+                transactions: state.transactions.as_of(state.recorded_end),
             }
         };
         PartitionRecord {
@@ -164,6 +171,7 @@ impl State {
             retired: 0,
             replaced: Vec::new(),
             parked: Parked::default(),
+            transactions: Transactions::default(),
             created,
             pending: VecDeque::new(),
             recorded_start: start,
@@ -173,11 +181,12 @@ impl State {
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
-        // Without open transactions everything durable is stable.
+        // What is left of a transaction whose beginning was deleted is as open as it was.
+        let last_stable = self.transactions.last_stable(self.end).max(self.start);
         Bounds {
             start: self.start,
             high_watermark: self.end,
-            last_stable: self.end,
+            last_stable,
         }
     }
 

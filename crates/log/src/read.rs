@@ -9,7 +9,8 @@ use crate::log::{Log, Shared};
 use crate::partition::{Partition, State};
 use crate::segment::Segment;
 use crate::tail::{Stands, TailBatch};
-use crate::{Bounds, LogError, PartitionId};
+use crate::transactions::delivered;
+use crate::{AbortedTransaction, Bounds, LogError, PartitionId};
 
 /// What a read found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,40 @@ pub struct Read {
     pub high_watermark: i64,
     /// First offset that can be read.
     pub start: i64,
+}
+
+/// What a read of stable records found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stable {
+    /// The read, up to the last stable offset; aborted records and markers are in it.
+    pub read: Read,
+    /// First offset of an open transaction, or the high watermark.
+    pub last_stable: i64,
+    /// Which transactions in it were aborted.
+    pub aborted: Vec<AbortedTransaction>,
+    /// Whether there may be markers in it.
+    any: bool,
+}
+
+impl Stable {
+    /// Without what is not delivered: markers, and records of aborted transactions. Where nothing is left, the next
+    /// offset has passed it all the same.
+    pub fn delivered(self, partition: PartitionId) -> Result<Read, LogError> {
+        if !self.any {
+            return Ok(self.read);
+        }
+        let offset = self.read.next_offset;
+        let batches =
+            delivered(self.read.batches, &self.aborted).map_err(|source| LogError::Batch {
+                partition,
+                offset,
+                source,
+            })?;
+        Ok(Read {
+            batches,
+            ..self.read
+        })
+    }
 }
 
 /// Batches taken from the tail under one hold of the lock.
@@ -58,6 +93,42 @@ impl Log {
             .shared
             .read_within(&found, bounds, None, offset, max_bytes, upto);
         self.explain(&found, offset, result)
+    }
+
+    /// As [`read`](Self::read), up to the last stable offset, with the transactions in it that were aborted.
+    pub fn read_stable(
+        &self,
+        partition: PartitionId,
+        offset: i64,
+        max_bytes: usize,
+        upto: Option<i64>,
+    ) -> Result<Stable, LogError> {
+        let found = self.shared.find(partition)?;
+        let bounds = found.state.lock().bounds();
+        let upto = upto.map_or(bounds.last_stable, |upto| upto.min(bounds.last_stable));
+        let result = self
+            .shared
+            .read_within(&found, bounds, None, offset, max_bytes, Some(upto));
+        let read = self.explain(&found, offset, result)?;
+        let state = found.state.lock();
+        // Records can go away under a reader, and what is known of them with them.
+        if offset < state.start && !state.removed {
+            return Err(out_of_range(partition, offset, state.bounds()));
+        }
+        Ok(state.stable(read, offset, bounds.last_stable))
+    }
+
+    /// The records of committed transactions and those of none, up to the last stable offset: what is delivered to readers
+    /// inside the house. What is not is passed over: there may be no batches and a later next offset.
+    pub fn read_committed(
+        &self,
+        partition: PartitionId,
+        offset: i64,
+        max_bytes: usize,
+        upto: Option<i64>,
+    ) -> Result<Read, LogError> {
+        self.read_stable(partition, offset, max_bytes, upto)?
+            .delivered(partition)
     }
 
     /// The first offset whose record's timestamp is at least `timestamp_ms`, with that timestamp; none if all are
@@ -265,6 +336,20 @@ enum Search {
 }
 
 impl State {
+    /// What of a read up to the last stable offset was aborted.
+    pub(crate) fn stable(&self, read: Read, offset: i64, last_stable: i64) -> Stable {
+        let aborted = match read.batches.is_empty() {
+            true => Vec::new(),
+            false => self.transactions.aborted(offset, read.next_offset),
+        };
+        Stable {
+            read,
+            last_stable,
+            aborted,
+            any: self.transactions.any(),
+        }
+    }
+
     fn piece(
         &self,
         next: i64,

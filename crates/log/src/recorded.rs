@@ -1,15 +1,19 @@
 //! What a checkpoint keeps of a partition: the only source from which the log is opened.
 //!
-//! Encoding, big-endian: version `u8` (2), partition (16 + 4 bytes), state `u8`: 0 is removed, with nothing after
+//! Encoding, big-endian: version `u8` (3), partition (16 + 4 bytes), state `u8`: 0 is removed, with nothing after
 //! it; 1 is live, then start `i64`, end `i64`, count of segments `u32`, and for each: base offset `i64`, end
 //! position `u64`, header checksum `u32`, largest timestamp `i64`, flags `u8` (1 sealed, 2 compacted), generation `u32`.
-//! Last a CRC-32C of all before it. In version 1, which is still read, the flags are 0 or 1 and there is no generation.
+//! Then the partition's transactions as of its end: `u8` (1 if there ever was one), count `u32` of open ones and for each
+//! producer id `i64`, epoch `i16`, first offset `i64`; count `u32` of aborted ones and for each producer id `i64`, first offset
+//! `i64`, offset of the marker `i64`, last stable offset after it `i64`. Last a CRC-32C of all before it.
+//! Older versions are still read: in version 2 there are no transactions, in version 1 moreover the flags are 0 or 1 and
+//! there is no generation.
 
 use crate::codec::{Reader, put_partition};
 use crate::files::SegmentName;
-use crate::{LogError, PartitionId};
+use crate::{AbortedTransaction, LogError, OpenTransaction, PartitionId, RecordedTransactions};
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const SEALED: u8 = 1;
 const CLEANED: u8 = 2;
 const WHAT: &str = "a partition's record in the checkpoint";
@@ -34,6 +38,8 @@ pub enum PartitionState {
         end: i64,
         /// Its segments, oldest first, without gaps.
         segments: Vec<SegmentRecord>,
+        /// What is open there, and what was aborted.
+        transactions: RecordedTransactions,
     },
     /// It was removed; its record can go.
     Removed,
@@ -70,6 +76,7 @@ impl PartitionRecord {
                 start,
                 end,
                 segments,
+                transactions,
             } => {
                 out.push(1);
                 out.extend_from_slice(&start.to_be_bytes());
@@ -78,6 +85,7 @@ impl PartitionRecord {
                 for segment in segments {
                     segment.encode(out);
                 }
+                transactions.encode(out);
             }
         }
         let checksum = crc32c::crc32c(&out[begin..]);
@@ -107,10 +115,15 @@ impl PartitionRecord {
             for _ in 0..reader.u32()? {
                 segments.push(SegmentRecord::decode_version(&mut reader, version)?);
             }
+            let transactions = match version {
+                1 | 2 => RecordedTransactions::default(),
+                _ => RecordedTransactions::decode(&mut reader)?,
+            };
             PartitionState::Live {
                 start,
                 end,
                 segments,
+                transactions,
             }
         } else {
             PartitionState::Removed
@@ -118,6 +131,52 @@ impl PartitionRecord {
         reader.u32()?;
         reader.end()?;
         Ok(Self { partition, state })
+    }
+}
+
+impl RecordedTransactions {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.any));
+        out.extend_from_slice(&(self.open.len() as u32).to_be_bytes());
+        for one in &self.open {
+            out.extend_from_slice(&one.producer_id.to_be_bytes());
+            out.extend_from_slice(&one.producer_epoch.to_be_bytes());
+            out.extend_from_slice(&one.first_offset.to_be_bytes());
+        }
+        out.extend_from_slice(&(self.aborted.len() as u32).to_be_bytes());
+        for one in &self.aborted {
+            for number in [
+                one.producer_id,
+                one.first_offset,
+                one.marker_offset,
+                one.last_stable,
+            ] {
+                out.extend_from_slice(&number.to_be_bytes());
+            }
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, LogError> {
+        let mut transactions = Self {
+            any: reader.bool()?,
+            ..Self::default()
+        };
+        for _ in 0..reader.u32()? {
+            transactions.open.push(OpenTransaction {
+                producer_id: reader.i64()?,
+                producer_epoch: reader.i16()?,
+                first_offset: reader.i64()?,
+            });
+        }
+        for _ in 0..reader.u32()? {
+            transactions.aborted.push(AbortedTransaction {
+                producer_id: reader.i64()?,
+                first_offset: reader.i64()?,
+                marker_offset: reader.i64()?,
+                last_stable: reader.i64()?,
+            });
+        }
+        Ok(transactions)
     }
 }
 
@@ -205,17 +264,46 @@ pub(crate) mod tests {
             )
     }
 
+    fn any_transactions() -> impl Strategy<Value = RecordedTransactions> {
+        let open =
+            any::<(i64, i16, i64)>().prop_map(|(producer_id, producer_epoch, first_offset)| {
+                OpenTransaction {
+                    producer_id,
+                    producer_epoch,
+                    first_offset,
+                }
+            });
+        let aborted = any::<[i64; 4]>().prop_map(
+            |[producer_id, first_offset, marker_offset, last_stable]| AbortedTransaction {
+                producer_id,
+                first_offset,
+                marker_offset,
+                last_stable,
+            },
+        );
+        let lists = (
+            any::<bool>(),
+            prop::collection::vec(open, 0..3),
+            prop::collection::vec(aborted, 0..3),
+        );
+        lists.prop_map(|(any, open, aborted)| RecordedTransactions { any, open, aborted })
+    }
+
     fn any_record() -> impl Strategy<Value = PartitionRecord> {
         let live = (
             any::<i64>(),
             any::<i64>(),
             prop::collection::vec(any_segment(), 0..5),
+            any_transactions(),
         )
-            .prop_map(|(start, end, segments)| PartitionState::Live {
-                start,
-                end,
-                segments,
-            });
+            .prop_map(
+                |(start, end, segments, transactions)| PartitionState::Live {
+                    start,
+                    end,
+                    segments,
+                    transactions,
+                },
+            );
         (
             any_partition(),
             prop_oneof![live, Just(PartitionState::Removed)],
@@ -240,6 +328,28 @@ pub(crate) mod tests {
             prop_assert!(PartitionRecord::decode(&bytes).is_err());
             bytes.truncate(at);
             prop_assert!(PartitionRecord::decode(&bytes).is_err());
+        }
+
+        #[test]
+        fn a_record_of_version_2_is_still_read(segments in prop::collection::vec(any_segment(), 0..4)) {
+            let partition = PartitionId::default();
+            let record = |segments| PartitionRecord {
+                partition,
+                state: PartitionState::Live {
+                    start: 1,
+                    end: 2,
+                    segments,
+                    transactions: RecordedTransactions::default(),
+                },
+            };
+            let mut bytes = Vec::new();
+            record(segments.clone()).encode(&mut bytes);
+            // Without the transactions, of which there are none.
+            bytes.truncate(bytes.len() - 4 - 9);
+            bytes[0] = 2;
+            let checksum = crc32c::crc32c(&bytes);
+            bytes.extend_from_slice(&checksum.to_be_bytes());
+            prop_assert_eq!(PartitionRecord::decode(&bytes).unwrap(), record(segments));
         }
 
         #[test]

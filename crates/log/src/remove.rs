@@ -138,7 +138,10 @@ impl Shared {
                     Some(state.replaced.remove(at))
                 } else if state.retired > 0 && state.segments.front().is_some_and(due) {
                     state.retired -= 1;
-                    state.segments.pop_front()
+                    let gone = state.segments.pop_front();
+                    let below = gone.as_ref().map_or(0, |gone| gone.end().offset);
+                    state.transactions.prune(below);
+                    gone
                 } else {
                     None
                 }

@@ -81,12 +81,13 @@ impl LogSnapshot {
             .ok_or(LogError::UnknownPartition { partition })
     }
 
-    /// Whether every offset of a partition that can be read here is a record: compaction has not been over it.
+    /// Whether every offset of a partition that can be read here is a record to be delivered: compaction has not been over
+    /// it, and there was no transaction.
     pub fn is_dense(&self, partition: PartitionId) -> bool {
         self.find(partition).is_ok_and(|found| {
             let state = found.state.lock();
             let mut segments = state.segments.iter().chain(&state.replaced);
-            segments.all(|segment| segment.name().generation == 0)
+            !state.transactions.any() && segments.all(|segment| segment.name().generation == 0)
         })
     }
 
@@ -102,6 +103,23 @@ impl LogSnapshot {
         let (found, number) = (self.find(partition)?, Some(self.pin.number));
         self.shared()
             .read_within(&found, bounds, number, offset, max_bytes, upto)
+    }
+
+    /// Like [`Log::read_committed`], as of this snapshot.
+    pub fn read_committed(
+        &self,
+        partition: PartitionId,
+        offset: i64,
+        max_bytes: usize,
+        upto: Option<i64>,
+    ) -> Result<Read, LogError> {
+        let last_stable = self.bounds(partition)?.last_stable;
+        let upto = upto.map_or(last_stable, |upto| upto.min(last_stable));
+        let read = self.read(partition, offset, max_bytes, Some(upto))?;
+        // What has been aborted since then begins at or above the last stable offset of then.
+        let found = self.find(partition)?;
+        let stable = found.state.lock().stable(read, offset, last_stable);
+        stable.delivered(partition)
     }
 
     /// Like [`Log::offset_for_timestamp`], as of this snapshot.

@@ -126,11 +126,22 @@ impl LogCheck {
                 start,
                 end,
                 segments,
+                transactions,
             } = state
             else {
                 continue;
             };
-            match Partition::recorded(&shelf, topics_dir, id, start, end, &segments, recorded_at) {
+            let partition = Partition::recorded(
+                &shelf,
+                topics_dir,
+                id,
+                start,
+                end,
+                &segments,
+                transactions,
+                recorded_at,
+            );
+            match partition {
                 Ok(partition) => {
                     let state = partition.state.lock();
                     let segments = state.segments.iter().cloned().collect();

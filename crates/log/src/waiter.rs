@@ -7,20 +7,30 @@ use std::task::{Context, Poll, Waker};
 
 use crate::partition::Partition;
 
-/// Resolves when the partition's high watermark lies above an offset, or the partition goes away. Dropping it ends
+/// Resolves when the partition's high watermark (or its last stable offset) lies above an offset, or the partition goes
+/// away. Dropping it ends
 /// the waiting and leaves nothing behind.
 pub struct Waiter {
     /// None: there is nothing to wait for.
     partition: Option<Arc<Partition>>,
     offset: i64,
+    /// Whether it waits for the last stable offset.
+    stable: bool,
     parked: Option<u64>,
 }
 
 /// The wakers of one partition.
 #[derive(Default)]
 pub(crate) struct Parked {
-    waiting: Vec<(u64, i64, Waker)>,
+    waiting: Vec<Waiting>,
     last_id: u64,
+}
+
+struct Waiting {
+    id: u64,
+    offset: i64,
+    stable: bool,
+    waker: Waker,
 }
 
 impl Parked {
@@ -29,30 +39,37 @@ impl Parked {
     }
 
     /// Parks, or replaces the waker of `parked`. Returns its number.
-    fn park(&mut self, parked: Option<u64>, offset: i64, waker: &Waker) -> u64 {
+    fn park(&mut self, parked: Option<u64>, offset: i64, stable: bool, waker: &Waker) -> u64 {
         if let Some(id) = parked
-            && let Some((_, _, old)) = self.waiting.iter_mut().find(|(other, _, _)| *other == id)
+            && let Some(old) = self.waiting.iter_mut().find(|other| other.id == id)
         {
-            old.clone_from(waker);
+            old.waker.clone_from(waker);
             return id;
         }
         self.last_id += 1;
-        self.waiting.push((self.last_id, offset, waker.clone()));
+        self.waiting.push(Waiting {
+            id: self.last_id,
+            offset,
+            stable,
+            waker: waker.clone(),
+        });
         self.last_id
     }
 
     /// Takes out those who wait for an offset below `end`. They are woken after the lock is given back.
-    pub(crate) fn due(&mut self, end: i64, woken: &mut Vec<Waker>) {
-        let due = self.waiting.extract_if(.., |(_, offset, _)| *offset < end);
-        woken.extend(due.map(|(_, _, waker)| waker));
+    pub(crate) fn due(&mut self, end: i64, last_stable: i64, woken: &mut Vec<Waker>) {
+        let is_due = |one: &mut Waiting| one.offset < if one.stable { last_stable } else { end };
+        let due = self.waiting.extract_if(.., is_due);
+        woken.extend(due.map(|one| one.waker));
     }
 }
 
 impl Waiter {
-    pub(crate) fn new(partition: Option<Arc<Partition>>, offset: i64) -> Self {
+    pub(crate) fn new(partition: Option<Arc<Partition>>, offset: i64, stable: bool) -> Self {
         Self {
             partition,
             offset,
+            stable,
             parked: None,
         }
     }
@@ -67,14 +84,21 @@ impl Future for Waiter {
             return Poll::Ready(());
         };
         let mut state = partition.state.lock();
-        if state.removed || state.end > waiter.offset {
+        let bounds = state.bounds();
+        let end = if waiter.stable {
+            bounds.last_stable
+        } else {
+            bounds.high_watermark
+        };
+        if state.removed || end > waiter.offset {
             return Poll::Ready(());
         }
-        waiter.parked = Some(
-            state
-                .parked
-                .park(waiter.parked, waiter.offset, context.waker()),
-        );
+        waiter.parked = Some(state.parked.park(
+            waiter.parked,
+            waiter.offset,
+            waiter.stable,
+            context.waker(),
+        ));
         Poll::Pending
     }
 }
@@ -87,7 +111,7 @@ impl Drop for Waiter {
                 .lock()
                 .parked
                 .waiting
-                .retain(|(other, _, _)| *other != id);
+                .retain(|other| other.id != id);
         }
     }
 }

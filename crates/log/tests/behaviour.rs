@@ -13,7 +13,7 @@ use common::{apply, batch, checkpoint, open, partition, topics};
 use mainstem_journal::{Disk, Lsn, MemoryDisk, RealDisk};
 use mainstem_log::{
     AppendReference, Log, LogError, LogOp, LogOptions, PartitionRecord, PartitionState,
-    ReplaceSegments, SegmentLimits,
+    RecordedTransactions, ReplaceSegments, SegmentLimits,
 };
 use mainstem_record::{BATCH_HEADER_BYTES, Batch};
 
@@ -225,6 +225,7 @@ fn records_are_as_of_the_flush_whatever_was_applied_since() {
             start,
             end,
             segments,
+            ..
         } = &record.state
         else {
             panic!("{record:?}")
@@ -251,7 +252,8 @@ fn records_are_as_of_the_flush_whatever_was_applied_since() {
         Some(PartitionState::Live {
             start: 3,
             end: 3,
-            segments: Vec::new()
+            segments: Vec::new(),
+            transactions: RecordedTransactions::default(),
         })
     );
     assert_eq!(
@@ -259,7 +261,8 @@ fn records_are_as_of_the_flush_whatever_was_applied_since() {
         Some(PartitionState::Live {
             start: 0,
             end: 0,
-            segments: Vec::new()
+            segments: Vec::new(),
+            transactions: RecordedTransactions::default(),
         })
     );
     assert!(log.remove_files(log.flushed()).unwrap().bytes > 0);

@@ -140,7 +140,7 @@ fn sample(
     let read = context
         .snapshot
         .log
-        .read(partition, from, SAMPLE_BYTES, None)
+        .read_committed(partition, from, SAMPLE_BYTES, None)
         .map_err(EngineError::from)?;
     for mut bytes in read.batches {
         while let Some(batch) =

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use crate::codec::{self, Compression};
-use crate::header::{BATCH_HEADER_BYTES, BatchHeader, CRC_AT, CRC_FROM, LENGTH_OVERHEAD_BYTES};
+use crate::header::{
+    BATCH_HEADER_BYTES, BatchHeader, CRC_AT, CRC_FROM, LENGTH_OVERHEAD_BYTES, TRANSACTIONAL_BIT,
+};
 use crate::varint;
 use crate::{Batch, RecordError};
 
@@ -15,6 +17,8 @@ use crate::{Batch, RecordError};
 pub struct BatchBuilder {
     compression: Compression,
     max_bytes: usize,
+    /// Those beside the codec.
+    attributes: i16,
     producer_id: i64,
     producer_epoch: i16,
     base_sequence: i32,
@@ -31,6 +35,7 @@ impl BatchBuilder {
         BatchBuilder {
             compression,
             max_bytes: max_bytes.min(i32::MAX as usize),
+            attributes: 0,
             producer_id: -1,
             producer_epoch: -1,
             base_sequence: -1,
@@ -52,6 +57,16 @@ impl BatchBuilder {
         self.producer_epoch = epoch;
         self.base_sequence = base_sequence;
         self
+    }
+
+    /// Marks the batch as part of its producer's transaction.
+    pub fn transactional(&mut self) -> &mut Self {
+        self.attributes(TRANSACTIONAL_BIT);
+        self
+    }
+
+    pub(crate) fn attributes(&mut self, bits: i16) {
+        self.attributes |= bits;
     }
 
     /// Adds a record. [`RecordError::Full`] when it belongs into the next batch,
@@ -182,7 +197,7 @@ impl BatchBuilder {
             leader_epoch: -1,
             magic: 2,
             crc: 0,
-            attributes: self.compression.code(),
+            attributes: self.compression.code() | self.attributes,
             last_offset_delta: self.count - 1,
             base_timestamp_ms: self.base_timestamp_ms,
             max_timestamp_ms: self.max_timestamp_ms,

@@ -22,8 +22,8 @@ pub(crate) const CRC_FROM: usize = 21;
 
 const COMPRESSION_MASK: i16 = 0b0111;
 const APPEND_TIME_BIT: i16 = 1 << 3;
-const TRANSACTIONAL_BIT: i16 = 1 << 4;
-const CONTROL_BIT: i16 = 1 << 5;
+pub(crate) const TRANSACTIONAL_BIT: i16 = 1 << 4;
+pub(crate) const CONTROL_BIT: i16 = 1 << 5;
 const DELETE_HORIZON_BIT: i16 = 1 << 6;
 
 /// Whose clock a batch's timestamps come from.

@@ -18,7 +18,7 @@
 //!
 //! **Where to start reading:** [`BatchHeader`] (`header.rs`) is the layout, [`Batch`] (`batch.rs`)
 //! the validation, `walk.rs` the reading of records, [`BatchBuilder`] (`builder.rs`) the writing,
-//! `rewrite.rs` what compaction leaves of a batch, `codec.rs` the four codecs, [`partition_for_key`] (`partitioner.rs`)
+//! `marker.rs` how a transaction ends, `rewrite.rs` what compaction leaves of a batch, `codec.rs` the four codecs, [`partition_for_key`] (`partitioner.rs`)
 //! where a key goes.
 
 mod batch;
@@ -26,6 +26,7 @@ mod builder;
 mod codec;
 mod error;
 mod header;
+mod marker;
 mod partitioner;
 mod rewrite;
 mod varint;
@@ -36,6 +37,7 @@ pub use builder::BatchBuilder;
 pub use codec::Compression;
 pub use error::RecordError;
 pub use header::{BATCH_HEADER_BYTES, BatchHeader, TimestampType, assign};
+pub use marker::Marker;
 pub use partitioner::{murmur2, partition_for_key};
 pub use rewrite::Retained;
 pub use walk::{HeaderView, HeaderViews, Record, RecordView, Records, Views};

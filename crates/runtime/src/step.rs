@@ -256,7 +256,7 @@ impl<'a> Stepper<'a> {
         let Some(input) = self.inputs.get_mut(place) else {
             return Ok(0);
         };
-        let read = match log.read(input.id, input.fetch, max_bytes, None) {
+        let read = match log.read_committed(input.id, input.fetch, max_bytes, None) {
             Err(LogError::OffsetOutOfRange { offset, start, .. }) if offset < start => {
                 let gone = format!(
                     "{} events of topic `{}` were removed by retention before they were handled: offsets {offset} to {}",
@@ -266,11 +266,17 @@ impl<'a> Stepper<'a> {
                 );
                 self.task.note_error(&gone);
                 input.fetch = start;
-                log.read(input.id, start, max_bytes, None)?
+                log.read_committed(input.id, start, max_bytes, None)?
             }
             other => other?,
         };
-        input.decode(read.batches, max_bytes, &mut self.events)
+        let next_offset = read.next_offset;
+        let bytes = input.decode(read.batches, max_bytes, &mut self.events)?;
+        if bytes < max_bytes {
+            // All of it was taken: behind the last batch there may be what is not delivered.
+            input.fetch = input.fetch.max(next_offset);
+        }
+        Ok(bytes)
     }
 
     /// How many of the next events the next step takes.
@@ -515,7 +521,7 @@ impl<'a> Stepper<'a> {
     }
 
     /// Passes offsets behind the last event that hold none, because retention or compaction has taken it or it was not
-    /// for handlers: who waits for the task to have come to the end would wait for ever.
+    /// for handlers, as what an aborted transaction has left and its marker: who waits for the task to have come to the end would wait for ever.
     async fn pass_gaps(&mut self) -> Result<(), Ended> {
         let behind = |(place, input): (usize, &Input)| {
             (input.fetch > input.next).then_some((place, input.fetch))
@@ -664,7 +670,7 @@ impl<'a> Stepper<'a> {
     async fn wait_for_work(&mut self) -> Result<(), Ended> {
         let log = self.task.broker.engine().log();
         for input in &mut self.inputs {
-            input.waiter = Some(log.on_data(input.id, input.fetch));
+            input.waiter = Some(log.on_stable_data(input.id, input.fetch));
         }
         std::future::poll_fn(|context| {
             self.task.handle.listen(context.waker());

@@ -61,7 +61,7 @@ impl Broker {
         Ok(outcomes)
     }
 
-    fn check_offset(
+    pub(crate) fn check_offset(
         &self,
         caller: &Caller,
         commit: &OffsetCommit,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use mainstem_engine::{
@@ -22,6 +22,7 @@ use super::effects::{Effect, Storing, WaitId};
 use super::record::GroupRecord;
 use super::settings::GroupSettings;
 use super::types::{Joined, Synced};
+use crate::frames::FramesDone;
 use crate::keys::{self, Kind};
 use crate::{BrokerError, Caller};
 
@@ -52,13 +53,13 @@ pub(crate) type Answer<T> = Ticket<Result<T, BrokerError>>;
 pub(crate) struct Groups {
     pub(crate) settings: GroupSettings,
     state: Mutex<State>,
-    done: Arc<Done>,
+    done: Arc<FramesDone>,
 }
 
 /// What the lock guards.
 pub(crate) struct State {
     engine: Engine,
-    done: Arc<Done>,
+    done: Arc<FramesDone>,
     settings: GroupSettings,
     groups: BTreeMap<GroupKey, Slot>,
     /// When which group wants to be told the time: one entry a group at most, never later than its machine's deadline.
@@ -86,6 +87,13 @@ pub(crate) struct Slot {
     timer_ms: Option<i64>,
 }
 
+/// Offsets that a frame of others commits.
+pub(crate) struct Adopted {
+    key: GroupKey,
+    frame: u64,
+    has_record: bool,
+}
+
 /// A frame under way.
 struct Frame {
     key: GroupKey,
@@ -110,31 +118,12 @@ enum Waiting {
     Frame(Promise<Result<(), BrokerError>>),
 }
 
-/// Frames that are done, and the bell for it.
-#[derive(Default)]
-struct Done {
-    frames: Mutex<Vec<u64>>,
-    signal: Arc<Signal>,
-}
-
-struct FrameDone {
-    done: Arc<Done>,
-    frame: u64,
-}
-
-impl Wake for FrameDone {
-    fn wake(self: Arc<Self>) {
-        self.done.frames.lock().push(self.frame);
-        self.done.signal.notify();
-    }
-}
-
 impl Groups {
     /// Reads all groups of all tenants.
     pub(crate) fn load(engine: &Engine, settings: GroupSettings) -> Result<Groups, BrokerError> {
         let mut groups = BTreeMap::new();
         let mut failure = None;
-        let (from, to) = keys::all_groups();
+        let (from, to) = keys::all_shards();
         engine
             .store()
             .scan(keys::FAMILY, &from, Some(&to), &mut |key, value| {
@@ -163,7 +152,7 @@ impl Groups {
         if let Some(error) = failure {
             return Err(error);
         }
-        let done = Arc::<Done>::default();
+        let done = FramesDone::new(Arc::default());
         let state = State {
             engine: engine.clone(),
             done: done.clone(),
@@ -185,7 +174,7 @@ impl Groups {
 
     /// The bell that rings when [`Groups::advance`] has something to do before the time it was told.
     pub(crate) fn signal(&self) -> &Arc<Signal> {
-        &self.done.signal
+        self.done.signal()
     }
 
     /// Looks at the groups, or changes them at a moment in time.
@@ -201,7 +190,7 @@ impl Groups {
         drop(state);
         answers.into_iter().for_each(|give| give());
         if first.is_some_and(|first| first_before.is_none_or(|before| first < before)) {
-            self.done.signal.notify();
+            self.done.signal().notify();
         }
         result
     }
@@ -209,7 +198,7 @@ impl Groups {
     /// Tells the machines of frames that are done and of time that has passed; returns when it wants to be called
     /// again at the latest.
     pub(crate) fn advance(&self, now_ms: i64) -> Option<i64> {
-        let done = std::mem::take(&mut *self.done.frames.lock());
+        let done = self.done.take();
         self.with(Some(now_ms), |state| {
             for frame in done {
                 state.finish(frame, now_ms);
@@ -404,6 +393,42 @@ impl State {
         answer
     }
 
+    /// Offsets that the end of a transaction commits: the number under which they are on their way, and what its frame
+    /// must hold. To be called where that frame is submitted, and followed by [`State::adopted`].
+    pub(crate) fn adopt(
+        &mut self,
+        key: &GroupKey,
+        mut ops: Vec<StoreOp>,
+        now_ms: i64,
+    ) -> (Adopted, Vec<StoreOp>) {
+        let frame = self.take_id();
+        let committed = ops.iter().map(|op| op.key.clone()).collect();
+        let slot = self.slot_or_new(key, now_ms);
+        slot.commits += 1;
+        slot.in_flight.insert(frame, committed);
+        let has_record = !std::mem::replace(&mut slot.stored, true);
+        if has_record {
+            let record = slot.members.record().encode();
+            ops.push(StoreOp::put(keys::FAMILY, key.record_key(), record));
+        }
+        let key = key.clone();
+        let adopted = Adopted {
+            key,
+            frame,
+            has_record,
+        };
+        (adopted, ops)
+    }
+
+    /// That frame is done, or was refused.
+    pub(crate) fn adopted(&mut self, adopted: Adopted, is_done: bool) {
+        if let Some(slot) = self.groups.get_mut(&adopted.key) {
+            slot.in_flight.remove(&adopted.frame);
+            slot.stored &= is_done || !adopted.has_record;
+        }
+        self.forget_if_idle(&adopted.key);
+    }
+
     /// Removes a group that has no members, with its record and everything of it that `ops` names.
     pub(crate) fn remove(&mut self, key: &GroupKey, mut ops: Vec<StoreOp>) -> Answer<()> {
         let (wait, answer) = self.wait_for_frame();
@@ -431,15 +456,8 @@ impl State {
             all_or_nothing: true,
             ..Submission::default()
         };
-        let mut ticket = self.engine.submit_in_turn(submission);
-        let waker = Waker::from(Arc::new(FrameDone {
-            done: self.done.clone(),
-            frame,
-        }));
-        if let Poll::Ready(outcome) = Pin::new(&mut ticket).poll(&mut Context::from_waker(&waker)) {
-            ticket = Ticket::ready(outcome);
-            waker.wake();
-        }
+        let ticket = self.engine.submit_in_turn(submission);
+        let ticket = self.done.watch(frame, ticket);
         let under_way = Frame {
             key: key.clone(),
             ticket,

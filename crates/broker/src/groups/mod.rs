@@ -33,7 +33,7 @@ mod settings;
 mod subscription;
 mod types;
 
-pub(crate) use coordinator::Groups;
+pub(crate) use coordinator::{Adopted, Answer, GroupKey, Groups, answered};
 pub use expiry::GroupExpiryRound;
 pub use offsets::CommittedOffset;
 pub use settings::GroupSettings;

@@ -1,11 +1,16 @@
-//! What transactional producers call.
+//! What transactional producers call to begin, to name what is part of their transaction, and to end it.
 
-use super::types::{
-    ActiveProducer, StableOffset, TransactionCommit, TransactionDescription, TransactionFilter,
-    TransactionListing, TransactionalProducer,
-};
+use mainstem_log::PartitionId;
+
+use super::coordinator::{Asked, IdKey};
+use super::machine::{Decision, Machine};
+use super::types::TransactionalProducer;
+use crate::access::{self, Access};
 use crate::broker::Broker;
-use crate::{BrokerError, Caller, PlacedBatch, Produced, ProducerIdentity};
+use crate::groups::answered;
+use crate::produce::no_partition;
+use crate::topics::MAX_TRIES;
+use crate::{BrokerError, Caller, ProducerIdentity, names};
 
 impl Broker {
     /// The next life of a transactional id: its producer, with an epoch that fences whoever had the id before. That one's
@@ -22,8 +27,17 @@ impl Broker {
         expected: Option<ProducerIdentity>,
         now_ms: i64,
     ) -> Result<ProducerIdentity, BrokerError> {
-        let _ = (caller, timeout_ms, expected, now_ms);
-        Err(unfinished(id))
+        let max_ms = self.inner.transactions.settings.max_timeout_ms;
+        if !(1..=max_ms).contains(&timeout_ms) {
+            return Err(BrokerError::InvalidTransactionTimeout {
+                got_ms: timeout_ms,
+                max_ms,
+            });
+        }
+        self.change_id(caller, id, now_ms, |machine, new_id| {
+            machine.init(timeout_ms, expected, new_id, now_ms)
+        })
+        .await
     }
 
     /// Makes partitions part of the producer's transaction, begun if none is open; durable when this returns. The outcomes
@@ -35,8 +49,19 @@ impl Broker {
         partitions: &[(String, u32)],
         now_ms: i64,
     ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
-        let _ = (caller, partitions, now_ms);
-        Err(unfinished(&producer.id))
+        let found = self.find_partitions(caller, partitions);
+        if found.iter().any(Result::is_err) {
+            let outcome =
+                |one: Result<PartitionId, BrokerError>| one.and(Err(BrokerError::NotAttempted));
+            return Ok(found.into_iter().map(outcome).collect());
+        }
+        let ids: Vec<PartitionId> = found.into_iter().flatten().collect();
+        let identity = producer.identity;
+        self.change_id(caller, &producer.id, now_ms, |machine, _| {
+            machine.add_partitions(identity, &ids, now_ms)
+        })
+        .await?;
+        Ok(vec![Ok(()); partitions.len()])
     }
 
     /// Whether partitions are part of the producer's open transaction, each by itself; changes nothing
@@ -47,8 +72,22 @@ impl Broker {
         producer: &TransactionalProducer,
         partitions: &[(String, u32)],
     ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
-        let _ = (caller, partitions);
-        Err(unfinished(&producer.id))
+        check_producer(caller, &producer.id)?;
+        let found = self.find_partitions(caller, partitions);
+        let key = IdKey::new(caller, &producer.id);
+        self.inner.transactions.with(None, |state| {
+            let nobody = Machine::new(&producer.id);
+            let machine = state.machine(&key).unwrap_or(&nobody);
+            machine.check(producer.identity)?;
+            let verify = |(found, (topic, index)): (_, &(String, u32))| {
+                let found: Result<PartitionId, BrokerError> = found;
+                match machine.has(found?) {
+                    true => Ok(()),
+                    false => Err(machine.not_in_transaction(format!("partition {topic}/{index}"))),
+                }
+            };
+            Ok(found.into_iter().zip(partitions).map(verify).collect())
+        })
     }
 
     /// Makes a group's offsets part of the producer's transaction, begun if none is open.
@@ -59,39 +98,14 @@ impl Broker {
         group: &str,
         now_ms: i64,
     ) -> Result<(), BrokerError> {
-        let _ = (caller, group, now_ms);
-        Err(unfinished(&producer.id))
-    }
-
-    /// Appends batches as [`Broker::produce_placed`] does; those that are transactional belong to the open transaction of
-    /// `id`, whose producer they must name. With `adds_partitions` their partitions become part of it, and the
-    /// transaction begins if none is open (KIP-890; Produce from version 12); without it, a batch for a partition that
-    /// was not added is refused ([`BrokerError::NotInTransaction`]).
-    ///
-    /// Nothing of a transaction is ever appended after its end, however late a batch comes.
-    pub async fn produce_in_transaction(
-        &self,
-        caller: &Caller,
-        id: &str,
-        adds_partitions: bool,
-        batches: Vec<PlacedBatch>,
-        now_ms: i64,
-    ) -> Result<Vec<Result<Produced, BrokerError>>, BrokerError> {
-        let _ = (caller, adds_partitions, batches, now_ms);
-        Err(unfinished(id))
-    }
-
-    /// Keeps offsets to be committed with the transaction; durable when this returns. Until the end they are no group's
-    /// offsets, but [`Broker::fetch_stable_offsets`] says that they are coming. The outcomes are in the order of the
-    /// offsets. Fails as a whole where the member may not commit.
-    pub async fn commit_transaction_offsets(
-        &self,
-        caller: &Caller,
-        commit: TransactionCommit,
-        now_ms: i64,
-    ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
-        let _ = (caller, now_ms);
-        Err(unfinished(&commit.producer.id))
+        access::check(caller, Access::ReadGroup { group })?;
+        names::check_group(group, true)?;
+        let identity = producer.identity;
+        self.change_id(caller, &producer.id, now_ms, |machine, _| {
+            machine.add_group(identity, group, now_ms)
+        })
+        .await?;
+        Ok(())
     }
 
     /// Ends the producer's transaction: one frame with the markers, the group offsets and the id's state. Answers who
@@ -105,70 +119,56 @@ impl Broker {
         bumps_epoch: bool,
         now_ms: i64,
     ) -> Result<ProducerIdentity, BrokerError> {
-        let _ = (caller, commit, bumps_epoch, now_ms);
-        Err(unfinished(&producer.id))
+        let identity = producer.identity;
+        self.change_id(caller, &producer.id, now_ms, |machine, new_id| {
+            machine.end(identity, commit, bumps_epoch, new_id, now_ms)
+        })
+        .await
     }
 
-    /// A transactional id and its transaction.
-    pub fn describe_transaction(
+    /// Asks the id's machine until it has an answer: what is under way is waited for, and a new producer id is brought.
+    pub(super) async fn change_id(
         &self,
         caller: &Caller,
         id: &str,
-    ) -> Result<TransactionDescription, BrokerError> {
-        let _ = caller;
-        Err(unfinished(id))
-    }
-
-    /// The tenant's transactional ids that pass the filter, by name.
-    pub fn list_transactions(
-        &self,
-        caller: &Caller,
-        filter: &TransactionFilter,
         now_ms: i64,
-    ) -> Result<Vec<TransactionListing>, BrokerError> {
-        let _ = (caller, filter, now_ms);
-        Err(unfinished(""))
+        mut ask: impl FnMut(&Machine, Option<i64>) -> Result<Decision, BrokerError>,
+    ) -> Result<ProducerIdentity, BrokerError> {
+        check_producer(caller, id)?;
+        let key = IdKey::new(caller, id);
+        let groups = &self.inner.groups;
+        let mut new_id = None;
+        for _ in 0..MAX_TRIES {
+            let asked = self.inner.transactions.with(Some(now_ms), |state| {
+                state.ask(groups, &key, now_ms, |machine| ask(machine, new_id))
+            })?;
+            match asked {
+                Asked::Busy(done) => answered(done).await?,
+                Asked::NeedsId => new_id = Some(self.init_producer(caller).await?.id),
+                Asked::Answer(producer) => return Ok(producer),
+                Asked::Frame(answer) => return answered(answer).await,
+            }
+        }
+        Err(BrokerError::ConcurrentTransactions {
+            id: names::shorten(id),
+        })
     }
 
-    /// The idempotent and transactional producers that are known on a partition, by id.
-    pub async fn active_producers(
+    fn find_partitions(
         &self,
         caller: &Caller,
-        topic: &str,
-        partition: u32,
-    ) -> Result<Vec<ActiveProducer>, BrokerError> {
-        let _ = (caller, partition);
-        Err(unfinished(topic))
-    }
-
-    /// As [`Broker::fetch_offsets`], for a reader that must not begin before offsets of an open transaction
-    /// (KIP-447; OffsetFetch with `require_stable`).
-    pub fn fetch_stable_offsets(
-        &self,
-        caller: &Caller,
-        group: &str,
-        topic: &str,
-        partitions: &[u32],
-    ) -> Result<Vec<StableOffset>, BrokerError> {
-        let _ = (caller, topic, partitions);
-        Err(unfinished(group))
-    }
-
-    /// Every partition for which an open transaction holds an offset of this group, as topic and partition: what
-    /// [`Broker::fetch_all_offsets`] says of these may change. Ask this first.
-    pub fn unstable_offsets(
-        &self,
-        caller: &Caller,
-        group: &str,
-    ) -> Result<Vec<(String, u32)>, BrokerError> {
-        let _ = caller;
-        Err(unfinished(group))
+        partitions: &[(String, u32)],
+    ) -> Vec<Result<PartitionId, BrokerError>> {
+        let find = |(topic, index): &(String, u32)| {
+            let topic = self.topic_for(caller, Access::Write { topic }, topic)?;
+            let partition = topic.partition_id(*index);
+            partition.ok_or_else(|| no_partition(&topic, *index))
+        };
+        partitions.iter().map(find).collect()
     }
 }
 
-fn unfinished(id: &str) -> BrokerError {
-    BrokerError::InvalidTransactionState {
-        id: id.to_owned(),
-        why: "transactions are being built",
-    }
+pub(super) fn check_producer(caller: &Caller, id: &str) -> Result<(), BrokerError> {
+    names::check_transactional_id(id)?;
+    access::check(caller, Access::WriteTransaction { id })
 }

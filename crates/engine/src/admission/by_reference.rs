@@ -18,6 +18,8 @@ impl Admission {
         let is_plain = submission.store_ops.is_empty()
             && submission.log_ops.is_empty()
             && submission.checks.is_empty()
+            && submission.transaction_end.is_none()
+            && submission.producers_of.is_none()
             && !submission.all_or_nothing;
         // What counts is what one file gets: each costs a sync of its own.
         let appends = &submission.appends;
@@ -41,7 +43,7 @@ impl Admission {
         let (mut batches, mut shards, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut appends = Vec::with_capacity(submission.appends.len());
         for append in submission.appends {
-            let accepted = self.accept(&append);
+            let accepted = self.accept(&append, submission.transaction.as_ref());
             if let Ok(accepted) = &accepted
                 && let Some((shard, placement)) = accepted.place
             {
@@ -61,7 +63,11 @@ impl Admission {
             let lsn = Lsn(self.next_lsn.0.saturating_sub(1));
             open.answers.push(Answer {
                 promise,
-                outcome: Ok(Committed { lsn, appends }),
+                outcome: Ok(Committed {
+                    lsn,
+                    appends,
+                    producers: Vec::new(),
+                }),
                 needs_store: false,
             });
             return Some(permit);
@@ -122,6 +128,7 @@ impl Admission {
             outcome: Ok(Committed {
                 lsn,
                 appends: ahead.appends,
+                producers: Vec::new(),
             }),
             needs_store: false,
         });

@@ -93,13 +93,15 @@ impl TopicReader {
         let bytes = wanted.saturating_mul(GUESSED_RECORD_BYTES).min(CHUNK_BYTES);
         let log = &self.plan.context.snapshot.log;
         let read = log
-            .read(span.partition, span.from, bytes, Some(span.to))
+            .read_committed(span.partition, span.from, bytes, Some(span.to))
             .map_err(|error| self.unread(span, error))?;
         self.chunk = read.batches.into();
         let bytes_read: u64 = self.chunk.iter().map(|bytes| bytes.len() as u64).sum();
         self.counts.bytes_read += bytes_read;
         if bytes_read == 0 {
-            self.go_on_at(span.to);
+            // Nothing at all, or nothing that is delivered, up to there.
+            let passed = Some(read.next_offset).filter(|next| *next > span.from);
+            self.go_on_at(passed.unwrap_or(span.to));
         }
         Ok(())
     }

@@ -24,4 +24,21 @@ impl Classic {
         self.heard(&member.member_id, now_ms);
         Ok(())
     }
+
+    /// Whether offsets may be committed with a transaction: by a member of this generation, or by anybody who does not
+    /// claim to be one: producers of before KIP-447 name none, and are fenced by their transactional id.
+    pub(crate) fn check_transaction_commit(
+        &mut self,
+        member: &GroupMember,
+        now_ms: i64,
+    ) -> Result<(), BrokerError> {
+        let names_none = member.member_id.is_empty() && member.instance_id.is_none();
+        if member.generation < 0 && (names_none || self.state == GroupState::Empty) {
+            return Ok(());
+        }
+        self.check_member(&member.member_id, member.instance_id.as_deref())?;
+        self.check_generation(member.generation)?;
+        self.heard(&member.member_id, now_ms);
+        Ok(())
+    }
 }

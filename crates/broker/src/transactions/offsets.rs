@@ -1,0 +1,122 @@
+//! Offsets of groups that are committed with a transaction, and who waits for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mainstem_log::PartitionId;
+
+use super::types::{StableOffset, TransactionCommit};
+use crate::access::{self, Access};
+use crate::broker::Broker;
+use crate::groups::GroupKey;
+use crate::{BrokerError, Caller, CommittedOffset, names};
+
+impl Broker {
+    /// Keeps offsets to be committed with the transaction; durable when this returns. Until the end they are no group's
+    /// offsets, but [`Broker::fetch_stable_offsets`] says that they are coming. The outcomes are in the order of the
+    /// offsets. Fails as a whole where the member may not commit.
+    pub async fn commit_transaction_offsets(
+        &self,
+        caller: &Caller,
+        commit: TransactionCommit,
+        now_ms: i64,
+    ) -> Result<Vec<Result<(), BrokerError>>, BrokerError> {
+        let TransactionCommit {
+            producer,
+            adds_group,
+            commit,
+        } = commit;
+        let member = &commit.member;
+        let group = &member.group;
+        access::check(caller, Access::ReadGroup { group })?;
+        names::check_group(group, true)?;
+        let mut offsets = BTreeMap::new();
+        let mut outcomes = Vec::with_capacity(commit.offsets.len());
+        for one in &commit.offsets {
+            let checked = self.check_offset(caller, one);
+            outcomes.push(checked.map(|partition| {
+                let committed = CommittedOffset {
+                    offset: one.offset,
+                    leader_epoch: one.leader_epoch,
+                    metadata: one.metadata.clone(),
+                    committed_ms: now_ms,
+                };
+                offsets.insert(partition, committed);
+            }));
+        }
+        let key = GroupKey::new(caller, group);
+        self.inner.groups.with(Some(now_ms), |state| {
+            if state.slot(&key).is_none() {
+                return match member.generation {
+                    // A member of a group that is gone: it is not to begin another.
+                    0.. => Err(BrokerError::IllegalGeneration {
+                        group: group.clone(),
+                        got: member.generation,
+                        current: -1,
+                    }),
+                    _ => Ok(()),
+                };
+            }
+            state.event(&key, now_ms, |members, _| {
+                members.check_transaction_commit(member, now_ms)
+            })
+        })?;
+        let identity = producer.identity;
+        self.change_id(caller, &producer.id, now_ms, |machine, _| {
+            machine.add_offsets(identity, group, adds_group, &offsets, now_ms)
+        })
+        .await?;
+        Ok(outcomes)
+    }
+
+    /// As [`Broker::fetch_offsets`], for a reader that must not begin before offsets of an open transaction
+    /// (KIP-447; OffsetFetch with `require_stable`).
+    pub fn fetch_stable_offsets(
+        &self,
+        caller: &Caller,
+        group: &str,
+        topic: &str,
+        partitions: &[u32],
+    ) -> Result<Vec<StableOffset>, BrokerError> {
+        // Before the offsets are read: what ends in between is among them.
+        let unstable = self.unstable(caller, group);
+        let offsets = self.fetch_offsets(caller, group, topic, partitions)?;
+        let topic = self.topic_for(caller, Access::Describe { topic }, topic)?;
+        let stable = |(index, offset): (&u32, Option<CommittedOffset>)| {
+            let partition = PartitionId {
+                topic: topic.id,
+                index: *index,
+            };
+            match unstable.contains(&partition) {
+                true => StableOffset::Unstable,
+                false => StableOffset::Committed(offset),
+            }
+        };
+        Ok(partitions.iter().zip(offsets).map(stable).collect())
+    }
+
+    /// Every partition for which an open transaction holds an offset of this group, as topic and partition: what
+    /// [`Broker::fetch_all_offsets`] says of these may change. Ask this first.
+    pub fn unstable_offsets(
+        &self,
+        caller: &Caller,
+        group: &str,
+    ) -> Result<Vec<(String, u32)>, BrokerError> {
+        access::check(caller, Access::DescribeGroup { group })?;
+        names::check_group(group, true)?;
+        let unstable = self.unstable(caller, group);
+        let mut found = Vec::new();
+        for topic in self.list_topics(caller)? {
+            let of_topic = unstable.iter().filter(|one| one.topic == topic.id);
+            found.extend(of_topic.map(|one| (topic.name.to_string(), one.index)));
+        }
+        Ok(found)
+    }
+
+    fn unstable(&self, caller: &Caller, group: &str) -> BTreeSet<PartitionId> {
+        self.inner.transactions.with(None, |state| {
+            let ids = state.of_tenant(caller);
+            ids.flat_map(|(_, machine)| machine.unstable(group))
+                .collect()
+        })
+    }
+}
