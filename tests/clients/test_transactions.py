@@ -248,7 +248,8 @@ class Deaths(unittest.TestCase):
         def copy():
             """Until all is copied, or something fails that it does not get over by itself."""
             nonlocal killed
-            made = producer(self.topic)
+            # Where it begins anew because no broker is left, it goes on waiting for the group's coordinator as it was.
+            made = producer(self.topic, **{"metadata.recovery.strategy": "none"})
             consumer = Confluent.consumer(**{"group.id": group, "isolation.level": "read_committed"})
             consumer.subscribe([self.topic])
             try:
