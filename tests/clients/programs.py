@@ -8,6 +8,9 @@
     offsets GROUP   prints partition 0's earliest and latest offset and the one at timestamp 1004; commits 7, prints it
     admin           creates the topic, describes, changes and deletes it, and prints what each step answers
     refused         prints how a record that is too large and an offset out of range are refused
+    transactions GROUP  commits "kept" and aborts "dropped" in TOPIC-out; copies the ten records of TOPIC there, with the group's
+                    offsets in the same transactions; begins another with "fenced", and prints what its end answers once a
+                    successor has begun, which commits "successor"; prints the committed records, and the state by its admin
     start           does what the client's own documentation begins with; prints the last value that it reads
 
 A record is a line: key, value, then name and value of each header, each base64 behind a `=`, or `-` for null. Refusals are
@@ -103,6 +106,7 @@ class FranzGo(Go):
 
 class Sarama(Go):
     start = "testing 123"
+    lacks = ("state",)
 
 
 class Java(Program):
@@ -162,7 +166,7 @@ class Node(Program):
 
 class KafkaJs(Node):
     start = "Hello KafkaJS user!"
-    lacks = ("note", "out of range")  # It begins again by itself.
+    lacks = ("note", "out of range", "state")  # It begins again by itself.
     commits_first = False
     # It has no headers without a value, and keeps those of one name together.
     RECORDS = [(key, one, [(name, of) for first in dict(headers) for name, of in headers if name == first and of is not None])
@@ -174,7 +178,7 @@ class KafkaJs(Node):
 
 class Platformatic(Node):
     start = 'user-123 -> {"name":"John","action":"login"}'
-    lacks = ("note",)
+    lacks = ("note", "state")
     commits_first = False
 
 
@@ -194,11 +198,12 @@ class Rust(Program):
 
 class RdKafka(Rust):
     start = "Message 4"
+    lacks = ("state",)
 
 
 class RsKafka(Rust):
     start = "hello kafka"
-    lacks = ("group", "committed", "configs")
+    lacks = ("group", "committed", "configs", "transactions")
     # A name of a header has one value.
     RECORDS = [(key, one, sorted((name, of or b"") for name, of in dict(headers).items())) for key, one, headers in RECORDS]
 

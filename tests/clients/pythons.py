@@ -84,6 +84,33 @@ class Confluent:
         return found
 
 
+    @classmethod
+    def values(cls, topic, isolation="read_committed"):
+        """Partition 0's values, to the end that such a reader sees."""
+        consumer = cls.consumer(**{"isolation.level": isolation, "enable.partition.eof": True})
+        consumer.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
+        found = []
+        end = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            message = consumer.poll(1)
+            if message is None:
+                continue
+            if message.error() is not None:
+                assert message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, message.error()
+                consumer.close()
+                return found
+            found.append(message.value().decode())
+        raise AssertionError(f"no end of {topic}")
+
+    @classmethod
+    def committed(cls, group, topic):
+        """A group's offset in partition 0; negative for none."""
+        consumer = cls.consumer(**{"group.id": group})
+        found = consumer.committed([confluent_kafka.TopicPartition(topic, 0)], TIMEOUT_S)[0].offset
+        consumer.close()
+        return found
+
+
 class KafkaPython:
     name = "kafka-python"
     # It has no headers without a value.

@@ -14,7 +14,7 @@ import environment
 environment.enter()
 
 import programs
-from pythons import SERVER, Confluent, topic_name
+from pythons import SERVER, TIMEOUT_S, Confluent, topic_name
 
 VERSION = "4.3.1"
 LINES = [f"k{number}:line {number}" for number in range(50)]
@@ -82,6 +82,33 @@ class Console(unittest.TestCase):
         self.assertRegex(tool(groups, "--describe", "--group", group), rf"{group}\s+{topic}\s+0\s+7\s+50\s+43\s")
         tool(groups, "--delete", "--group", group)
         self.assertNotIn(group, tool(groups, "--list").split())
+
+    def test_transactions(self):
+        topic = topic_name()
+        Confluent.create(topic)
+        producer = Confluent.producer(**{"transactional.id": topic})
+        producer.init_transactions(TIMEOUT_S)
+        producer.begin_transaction()
+        producer.produce(topic, "x", partition=0)
+        self.assertEqual(producer.flush(TIMEOUT_S), 0)
+        transactions = "org.apache.kafka.tools.TransactionsCommand"
+        # Transactional id, coordinator, producer id, state.
+        self.assertRegex(tool(transactions, "list"), rf"{topic}\s+1\s+\d+\s+Ongoing")
+        # Coordinator, transactional id, producer id and epoch, state, timeout, start, duration, partitions.
+        shown = tool(transactions, "describe", "--transactional-id", topic)
+        self.assertRegex(shown, rf"1\s+{topic}\s+\d+\s+0\s+Ongoing\s+60000\s+\d+\s+\d+\s+{topic}-0")
+        # Producer id and epoch, the coordinator's epoch, last sequence and time, the transaction's first offset.
+        shown = tool(transactions, "describe-producers", "--topic", topic, "--partition", "0")
+        self.assertRegex(shown, r"\d+\s+0\s+\S+\s+0\s+\d+\s+0\s")
+        producer.abort_transaction(TIMEOUT_S)
+        self.assertRegex(tool(transactions, "list"), rf"{topic}\s+1\s+\d+\s+CompleteAbort")
+        self.assertRegex(tool("org.apache.kafka.tools.FeatureCommand", "describe"), r"transaction\.version.*FinalizedVersionLevel: 2")
+
+    def test_internal_topics(self):
+        topics = "org.apache.kafka.tools.TopicCommand"
+        self.assertIn("__consumer_offsets", tool(topics, "--list").split())
+        self.assertNotIn("__consumer_offsets", tool(topics, "--list", "--exclude-internal").split())
+        self.assertIn("PartitionCount: 50", tool(topics, "--describe", "--topic", "__transaction_state"))
 
     def test_offsets_and_the_cluster(self):
         topic = topic_name()

@@ -38,6 +38,8 @@ ADMIN = {
     "delete": "0",
     "delete again": "3",  # UNKNOWN_TOPIC_OR_PARTITION
 }
+# INVALID_PRODUCER_EPOCH, PRODUCER_FENCED, and librdkafka's own number.
+FENCED = ["47", "90", "-144"]
 CONFIGS = ["create with an unknown config", "fewer partitions", "retention.ms"]
 
 
@@ -206,6 +208,28 @@ class Verbs:
         for step in self.program.lacks:
             expected.pop(step, None)
         self.assertEqual(self.answers("refused", topic), expected)
+
+    def test_transactions(self):
+        if "transactions" in self.program.lacks:
+            self.skipTest(f"{self.program.name} has no transactions")
+        topic, group = topic_name(), uuid.uuid4().hex
+        output = f"{topic}-out"
+        Confluent.create(topic)
+        Confluent.create(output)
+        producer = Confluent.producer()
+        for number in range(10):
+            producer.produce(topic, str(number), partition=0)
+        self.assertEqual(producer.flush(TIMEOUT_S), 0)
+        found = self.answers("transactions", topic, group)
+        self.assertIn(found.pop("fenced"), FENCED)
+        committed = ["kept", *map(str, range(10)), "successor"]
+        expected = {"read": " ".join(committed), "state": "CompleteCommit"}
+        for step in self.program.lacks:
+            expected.pop(step, None)
+        self.assertEqual({step: answer.replace("COMPLETE_COMMIT", "CompleteCommit") for step, answer in found.items()}, expected)
+        self.assertEqual(Confluent.values(output), committed)
+        self.assertEqual(Confluent.values(output, "read_uncommitted"), ["kept", "dropped", *committed[1:-1], "fenced", "successor"])
+        self.assertEqual(Confluent.committed(group, topic), 10)
 
     def test_its_quick_start(self):
         topic = topic_name()

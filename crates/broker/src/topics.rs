@@ -140,7 +140,6 @@ impl Broker {
         caller: &Caller,
         name: &str,
         change: TopicChange,
-        _now_ms: i64,
     ) -> Result<Arc<Topic>, BrokerError> {
         self.validate_change(caller, name, &change)?;
         let entry = Entry::new(&caller.tenant, name);

@@ -201,7 +201,7 @@ fn settings_partitions_and_schema_change_together_or_not_at_all() {
         ..TopicChange::default()
     };
     let mut alter = |change: TopicChange| {
-        test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", change, 0).await })
+        test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", change).await })
     };
     let altered = alter(TopicChange {
         partitions: Some(4),
@@ -395,7 +395,7 @@ fn what_goes_through_a_topic_is_counted_once_and_survives_alterations() {
         set: [("retention.ms".to_owned(), Some("5000".to_owned()))].into(),
         ..TopicChange::default()
     };
-    test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", change, 0).await })
+    test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", change).await })
         .unwrap();
     // All five, and from the middle of the first batch again.
     test.read_all("t", 0);
@@ -942,7 +942,7 @@ fn a_compacted_topic_keeps_the_last_record_of_each_key_and_what_its_producers_se
         set: [("cleanup.policy".into(), Some("compact,delete".into()))].into(),
         ..TopicChange::default()
     };
-    test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", both, 0).await })
+    test.run(|broker, caller| async move { broker.alter_topic(&caller, "t", both).await })
         .unwrap();
     assert_eq!(moved(&mut test), 1);
     assert_eq!(code(test.run(delete)), "ok");

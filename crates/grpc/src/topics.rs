@@ -112,7 +112,7 @@ impl v1::topics_server::Topics for Topics {
         let altered = self
             .platform
             .broker()
-            .alter_topic(&caller, &name, change, now_ms())
+            .alter_topic(&caller, &name, change)
             .await;
         altered.map_err(|error| errors::broker(&error))?;
         self.describe_as(&caller, &name).await

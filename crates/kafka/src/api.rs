@@ -8,7 +8,7 @@ use crate::error::KafkaError;
 use crate::shape::Shape;
 use crate::{
     acls, cluster, configs, fetch, group_admin, group_members, group_offsets, metadata, offsets,
-    producers, shapes, topics,
+    shapes, topics, transaction_admin, transactions,
 };
 
 /// A kind of request, as this gateway serves it.
@@ -111,8 +111,12 @@ pub(crate) const TABLE: &[Api] = &[
     api(19, "CreateTopics", (2, 7), 5, control!(CREATE_TOPICS, topics::create)),
     api(20, "DeleteTopics", (1, 6), 4, control!(DELETE_TOPICS, topics::delete)),
     api(21, "DeleteRecords", (0, 2), 2, control!(DELETE_RECORDS, topics::delete_records)),
-    api(22, "InitProducerId", (0, 5), 2, control!(INIT_PRODUCER_ID, producers::init)),
+    api(22, "InitProducerId", (0, 5), 2, control!(INIT_PRODUCER_ID, transactions::init)),
     api(23, "OffsetForLeaderEpoch", (2, 4), 4, control!(OFFSET_FOR_LEADER_EPOCH, offsets::for_leader_epoch)),
+    api(24, "AddPartitionsToTxn", (0, 5), 3, control!(ADD_PARTITIONS_TO_TXN, transactions::add_partitions)),
+    api(25, "AddOffsetsToTxn", (0, 4), 3, control!(ADD_OFFSETS_TO_TXN, transactions::add_offsets)),
+    api(26, "EndTxn", (0, 5), 3, control!(END_TXN, transactions::end)),
+    api(28, "TxnOffsetCommit", (0, 5), 3, control!(TXN_OFFSET_COMMIT, group_offsets::commit_in_transaction)),
     api(29, "DescribeAcls", (1, 3), 2, control!(DESCRIBE_ACLS, acls::describe)),
     api(30, "CreateAcls", (1, 3), 2, control!(CREATE_ACLS, acls::create)),
     api(31, "DeleteAcls", (1, 3), 2, control!(DELETE_ACLS, acls::delete)),
@@ -127,6 +131,9 @@ pub(crate) const TABLE: &[Api] = &[
     api(46, "ListPartitionReassignments", (0, 0), 0, control!(LIST_PARTITION_REASSIGNMENTS, cluster::list_reassignments)),
     api(47, "OffsetDelete", (0, 0), NEVER, control!(OFFSET_DELETE, group_offsets::delete)),
     api(60, "DescribeCluster", (0, 2), 0, control!(DESCRIBE_CLUSTER, cluster::describe)),
+    api(61, "DescribeProducers", (0, 0), 0, control!(DESCRIBE_PRODUCERS, transaction_admin::describe_producers)),
+    api(65, "DescribeTransactions", (0, 0), 0, control!(DESCRIBE_TRANSACTIONS, transaction_admin::describe)),
+    api(66, "ListTransactions", (0, 2), 0, control!(LIST_TRANSACTIONS, transaction_admin::list)),
     api(75, "DescribeTopicPartitions", (0, 0), 0, control!(DESCRIBE_TOPIC_PARTITIONS, metadata::describe_topic_partitions)),
 ];
 

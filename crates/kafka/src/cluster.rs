@@ -7,7 +7,9 @@ use kafka_protocol::messages::alter_partition_reassignments_request::Reassignabl
 use kafka_protocol::messages::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -54,10 +56,35 @@ pub(crate) async fn api_versions(
     ApiVersionsResponse::default()
         .with_error_code(error)
         .with_api_keys(TABLE.iter().map(api).collect())
+        .with_supported_features(FEATURES.iter().map(supported(call.version)).collect())
         .with_finalized_features_epoch(0)
+        .with_finalized_features(FEATURES.iter().map(finalized).collect())
 }
 
-/// This node coordinates every group.
+/// What clients look at before they use it, and its highest level, which is the one in use.
+const FEATURES: [(&str, i16); 1] = [
+    // Producers have a new epoch after each transaction, and partitions become part of one by being written to (KIP-890).
+    ("transaction.version", 2),
+];
+
+fn finalized((name, level): &(&'static str, i16)) -> FinalizedFeatureKey {
+    FinalizedFeatureKey::default()
+        .with_name(StrBytes::from_static_str(name))
+        .with_max_version_level(*level)
+        .with_min_version_level(*level)
+}
+
+/// Before version 4 clients cannot read a lowest level of 0 (KAFKA-17011).
+fn supported(version: i16) -> impl Fn(&(&'static str, i16)) -> SupportedFeatureKey {
+    move |(name, level)| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(name))
+            .with_min_version(i16::from(version < 4))
+            .with_max_version(*level)
+    }
+}
+
+/// This node coordinates every group and every transaction.
 pub(crate) async fn find_coordinator(
     client: &Client,
     call: &Call,
@@ -68,7 +95,6 @@ pub(crate) async fn find_coordinator(
     let (host, port) = client.advertised();
     let host = StrBytes::from_string(host);
     let refusal = match request.key_type {
-        // Who asks for a transaction's coordinator is told by it that there are none.
         GROUP | TRANSACTION => None,
         other => Some(Refusal::new(
             ResponseError::InvalidRequest,

@@ -44,8 +44,31 @@ impl From<BrokerError> for Refusal {
     }
 }
 
+/// The code where a producer speaks to the coordinator of its transactions, in versions of which `knows_fenced` says
+/// whether they have a code of its own for a producer that is fenced, and `knows_abortable` whether they have
+/// TRANSACTION_ABORTABLE (KIP-890).
+///
+/// What passes by itself is answered with codes upon which every client asks again; few do so upon those that are meant for
+/// partitions.
+pub(crate) fn of_coordinator(
+    error: &BrokerError,
+    knows_fenced: bool,
+    knows_abortable: bool,
+) -> ResponseError {
+    match error {
+        BrokerError::ProducerFenced { .. } if knows_fenced => ResponseError::ProducerFenced,
+        BrokerError::NotInTransaction { .. } if !knows_abortable => ResponseError::InvalidTxnState,
+        BrokerError::Contended { .. } => ResponseError::ConcurrentTransactions,
+        BrokerError::DiskFull { .. } | BrokerError::WritesStopped { .. } => {
+            ResponseError::CoordinatorNotAvailable
+        }
+        BrokerError::Closed => ResponseError::NotCoordinator,
+        other => of_broker(other),
+    }
+}
+
 /// The code for what the broker refuses or fails at.
-fn of_broker(error: &BrokerError) -> ResponseError {
+pub(crate) fn of_broker(error: &BrokerError) -> ResponseError {
     match error {
         BrokerError::TopicNotFound { .. } | BrokerError::PartitionNotFound { .. } => {
             ResponseError::UnknownTopicOrPartition
@@ -84,16 +107,15 @@ fn of_broker(error: &BrokerError) -> ResponseError {
         BrokerError::FencedInstance { .. } => ResponseError::FencedInstanceId,
         BrokerError::OffsetMetadataTooLarge { .. } => ResponseError::OffsetMetadataTooLarge,
         BrokerError::InvalidCommitOffset { .. } => ResponseError::InvalidCommitOffsetSize,
-        // Kafka's clients try these again.
         BrokerError::InvalidTransactionalId { .. } => ResponseError::InvalidRequest,
         BrokerError::TransactionalIdNotFound { .. } => ResponseError::TransactionalIdNotFound,
         BrokerError::InvalidTransactionTimeout { .. } => ResponseError::InvalidTransactionTimeout,
         BrokerError::InvalidProducerMapping { .. } => ResponseError::InvalidProducerIdMapping,
         BrokerError::InvalidTransactionState { .. } => ResponseError::InvalidTxnState,
         BrokerError::ConcurrentTransactions { .. } => ResponseError::ConcurrentTransactions,
-        // 120: the client aborts and begins anew (KIP-890).
         BrokerError::NotInTransaction { .. } => ResponseError::TransactionAbortable,
         BrokerError::NotAttempted => ResponseError::OperationNotAttempted,
+        // Kafka's clients try these again.
         BrokerError::Contended { .. } => ResponseError::RequestTimedOut,
         BrokerError::DiskFull { .. } | BrokerError::WritesStopped { .. } => {
             ResponseError::KafkaStorageError

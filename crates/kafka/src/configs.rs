@@ -19,7 +19,9 @@ use mainstem::{BrokerConfig, broker_configs};
 use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
+use crate::internal_topics;
 use crate::metadata::text;
+use crate::topics::change_topic;
 
 /// What a resource is (`ConfigResource.java`).
 const TOPIC: i8 = 2;
@@ -156,8 +158,16 @@ impl Described {
 fn values(client: &Client, resource: i8, name: &str) -> Result<Vec<Described>, Refusal> {
     match resource {
         TOPIC => {
-            let described = client.broker().describe_topic(&client.caller, name)?;
-            Ok(described.configs.iter().map(Described::topic).collect())
+            let configs = match internal_topics::by_name(name) {
+                Some(_) => internal_topics::settings(),
+                None => {
+                    client
+                        .broker()
+                        .describe_topic(&client.caller, name)?
+                        .configs
+                }
+            };
+            Ok(configs.iter().map(Described::topic).collect())
         }
         BROKER => {
             let settings = &client.gateway.settings;
@@ -195,7 +205,7 @@ pub(crate) async fn alter(
     for resource in request.resources {
         let name = resource.resource_name.as_str();
         let altered = match changes(client, resource.resource_type, name, &resource.configs) {
-            Ok(set) => change(client, name, set, request.validate_only).await,
+            Ok(set) => change_topic(client, name, of_settings(set), request.validate_only).await,
             Err(refusal) => Err(refusal),
         };
         let entry = incremental_alter_configs_response::AlterConfigsResourceResponse::default()
@@ -213,24 +223,11 @@ pub(crate) async fn alter(
 
 type Changes = BTreeMap<String, Option<String>>;
 
-async fn change(
-    client: &Client,
-    name: &str,
-    set: Changes,
-    validate_only: bool,
-) -> Result<(), Refusal> {
-    let (broker, caller) = (client.broker(), &client.caller);
-    let change = TopicChange {
+fn of_settings(set: Changes) -> TopicChange {
+    TopicChange {
         set,
         ..TopicChange::default()
-    };
-    if validate_only {
-        return Ok(broker.validate_change(caller, name, &change)?);
     }
-    broker
-        .alter_topic(caller, name, change, mainstem::now_ms())
-        .await?;
-    Ok(())
 }
 
 /// What the operations of a resource come to. Those on lists begin with the value that holds.
@@ -245,7 +242,7 @@ fn changes(
     const DELETE: i8 = 1;
     const APPEND: i8 = 2;
     const SUBTRACT: i8 = 3;
-    check_topic_resource(resource)?;
+    check_topic_resource(resource, name)?;
     let mut changes = Changes::new();
     let described = client.broker().describe_topic(&client.caller, name)?;
     for config in configs {
@@ -295,9 +292,9 @@ fn changes(
     Ok(changes)
 }
 
-fn check_topic_resource(resource: i8) -> Result<(), Refusal> {
+fn check_topic_resource(resource: i8, name: &str) -> Result<(), Refusal> {
     match resource {
-        TOPIC => Ok(()),
+        TOPIC => internal_topics::refuse(name),
         BROKER => Err(Refusal::new(
             ResponseError::InvalidRequest,
             "settings of the broker are given when it starts: mainstem serve --set name=value",
@@ -316,7 +313,7 @@ pub(crate) async fn replace(
     for resource in request.resources {
         let name = resource.resource_name.as_str();
         let replaced = async {
-            check_topic_resource(resource.resource_type)?;
+            check_topic_resource(resource.resource_type, name)?;
             let topic = client.broker().topic(&client.caller, name)?;
             let mut set: Changes = topic
                 .configs
@@ -327,7 +324,7 @@ pub(crate) async fn replace(
                 let value = config.value.as_ref().map(ToString::to_string);
                 set.insert(config.name.to_string(), value);
             }
-            change(client, name, set, request.validate_only).await
+            change_topic(client, name, of_settings(set), request.validate_only).await
         };
         let entry = alter_configs_response::AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)

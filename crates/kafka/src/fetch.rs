@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use kafka_protocol::ResponseError;
-use mainstem::broker::{BrokerError, Isolation, Topic, Waiter};
+use mainstem::broker::{AbortedTransaction, BrokerError, Isolation, Topic, Waiter};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::codec::fetch::{Partition, PartitionResult, Request, Response, TopicRe
 use crate::codes::Refusal;
 use crate::error::KafkaError;
 use crate::fetch_session::{self, Key, Reads};
+use crate::internal_topics::{self, InternalTopic};
 use crate::topic_ref::partition_number;
 
 /// The longest that an answer is held back, whatever the request says.
@@ -36,7 +37,10 @@ static NEXT_SESSION: AtomicI32 = AtomicI32::new(1);
 pub(crate) async fn fetch(client: &Client, call: Call) -> Result<Option<Answer>, KafkaError> {
     let request = call.own(Request::read)?;
     let limits = Limits::of(client, &request);
-    let read_committed = request.read_committed;
+    let isolation = match request.read_committed {
+        true => Isolation::ReadCommitted,
+        false => Isolation::ReadUncommitted,
+    };
     // Requests of a connection are answered one at a time, so nobody misses it meanwhile.
     let mut session = client.fetch_session.lock().take();
     let reads = fetch_session::take(&mut session, request, || {
@@ -64,12 +68,12 @@ pub(crate) async fn fetch(client: &Client, call: Call) -> Result<Option<Answer>,
                 .map(Some);
         }
     };
-    let mut round = Round::new(client, partitions, limits);
+    let mut round = Round::new(client, partitions, limits, isolation);
     round.run().await;
     let mut topics: Vec<TopicResult> = Vec::new();
     let room = round.take_room();
     for reading in round.readings {
-        let result = reading.result(read_committed);
+        let result = reading.result(isolation);
         let key = reading.key;
         if let Some(session) = session.as_mut().filter(|_| session_id != 0) {
             let is_new = session.tell(&key, &result);
@@ -122,6 +126,8 @@ struct Reading {
     topic: Result<Arc<Topic>, Refusal>,
     next_offset: i64,
     batches: Vec<Bytes>,
+    /// The aborted transactions among the batches.
+    aborted: Vec<AbortedTransaction>,
     bytes: usize,
     high_watermark: i64,
     last_stable: i64,
@@ -130,14 +136,14 @@ struct Reading {
 }
 
 impl Reading {
-    fn result(&self, read_committed: bool) -> PartitionResult {
+    fn result(&self, isolation: Isolation) -> PartitionResult {
         PartitionResult {
             index: self.key.1,
             error_code: self.error.map_or(0, |error| error.code()),
             high_watermark: self.high_watermark,
             last_stable: self.last_stable,
             log_start: self.log_start,
-            read_committed,
+            aborted: (isolation == Isolation::ReadCommitted).then(|| self.aborted.clone()),
             records: self.batches.clone(),
         }
     }
@@ -147,6 +153,7 @@ impl Reading {
 struct Round<'a> {
     client: &'a Client,
     limits: Limits,
+    isolation: Isolation,
     readings: Vec<Reading>,
     /// Partitions that may have something.
     ready: VecDeque<usize>,
@@ -159,7 +166,12 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn new(client: &'a Client, partitions: Vec<(Key, Partition)>, limits: Limits) -> Round<'a> {
+    fn new(
+        client: &'a Client,
+        partitions: Vec<(Key, Partition)>,
+        limits: Limits,
+        isolation: Isolation,
+    ) -> Round<'a> {
         let mut readings: Vec<Reading> = Vec::with_capacity(partitions.len());
         for (key, wanted) in partitions {
             let same = readings.last().filter(|last| last.key.0 == key.0);
@@ -173,6 +185,7 @@ impl<'a> Round<'a> {
                 topic,
                 next_offset: wanted.offset,
                 batches: Vec::new(),
+                aborted: Vec::new(),
                 bytes: 0,
                 high_watermark: -1,
                 last_stable: -1,
@@ -183,6 +196,7 @@ impl<'a> Round<'a> {
         Round {
             client,
             limits,
+            isolation,
             ready: (0..readings.len()).collect(),
             readings,
             waiting: FuturesUnordered::new(),
@@ -242,8 +256,19 @@ impl<'a> Round<'a> {
         let Some(reading) = self.readings.get_mut(index) else {
             return;
         };
+        if internal_topics::find(&reading.key.0).is_some() {
+            match reading.find_empty() {
+                // Nothing ever comes.
+                Ok(()) => self.waiting.push(futures::future::pending().boxed()),
+                Err(error) => {
+                    reading.error = Some(error);
+                    self.has_failed = true;
+                }
+            }
+            return;
+        }
         let before = reading.bytes;
-        match reading.read_on(self.client, self.bytes, budget) {
+        match reading.read_on(self.client, self.isolation, self.bytes, budget) {
             Ok(Some(waiter)) => self.waiting.push(waiter.map(move |()| index).boxed()),
             Ok(None) => {}
             Err(error) => {
@@ -256,10 +281,23 @@ impl<'a> Round<'a> {
 }
 
 impl Reading {
+    /// An internal topic has partitions without records.
+    fn find_empty(&mut self) -> Result<(), ResponseError> {
+        if !InternalTopic::has(self.key.1) {
+            return Err(ResponseError::UnknownTopicOrPartition);
+        }
+        (self.high_watermark, self.last_stable, self.log_start) = (0, 0, 0);
+        match self.wanted.offset {
+            0 => Ok(()),
+            _ => Err(ResponseError::OffsetOutOfRange),
+        }
+    }
+
     /// Reads what fits. What comes back waits for more, if more would fit.
     fn read_on(
         &mut self,
         client: &Client,
+        isolation: Isolation,
         taken: usize,
         budget: usize,
     ) -> Result<Option<Waiter>, ResponseError> {
@@ -293,7 +331,7 @@ impl Reading {
                 partition,
                 self.next_offset,
                 max_bytes,
-                Isolation::ReadUncommitted,
+                isolation,
             )
             .map_err(failed)?;
         self.high_watermark = fetched.high_watermark;
@@ -302,9 +340,20 @@ impl Reading {
         self.next_offset = fetched.next_offset;
         self.bytes += fetched.batches.iter().map(Bytes::len).sum::<usize>();
         self.batches.extend(fetched.batches);
-        broker
-            .wait_for_data_in(caller, &topic, partition, self.next_offset)
-            .map(Some)
-            .map_err(failed)
+        for one in fetched.aborted {
+            // One that goes on beyond what was read at first is named again.
+            if !self.aborted.contains(&one) {
+                self.aborted.push(one);
+            }
+        }
+        let waiter = match isolation {
+            Isolation::ReadUncommitted => {
+                broker.wait_for_data_in(caller, &topic, partition, self.next_offset)
+            }
+            Isolation::ReadCommitted => {
+                broker.wait_for_committed_in(caller, &topic, partition, self.next_offset)
+            }
+        };
+        waiter.map(Some).map_err(failed)
     }
 }

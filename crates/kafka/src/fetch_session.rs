@@ -223,7 +223,7 @@ mod tests {
             high_watermark,
             last_stable: high_watermark,
             log_start: 0,
-            read_committed: false,
+            aborted: None,
             records: records
                 .then(|| bytes::Bytes::from_static(b"batch"))
                 .into_iter()

@@ -1,5 +1,8 @@
-//! What consumer groups have committed: written, read, deleted.
+//! What consumer groups have committed: written, also with a transaction, read, deleted.
 
+use std::collections::BTreeSet;
+
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
@@ -13,40 +16,46 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
+use kafka_protocol::messages::txn_offset_commit_response::{
+    TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic,
+};
 use kafka_protocol::messages::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse,
-    OffsetFetchRequest, OffsetFetchResponse, TopicName,
+    OffsetFetchRequest, OffsetFetchResponse, TopicName, TxnOffsetCommitRequest,
+    TxnOffsetCommitResponse,
 };
-use mainstem::broker::{CommittedOffset, GroupCommit, GroupMember, OffsetCommit};
+use kafka_protocol::protocol::StrBytes;
+use mainstem::broker::{
+    BrokerError, CommittedOffset, GroupCommit, GroupMember, OffsetCommit, OffsetsOfTopic,
+    StableOffset, TransactionCommit,
+};
 
+use crate::asked::Asked;
 use crate::call::Call;
 use crate::client::Client;
-use crate::codes::Refusal;
+use crate::codes::{Refusal, of_broker, of_coordinator};
 use crate::group_members::owned;
 use crate::metadata::{text, topic_name};
 use crate::topic_ref::partition_number;
+use crate::transactions::producer;
 
 pub(crate) async fn commit(
     client: &Client,
     _call: &Call,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    // In the request's order, those that no partition can have left out.
-    let mut offsets = Vec::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            if let Ok(index) = partition_number(partition.partition_index) {
-                offsets.push(OffsetCommit {
-                    topic: topic.name.to_string(),
-                    partition: index,
-                    offset: partition.committed_offset,
-                    leader_epoch: Some(partition.committed_leader_epoch)
-                        .filter(|epoch| *epoch >= 0),
-                    metadata: owned(&partition.committed_metadata).unwrap_or_default(),
-                });
-            }
-        }
-    }
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|partition| {
+            let offset = Offset {
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.committed_metadata,
+            };
+            (partition.partition_index, offset)
+        });
+        (topic.name, partitions.collect())
+    });
+    let asked = Asked(topics.collect());
     let commit = GroupCommit {
         member: GroupMember {
             group: request.group_id.to_string(),
@@ -54,42 +63,104 @@ pub(crate) async fn commit(
             instance_id: owned(&request.group_instance_id),
             generation: request.generation_id_or_member_epoch,
         },
-        offsets,
+        offsets: offsets(&asked),
     };
     let committed = client
         .broker()
         .commit_offsets(&client.caller, commit, mainstem::now_ms())
         .await;
-    let code = |error| Refusal::from(error).code();
-    let (mut outcomes, all) = match committed {
-        Ok(outcomes) => (outcomes.into_iter(), 0),
-        Err(error) => (Vec::new().into_iter(), code(error)),
+    let partition = |index, code| {
+        OffsetCommitResponsePartition::default()
+            .with_partition_index(index)
+            .with_error_code(code)
     };
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in topic.partitions {
-            let outcome = match partition_number(partition.partition_index) {
-                Err(refusal) => refusal.code(),
-                Ok(_) => match outcomes.next() {
-                    Some(Ok(())) => 0,
-                    Some(Err(error)) => code(error),
-                    None => all,
-                },
+    let topic = |name, partitions| {
+        OffsetCommitResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions)
+    };
+    OffsetCommitResponse::default()
+        .with_topics(asked.answers(committed, of_broker, partition, topic))
+}
+
+/// Offsets that are committed with the producer's transaction. From version 5 on the group becomes part of it by this
+/// (KIP-890), and from version 3 on the member is named (KIP-447).
+pub(crate) async fn commit_in_transaction(
+    client: &Client,
+    call: &Call,
+    request: TxnOffsetCommitRequest,
+) -> TxnOffsetCommitResponse {
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|partition| {
+            let offset = Offset {
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata: partition.committed_metadata,
             };
-            partitions.push(
-                OffsetCommitResponsePartition::default()
-                    .with_partition_index(partition.partition_index)
-                    .with_error_code(outcome),
-            );
+            (partition.partition_index, offset)
+        });
+        (topic.name, partitions.collect())
+    });
+    let asked = Asked(topics.collect());
+    let commit = TransactionCommit {
+        producer: producer(
+            &request.transactional_id,
+            request.producer_id,
+            request.producer_epoch,
+        ),
+        adds_group: call.version >= 5,
+        commit: GroupCommit {
+            member: GroupMember {
+                group: request.group_id.to_string(),
+                member_id: request.member_id.to_string(),
+                instance_id: owned(&request.group_instance_id),
+                generation: request.generation_id,
+            },
+            offsets: offsets(&asked),
+        },
+    };
+    let committed = client
+        .broker()
+        .commit_transaction_offsets(&client.caller, commit, mainstem::now_ms())
+        .await;
+    let partition = |index, code| {
+        TxnOffsetCommitResponsePartition::default()
+            .with_partition_index(index)
+            .with_error_code(code)
+    };
+    let topic = |name, partitions| {
+        TxnOffsetCommitResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions)
+    };
+    // A producer that is fenced is told so as by a partition, in every version.
+    let code = |error: &BrokerError| match error {
+        // Clients of earlier versions do not expect it here.
+        BrokerError::ConcurrentTransactions { .. } if call.version < 5 => {
+            ResponseError::CoordinatorNotAvailable
         }
-        topics.push(
-            OffsetCommitResponseTopic::default()
-                .with_name(topic.name)
-                .with_partitions(partitions),
-        );
-    }
-    OffsetCommitResponse::default().with_topics(topics)
+        error => of_coordinator(error, false, call.version >= 4),
+    };
+    TxnOffsetCommitResponse::default().with_topics(asked.answers(committed, code, partition, topic))
+}
+
+/// An offset to be committed, as requests have it.
+struct Offset {
+    offset: i64,
+    /// Negative where the client does not know it.
+    leader_epoch: i32,
+    metadata: Option<StrBytes>,
+}
+
+fn offsets(asked: &Asked<Offset>) -> Vec<OffsetCommit> {
+    let commit = |(topic, partition, one): (&TopicName, u32, &Offset)| OffsetCommit {
+        topic: topic.to_string(),
+        partition,
+        offset: one.offset,
+        leader_epoch: Some(one.leader_epoch).filter(|epoch| *epoch >= 0),
+        metadata: owned(&one.metadata).unwrap_or_default(),
+    };
+    asked.numbered().map(commit).collect()
 }
 
 /// One group up to version 7, many from 8 on.
@@ -100,7 +171,9 @@ pub(crate) async fn fetch(
 ) -> OffsetFetchResponse {
     if call.version >= 8 {
         let groups = request.groups.into_iter();
-        let groups = groups.map(|group| fetch_group(client, group)).collect();
+        let groups = groups
+            .map(|group| fetch_group(client, group, request.require_stable))
+            .collect();
         return OffsetFetchResponse::default().with_groups(groups);
     }
     let topics = request.topics.map(|topics| {
@@ -114,7 +187,7 @@ pub(crate) async fn fetch(
     let group = OffsetFetchRequestGroup::default()
         .with_group_id(request.group_id)
         .with_topics(topics);
-    let group = fetch_group(client, group);
+    let group = fetch_group(client, group, request.require_stable);
     let topic = |topic: OffsetFetchResponseTopics| {
         let partition = |partition: OffsetFetchResponsePartitions| {
             OffsetFetchResponsePartition::default()
@@ -146,32 +219,35 @@ pub(crate) async fn fetch(
     })
 }
 
-fn fetch_group(client: &Client, request: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup {
+/// With `stable` an offset that an open transaction may replace is not told (KIP-447): the client asks again.
+fn fetch_group(
+    client: &Client,
+    request: OffsetFetchRequestGroup,
+    stable: bool,
+) -> OffsetFetchResponseGroup {
     let response = OffsetFetchResponseGroup::default().with_group_id(request.group_id.clone());
     let (broker, caller, group) = (client.broker(), &client.caller, request.group_id.as_str());
     let Some(wanted) = request.topics else {
-        return match broker.fetch_all_offsets(caller, group) {
+        return match all_offsets(client, group, stable) {
             Err(error) => response.with_error_code(Refusal::from(error).code()),
-            Ok(all) => {
-                let topics = all.into_iter().map(|found| {
-                    let partitions = found.partitions.into_iter();
-                    told(
-                        topic_name(&found.topic.name),
-                        partitions.map(|(index, offset)| {
-                            (i32::try_from(index).unwrap_or(i32::MAX), Ok(Some(offset)))
-                        }),
-                    )
-                });
-                response.with_topics(topics.collect())
-            }
+            Ok(topics) => response.with_topics(topics),
         };
     };
     let mut topics = Vec::with_capacity(wanted.len());
     for topic in wanted {
         let one = |index: i32| -> Result<Option<CommittedOffset>, Refusal> {
             let partition = partition_number(index)?;
-            let found = broker.fetch_offsets(caller, group, topic.name.as_str(), &[partition])?;
-            Ok(found.into_iter().next().flatten())
+            let topic = topic.name.as_str();
+            if !stable {
+                let found = broker.fetch_offsets(caller, group, topic, &[partition])?;
+                return Ok(found.into_iter().next().flatten());
+            }
+            let found = broker.fetch_stable_offsets(caller, group, topic, &[partition])?;
+            match found.into_iter().next() {
+                Some(StableOffset::Committed(offset)) => Ok(offset),
+                Some(StableOffset::Unstable) => Err(unstable()),
+                None => Ok(None),
+            }
         };
         let partitions = topic
             .partition_indexes
@@ -182,12 +258,48 @@ fn fetch_group(client: &Client, request: OffsetFetchRequestGroup) -> OffsetFetch
     response.with_topics(topics)
 }
 
+fn unstable() -> Refusal {
+    Refusal::new(
+        ResponseError::UnstableOffsetCommit,
+        "an open transaction may commit an offset here; ask again",
+    )
+}
+
+/// Everything that a group has committed.
+fn all_offsets(
+    client: &Client,
+    group: &str,
+    stable: bool,
+) -> Result<Vec<OffsetFetchResponseTopics>, BrokerError> {
+    let (broker, caller) = (client.broker(), &client.caller);
+    // Asked first: what becomes stable between the two is told as it was.
+    let open: BTreeSet<(String, u32)> = match stable {
+        true => broker
+            .unstable_offsets(caller, group)?
+            .into_iter()
+            .collect(),
+        false => BTreeSet::new(),
+    };
+    let all = broker.fetch_all_offsets(caller, group)?;
+    let topic = |found: OffsetsOfTopic| {
+        let name = found.topic.name.to_string();
+        let partitions = found.partitions.into_iter().map(|(index, offset)| {
+            let found = match open.contains(&(name.clone(), index)) {
+                true => Err(unstable()),
+                false => Ok(Some(offset)),
+            };
+            (i32::try_from(index).unwrap_or(i32::MAX), found)
+        });
+        told(topic_name(&name), partitions)
+    };
+    Ok(all.into_iter().map(topic).collect())
+}
+
 /// A topic's partitions with what is committed; -1 where nothing is, also in a topic that is not there, as in Kafka.
 fn told(
     name: TopicName,
     partitions: impl Iterator<Item = (i32, Result<Option<CommittedOffset>, Refusal>)>,
 ) -> OffsetFetchResponseTopics {
-    use kafka_protocol::ResponseError::UnknownTopicOrPartition;
     let partition = |(index, found): (i32, Result<Option<CommittedOffset>, Refusal>)| {
         let entry = OffsetFetchResponsePartitions::default()
             .with_partition_index(index)
@@ -198,7 +310,7 @@ fn told(
                 .with_committed_leader_epoch(committed.leader_epoch.unwrap_or(-1))
                 .with_metadata(Some(text(&committed.metadata))),
             Ok(None) => entry,
-            Err(refusal) if refusal.error == UnknownTopicOrPartition => entry,
+            Err(refusal) if refusal.error == ResponseError::UnknownTopicOrPartition => entry,
             Err(refusal) => entry.with_error_code(refusal.code()),
         }
     };
@@ -212,45 +324,33 @@ pub(crate) async fn delete(
     _call: &Call,
     request: OffsetDeleteRequest,
 ) -> OffsetDeleteResponse {
-    let mut wanted = Vec::new();
-    for topic in &request.topics {
-        for partition in &topic.partitions {
-            if let Ok(index) = partition_number(partition.partition_index) {
-                wanted.push((topic.name.to_string(), index));
-            }
-        }
-    }
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter();
+        let partitions = partitions.map(|partition| (partition.partition_index, ()));
+        (topic.name, partitions.collect())
+    });
+    let asked = Asked(topics.collect());
+    let wanted: Vec<(String, u32)> = asked
+        .numbered()
+        .map(|(topic, partition, ())| (topic.to_string(), partition))
+        .collect();
     let group = request.group_id.as_str();
     let deleted = client
         .broker()
         .delete_offsets(&client.caller, group, &wanted, mainstem::now_ms())
         .await;
-    let code = |error| Refusal::from(error).code();
-    let mut outcomes = match deleted {
-        Ok(outcomes) => outcomes.into_iter(),
-        Err(error) => return OffsetDeleteResponse::default().with_error_code(code(error)),
-    };
-    let mut topics = Vec::with_capacity(request.topics.len());
-    for topic in request.topics {
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in topic.partitions {
-            let outcome = match partition_number(partition.partition_index) {
-                Err(refusal) => refusal.code(),
-                Ok(_) => outcomes
-                    .next()
-                    .map_or(0, |one| one.map_or_else(code, |()| 0)),
-            };
-            partitions.push(
-                OffsetDeleteResponsePartition::default()
-                    .with_partition_index(partition.partition_index)
-                    .with_error_code(outcome),
-            );
-        }
-        topics.push(
-            OffsetDeleteResponseTopic::default()
-                .with_name(topic.name)
-                .with_partitions(partitions),
-        );
+    if let Err(error) = deleted {
+        return OffsetDeleteResponse::default().with_error_code(Refusal::from(error).code());
     }
-    OffsetDeleteResponse::default().with_topics(topics)
+    let partition = |index, code| {
+        OffsetDeleteResponsePartition::default()
+            .with_partition_index(index)
+            .with_error_code(code)
+    };
+    let topic = |name, partitions| {
+        OffsetDeleteResponseTopic::default()
+            .with_name(name)
+            .with_partitions(partitions)
+    };
+    OffsetDeleteResponse::default().with_topics(asked.answers(deleted, of_broker, partition, topic))
 }

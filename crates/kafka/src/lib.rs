@@ -11,8 +11,7 @@
 //!   frames, requests under way, answers and waiting are bounded; a client that stalls is left.
 //! - **Errors** have Kafka's codes, chosen in one place, and say what to do where the answer has a place for it.
 //!
-//! What it refuses: to decide anything that the broker decides; transactions, which are not there yet; record formats before
-//! version 2.
+//! What it refuses: to decide anything that the broker decides; record formats before version 2.
 //!
 //! Where to start reading: `api.rs` is the table, `connection.rs` a connection's life, `call.rs` a request and its answer;
 //! `produce.rs` and `fetch.rs` with `codec/` carry records, the other files a group of control requests each. `shape.rs`
@@ -20,6 +19,7 @@
 
 mod acls;
 mod api;
+mod asked;
 mod call;
 mod client;
 mod cluster;
@@ -36,16 +36,18 @@ mod fuzz;
 mod group_admin;
 mod group_members;
 mod group_offsets;
+mod internal_topics;
 mod metadata;
 mod offsets;
 mod produce;
-mod producers;
 mod server;
 mod settings;
 mod shape;
 mod shapes;
 mod topic_ref;
 mod topics;
+mod transaction_admin;
+mod transactions;
 mod wire;
 
 pub use api::table_markdown;

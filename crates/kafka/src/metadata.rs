@@ -21,6 +21,7 @@ use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
 use crate::fetch::LEADER_EPOCH;
+use crate::internal_topics::{self, InternalTopic};
 
 /// The operations on a topic that anybody may do, as bits (KIP-430): read, write, create, delete, alter, describe, describe
 /// and alter configs.
@@ -71,7 +72,10 @@ pub(crate) async fn metadata(
     let mut topics = Vec::new();
     match wanted {
         None => match client.broker().list_topics(&client.caller) {
-            Ok(all) => topics.extend(all.iter().map(|topic| described(node, topic))),
+            Ok(all) => {
+                topics.extend(all.iter().map(|topic| described(node, topic)));
+                topics.extend(internal_topics::ALL.iter().map(|one| internal(node, one)));
+            }
             Err(error) => tracing::warn!(%error, "topics cannot be listed"),
         },
         Some(wanted) => {
@@ -107,6 +111,13 @@ async fn one(
     create: bool,
 ) -> MetadataResponseTopic {
     let id = wanted.topic_id;
+    let found_internal = match &wanted.name {
+        Some(name) => internal_topics::by_name(name.as_str()),
+        None => internal_topics::by_id(id.as_u128()),
+    };
+    if let Some(topic) = found_internal {
+        return internal(node, topic);
+    }
     let found = match &wanted.name {
         Some(name) => named(client, name.as_str(), create).await,
         None => client
@@ -143,6 +154,21 @@ async fn named(client: &Client, name: &str, create: bool) -> Result<Arc<Topic>, 
 }
 
 fn described(node: BrokerId, topic: &Topic) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(Uuid::from_u128(topic.id.0))
+        .with_partitions(partitions(node, topic.partitions))
+}
+
+fn internal(node: BrokerId, topic: &InternalTopic) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_name(Some(topic_name(topic.name)))
+        .with_topic_id(Uuid::from_u128(topic.id))
+        .with_is_internal(true)
+        .with_partitions(partitions(node, InternalTopic::PARTITIONS))
+}
+
+fn partitions(node: BrokerId, count: u32) -> Vec<MetadataResponsePartition> {
     let partition = |index: u32| {
         MetadataResponsePartition::default()
             .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
@@ -151,10 +177,7 @@ fn described(node: BrokerId, topic: &Topic) -> MetadataResponseTopic {
             .with_replica_nodes(vec![node])
             .with_isr_nodes(vec![node])
     };
-    MetadataResponseTopic::default()
-        .with_name(Some(topic_name(&topic.name)))
-        .with_topic_id(Uuid::from_u128(topic.id.0))
-        .with_partitions((0..topic.partitions).map(partition).collect())
+    (0..count).map(partition).collect()
 }
 
 /// Topics page by page: at most as many partitions as were asked for, and a cursor to where the next page begins.
@@ -171,7 +194,9 @@ pub(crate) async fn describe_topic_partitions(
             .broker()
             .list_topics(&client.caller)
             .unwrap_or_default();
-        names = all.iter().map(|topic| topic_name(&topic.name)).collect();
+        let internal = internal_topics::ALL.iter().map(|topic| topic.name);
+        let names_of_all = all.iter().map(|topic| &*topic.name).chain(internal);
+        names = names_of_all.map(topic_name).collect();
     }
     names.sort();
     names.dedup();
@@ -203,8 +228,15 @@ pub(crate) async fn describe_topic_partitions(
             break;
         }
         let entry = DescribeTopicPartitionsResponseTopic::default();
-        let topic = match client.broker().topic(&client.caller, name.as_str()) {
-            Ok(topic) => topic,
+        let found = match internal_topics::by_name(name.as_str()) {
+            Some(topic) => Ok((topic.id, InternalTopic::PARTITIONS, true)),
+            None => {
+                let topic = client.broker().topic(&client.caller, name.as_str());
+                topic.map(|topic| (topic.id.0, topic.partitions, false))
+            }
+        };
+        let (id, partitions, is_internal) = match found {
+            Ok(found) => found,
             Err(error) => {
                 let code = Refusal::from(error).code();
                 response
@@ -213,7 +245,7 @@ pub(crate) async fn describe_topic_partitions(
                 continue;
             }
         };
-        let upto = topic.partitions.min(from.saturating_add(left));
+        let upto = partitions.min(from.saturating_add(left));
         let partition = |index: u32| {
             DescribeTopicPartitionsResponsePartition::default()
                 .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
@@ -227,12 +259,13 @@ pub(crate) async fn describe_topic_partitions(
         response.topics.push(
             entry
                 .with_name(Some(name.clone()))
-                .with_topic_id(Uuid::from_u128(topic.id.0))
+                .with_topic_id(Uuid::from_u128(id))
+                .with_is_internal(is_internal)
                 .with_partitions((from..upto).map(partition).collect())
                 .with_topic_authorized_operations(TOPIC_OPERATIONS),
         );
         left -= upto.saturating_sub(from).min(left);
-        if upto < topic.partitions {
+        if upto < partitions {
             response.next_cursor = Some(cursor(upto));
             break;
         }

@@ -17,6 +17,7 @@ use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
 use crate::fetch::LEADER_EPOCH;
+use crate::internal_topics::{self, InternalTopic};
 use crate::topic_ref::partition_number;
 
 /// What a timestamp below 0 stands for (`ListOffsetsRequest.java`).
@@ -80,24 +81,42 @@ fn find(
     timestamp: i64,
     read_committed: bool,
 ) -> Result<(i64, i64), Refusal> {
+    if internal_topics::by_name(topic).is_some() {
+        return internal(partition, timestamp);
+    }
     let (broker, caller) = (client.broker(), &client.caller);
     let bounds = || broker.partition_bounds(caller, topic, partition);
     let none = (-1, -1);
+    // A record that is not stable yet is not there for who reads committed.
+    let stable = |found: Option<(i64, i64)>| -> Result<(i64, i64), Refusal> {
+        match found {
+            Some((offset, _)) if read_committed && offset >= bounds()?.last_stable => Ok(none),
+            found => Ok(found.unwrap_or(none)),
+        }
+    };
     Ok(match timestamp {
         LATEST if read_committed => (bounds()?.last_stable, -1),
         LATEST => (bounds()?.high_watermark, -1),
         EARLIEST | EARLIEST_LOCAL => (bounds()?.log_start, -1),
-        MAX_TIMESTAMP => broker
-            .find_max_timestamp(caller, topic, partition)?
-            .unwrap_or(none),
+        MAX_TIMESTAMP => stable(broker.find_max_timestamp(caller, topic, partition)?)?,
         // There is no second tier of storage.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => {
             bounds()?;
             none
         }
-        timestamp => broker
-            .find_timestamp(caller, topic, partition, timestamp)?
-            .unwrap_or(none),
+        timestamp => stable(broker.find_timestamp(caller, topic, partition, timestamp)?)?,
+    })
+}
+
+/// As [`find`], in an internal topic: it is empty.
+fn internal(partition: u32, timestamp: i64) -> Result<(i64, i64), Refusal> {
+    if partition >= InternalTopic::PARTITIONS {
+        let why = format!("partition {partition} does not exist");
+        return Err(Refusal::new(ResponseError::UnknownTopicOrPartition, why));
+    }
+    Ok(match timestamp {
+        LATEST | EARLIEST | EARLIEST_LOCAL => (0, -1),
+        _ => (-1, -1),
     })
 }
 

@@ -15,12 +15,17 @@ use crate::client::Client;
 use crate::codec::produce::{self as codec, PartitionResult, TopicResult};
 use crate::codes::Refusal;
 use crate::error::KafkaError;
+use crate::internal_topics;
 use crate::topic_ref::partition_number;
 
 /// Bytes that the batches of one request may have when decompressed, all together.
 const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
 /// The first version whose clients may use zstd (KIP-110).
 const ZSTD: i16 = 7;
+/// The first version in which a batch makes its partition part of the transaction (KIP-890).
+const ADDS_PARTITIONS: i16 = 12;
+/// The first version that knows TRANSACTION_ABORTABLE.
+const ABORTABLE: i16 = 11;
 
 /// Checks a request's batches. Polling what comes back begins to append them; others may be begun behind it then.
 ///
@@ -34,7 +39,7 @@ pub(crate) async fn begin(
     let acks = request.acks;
     let checked = Checked::of(&client, request, call.version).await;
     Ok(async move {
-        let results = checked.append(&client).await;
+        let results = checked.append(&client, call.version).await;
         client
             .gateway
             .mainstem
@@ -61,6 +66,8 @@ pub(crate) async fn begin(
 
 /// A request whose batches are known to be good, or why they are not.
 struct Checked {
+    /// The transactional id that the request speaks for.
+    transactional_id: Option<String>,
     batches: Vec<PlacedBatch>,
     /// Each batch's place in `results`.
     places: Vec<(usize, usize)>,
@@ -69,17 +76,20 @@ struct Checked {
 
 impl Checked {
     async fn of(client: &Client, request: codec::Request, version: i16) -> Checked {
+        let is_transactional = request.transactional_id.is_some();
+        let refused = refuse_all(&request);
         let mut checked = Checked {
+            transactional_id: request.transactional_id,
             batches: Vec::new(),
             places: Vec::new(),
             results: Vec::with_capacity(request.topics.len()),
         };
-        let refused = refuse_all(&request);
         let mut room_bytes = MAX_DECOMPRESSED_BYTES;
         for codec::Topic { topic, partitions } in request.topics {
-            let found = match &refused {
-                Some(refusal) => Err(refusal.clone()),
-                None => topic.find(client),
+            let found = match (&refused, internal_topics::find(&topic)) {
+                (Some(refusal), _) => Err(refusal.clone()),
+                (None, Some(internal)) => Err(internal.refusal()),
+                (None, None) => topic.find(client),
             };
             let mut results = Vec::with_capacity(partitions.len());
             for codec::Partition { index, records } in partitions {
@@ -87,6 +97,12 @@ impl Checked {
                     Ok(topic) => place(topic, index, records, version, &mut room_bytes).await,
                     Err(refusal) => Err(refusal.clone()),
                 };
+                let placed = placed.and_then(|placed| {
+                    if placed.batch.header().is_transactional() && !is_transactional {
+                        return Err(no_id());
+                    }
+                    Ok(placed)
+                });
                 let mut result = PartitionResult {
                     index,
                     error_code: 0,
@@ -112,8 +128,9 @@ impl Checked {
         checked
     }
 
-    async fn append(self, client: &Client) -> Vec<TopicResult> {
+    async fn append(self, client: &Client, version: i16) -> Vec<TopicResult> {
         let Checked {
+            transactional_id,
             batches,
             places,
             mut results,
@@ -121,10 +138,16 @@ impl Checked {
         if batches.is_empty() {
             return results;
         }
-        let appended = client
-            .broker()
-            .produce_placed(&client.caller, batches, mainstem::now_ms())
-            .await;
+        let (broker, caller, now_ms) = (client.broker(), &client.caller, mainstem::now_ms());
+        let appended = match transactional_id {
+            None => broker.produce_placed(caller, batches, now_ms).await,
+            Some(id) => {
+                let adds = version >= ADDS_PARTITIONS;
+                broker
+                    .produce_in_transaction(caller, &id, adds, batches, now_ms)
+                    .await
+            }
+        };
         let outcomes = match appended {
             Ok(outcomes) => outcomes,
             Err(error) => places.iter().map(|_| Err(error.clone())).collect(),
@@ -139,7 +162,7 @@ impl Checked {
                     result.log_start = produced.log_start;
                     result.append_time_ms = produced.append_time_ms.unwrap_or(-1);
                 }
-                (Some(result), Err(error)) => result.refuse(error.into()),
+                (Some(result), Err(error)) => result.refuse(refusal(error, version)),
                 (None, _) => {}
             }
         }
@@ -163,15 +186,31 @@ fn refuse_all(request: &codec::Request) -> Option<Refusal> {
         );
         return Some(Refusal::new(ResponseError::InvalidRequiredAcks, why));
     }
-    request.transactional_id.as_ref().map(|_| no_transactions())
+    None
 }
 
-/// What a producer with a transactional id is told.
-pub(crate) fn no_transactions() -> Refusal {
+/// What comes of a transactional batch in a request without a transactional id.
+fn no_id() -> Refusal {
     Refusal::new(
-        ResponseError::UnsupportedVersion,
-        "transactions are not supported yet; produce without a transactional id",
+        ResponseError::TransactionalIdAuthorizationFailed,
+        "a transactional batch comes with its producer's transactional id",
     )
+}
+
+/// Why a batch was refused, by a code that clients of this version understand.
+fn refusal(error: BrokerError, version: i16) -> Refusal {
+    let mut refusal = Refusal::from(error);
+    refusal.error = match refusal.error {
+        ResponseError::TransactionAbortable if version < ABORTABLE => {
+            ResponseError::InvalidTxnState
+        }
+        // They do not expect it of a partition, and try this one again.
+        ResponseError::ConcurrentTransactions if version < ADDS_PARTITIONS => {
+            ResponseError::NotEnoughReplicas
+        }
+        error => error,
+    };
+    refusal
 }
 
 async fn place(

@@ -247,6 +247,74 @@ fn shapes_of_admin_requests_are_those_of_the_messages() {
     agrees(22, |_| {
         InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId(text("t"))))
     });
+    agrees(24, |version| {
+        use kafka_protocol::messages::add_partitions_to_txn_request::*;
+        let topic = AddPartitionsToTxnTopic::default()
+            .with_name(name())
+            .with_partitions(vec![1, 2]);
+        let id = TransactionalId(text("t"));
+        if version < 4 {
+            return AddPartitionsToTxnRequest::default()
+                .with_v3_and_below_transactional_id(id)
+                .with_v3_and_below_topics(vec![topic; 2]);
+        }
+        let one = AddPartitionsToTxnTransaction::default()
+            .with_transactional_id(id)
+            .with_topics(vec![topic; 2]);
+        AddPartitionsToTxnRequest::default().with_transactions(vec![one; 2])
+    });
+    agrees(25, |_| {
+        AddOffsetsToTxnRequest::default()
+            .with_transactional_id(TransactionalId(text("t")))
+            .with_group_id(GroupId(text("g")))
+    });
+    agrees(26, |_| {
+        EndTxnRequest::default()
+            .with_transactional_id(TransactionalId(text("t")))
+            .with_committed(true)
+    });
+    agrees(28, |version| {
+        use kafka_protocol::messages::txn_offset_commit_request::*;
+        let partition =
+            TxnOffsetCommitRequestPartition::default().with_committed_metadata(Some(text("m")));
+        let topic = TxnOffsetCommitRequestTopic::default()
+            .with_name(name())
+            .with_partitions(vec![partition; 2]);
+        let request = TxnOffsetCommitRequest::default()
+            .with_transactional_id(TransactionalId(text("t")))
+            .with_group_id(GroupId(text("g")))
+            .with_topics(vec![topic; 2]);
+        if version < 3 {
+            return request;
+        }
+        request
+            .with_member_id(text("m"))
+            .with_group_instance_id(Some(text("i")))
+    });
+    agrees(61, |_| {
+        use kafka_protocol::messages::describe_producers_request::TopicRequest;
+        let topic = TopicRequest::default()
+            .with_name(name())
+            .with_partition_indexes(vec![1, 2]);
+        DescribeProducersRequest::default().with_topics(vec![topic; 2])
+    });
+    agrees(65, |_| {
+        let ids = vec![TransactionalId(text("t")); 2];
+        DescribeTransactionsRequest::default().with_transactional_ids(ids)
+    });
+    agrees(66, |version| {
+        let request = ListTransactionsRequest::default()
+            .with_state_filters(vec![text("Ongoing"); 2])
+            .with_producer_id_filters(vec![ProducerId(1); 2]);
+        let request = match version {
+            0 => request,
+            _ => request.with_duration_filter(5),
+        };
+        match version {
+            ..2 => request,
+            _ => request.with_transactional_id_pattern(Some(text("p"))),
+        }
+    });
     agrees(23, |_| {
         use kafka_protocol::messages::offset_for_leader_epoch_request::*;
         let partition = OffsetForLeaderPartition::default().with_leader_epoch(1);

@@ -44,6 +44,46 @@ pub(crate) const DELETE_RECORDS: Shape =
 pub(crate) const INIT_PRODUCER_ID: Shape =
     &[text(), fixed(4), fixed(8).since(3), fixed(2).since(3)];
 
+pub(crate) const ADD_PARTITIONS_TO_TXN: Shape = &[
+    structs(&[
+        text(),
+        fixed(8),
+        fixed(2),
+        fixed(1),
+        structs(&[text(), numbers(4)]),
+    ])
+    .since(4),
+    text().until(3),
+    fixed(8).until(3),
+    fixed(2).until(3),
+    structs(&[text(), numbers(4)]).until(3),
+];
+
+pub(crate) const ADD_OFFSETS_TO_TXN: Shape = &[text(), fixed(8), fixed(2), text()];
+
+pub(crate) const END_TXN: Shape = &[text(), fixed(8), fixed(2), fixed(1)];
+
+pub(crate) const TXN_OFFSET_COMMIT: Shape = &[
+    text(),
+    text(),
+    fixed(8),
+    fixed(2),
+    fixed(4).since(3),
+    text().since(3),
+    text().since(3),
+    structs(&[
+        text(),
+        structs(&[fixed(4), fixed(8), fixed(4).since(2), text()]),
+    ]),
+];
+
+pub(crate) const DESCRIBE_PRODUCERS: Shape = &[structs(&[text(), numbers(4)])];
+
+pub(crate) const DESCRIBE_TRANSACTIONS: Shape = &[texts()];
+
+pub(crate) const LIST_TRANSACTIONS: Shape =
+    &[texts(), numbers(8), fixed(8).since(1), text().since(2)];
+
 pub(crate) const OFFSET_FOR_LEADER_EPOCH: Shape = &[
     fixed(4).since(3),
     structs(&[text(), structs(&[fixed(4), fixed(4), fixed(4)])]),

@@ -20,13 +20,14 @@ use kafka_protocol::messages::{
     DeleteTopicsResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
-use mainstem::broker::{NewTopic, TopicChange, TopicDescription, TopicId};
+use mainstem::broker::{BrokerError, NewTopic, TopicChange, TopicDescription, TopicId};
 use uuid::Uuid;
 
 use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
 use crate::configs::source_code;
+use crate::internal_topics;
 use crate::metadata::{text, topic_name};
 use crate::topic_ref::partition_number;
 
@@ -113,6 +114,12 @@ async fn create_one(
     validate_only: bool,
 ) -> Result<Created, Refusal> {
     let name = topic.name.as_str();
+    if internal_topics::by_name(name).is_some() {
+        return Err(BrokerError::TopicExists {
+            topic: name.to_owned(),
+        }
+        .into());
+    }
     let partitions = partitions_of(&topic, BrokerId(client.gateway.settings.node_id))?;
     let value = |value: Option<StrBytes>| value.map(|value| value.to_string());
     let configs = topic.configs.iter();
@@ -214,11 +221,15 @@ async fn delete_one(
     let (broker, caller) = (client.broker(), &client.caller);
     let name = match name {
         Some(name) => name.to_string(),
-        None => {
-            let topic = broker.topic_by_id(caller, TopicId(id.as_u128()))?;
-            topic.name.to_string()
-        }
+        None => match internal_topics::by_id(id.as_u128()) {
+            Some(topic) => topic.name.to_owned(),
+            None => {
+                let topic = broker.topic_by_id(caller, TopicId(id.as_u128()))?;
+                topic.name.to_string()
+            }
+        },
     };
+    internal_topics::refuse(&name)?;
     broker.delete_topic(caller, &name).await?;
     Ok(name)
 }
@@ -252,9 +263,9 @@ async fn add_partitions(
     topic: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Refusal> {
-    let (broker, caller) = (client.broker(), &client.caller);
     let name = topic.name.as_str();
-    let before = broker.topic(caller, name)?.partitions;
+    internal_topics::refuse(name)?;
+    let before = client.broker().topic(&client.caller, name)?.partitions;
     let invalid = |why: String| Refusal::new(ResponseError::InvalidPartitions, why);
     let partitions = u32::try_from(topic.count)
         .map_err(|_| invalid(format!("a topic cannot have {} partitions", topic.count)))?;
@@ -278,12 +289,22 @@ async fn add_partitions(
         partitions: Some(partitions),
         ..TopicChange::default()
     };
+    change_topic(client, name, change, validate_only).await
+}
+
+/// Changes a topic, or says whether it could be changed so.
+pub(crate) async fn change_topic(
+    client: &Client,
+    name: &str,
+    change: TopicChange,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    let (broker, caller) = (client.broker(), &client.caller);
     if validate_only {
-        return Ok(broker.validate_change(caller, name, &change)?);
+        broker.validate_change(caller, name, &change)?;
+    } else {
+        broker.alter_topic(caller, name, change).await?;
     }
-    broker
-        .alter_topic(caller, name, change, mainstem::now_ms())
-        .await?;
     Ok(())
 }
 
@@ -322,6 +343,7 @@ async fn delete_before(
     partition: i32,
     before: Option<i64>,
 ) -> Result<i64, Refusal> {
+    internal_topics::refuse(topic)?;
     let partition = partition_number(partition)?;
     let (broker, caller) = (client.broker(), &client.caller);
     let bounds = broker

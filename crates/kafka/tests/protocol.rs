@@ -372,9 +372,115 @@ fn every_version_of_everything_that_is_named_is_answered() {
         |_, response| assert_eq!(response.filter_results[0].error_code, 54)
     );
     groups(client, &versions, &mut exercised);
+    transactions(client, &versions, &mut exercised);
     let named: Vec<i16> = versions.api_keys.iter().map(|api| api.api_key).collect();
     exercised.sort_unstable();
     assert_eq!(named, exercised, "what is named is exercised here");
+}
+
+/// A transaction in each version, from its producer to its end.
+fn transactions(client: &mut Connection, versions: &ApiVersionsResponse, exercised: &mut Vec<i16>) {
+    use kafka_protocol::messages::add_partitions_to_txn_request as add;
+    use kafka_protocol::messages::txn_offset_commit_request as commit;
+    for (key, highest) in [(22, 5), (24, 5), (25, 4), (26, 5), (28, 5)] {
+        let named = versions.api_keys.iter().find(|api| api.api_key == key);
+        let named = named.map(|api| (api.min_version, api.max_version));
+        assert_eq!(named, Some((0, highest)), "{key}");
+    }
+    exercised.extend([24, 25, 26, 28, 61, 65, 66]);
+    for version in 0..=5 {
+        let id = TransactionalId(text(&format!("transaction{version}")));
+        let request = InitProducerIdRequest::default()
+            .with_transactional_id(Some(id.clone()))
+            .with_transaction_timeout_ms(60_000);
+        let producer = client.call(version, &request);
+        assert_eq!(producer.error_code, 0, "{version}");
+        let (producer_id, epoch) = (producer.producer_id, producer.producer_epoch);
+        let topic = add::AddPartitionsToTxnTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![0]);
+        let request = AddPartitionsToTxnRequest::default();
+        let topics = if version < 4 {
+            let request = request
+                .with_v3_and_below_transactional_id(id.clone())
+                .with_v3_and_below_producer_id(producer_id)
+                .with_v3_and_below_producer_epoch(epoch)
+                .with_v3_and_below_topics(vec![topic]);
+            client.call(version, &request).results_by_topic_v3_and_below
+        } else {
+            let one = add::AddPartitionsToTxnTransaction::default()
+                .with_transactional_id(id.clone())
+                .with_producer_id(producer_id)
+                .with_producer_epoch(epoch)
+                .with_topics(vec![topic]);
+            let answer = client.call(version, &request.with_transactions(vec![one]));
+            answer.results_by_transaction[0].topic_results.clone()
+        };
+        let added = &topics[0].results_by_partition[0];
+        assert_eq!(added.partition_error_code, 0, "{version}");
+        let group = GroupId(text("transactional"));
+        let request = AddOffsetsToTxnRequest::default()
+            .with_transactional_id(id.clone())
+            .with_producer_id(producer_id)
+            .with_producer_epoch(epoch)
+            .with_group_id(group.clone());
+        let added = client.call(version.min(4), &request);
+        assert_eq!(added.error_code, 0, "{version}");
+        let partition = commit::TxnOffsetCommitRequestPartition::default().with_committed_offset(1);
+        let topic = commit::TxnOffsetCommitRequestTopic::default()
+            .with_name(name("t"))
+            .with_partitions(vec![partition]);
+        let request = TxnOffsetCommitRequest::default()
+            .with_transactional_id(id.clone())
+            .with_group_id(group)
+            .with_producer_id(producer_id)
+            .with_producer_epoch(epoch)
+            .with_topics(vec![topic]);
+        let answer = client.call(version, &request);
+        assert_eq!(answer.topics[0].partitions[0].error_code, 0, "{version}");
+        let ids = vec![id.clone()];
+        let request = DescribeTransactionsRequest::default().with_transactional_ids(ids);
+        let described = client.call(0, &request).transaction_states.remove(0);
+        assert_eq!(described.transaction_state.as_str(), "Ongoing", "{version}");
+        let request = EndTxnRequest::default()
+            .with_transactional_id(id)
+            .with_producer_id(producer_id)
+            .with_producer_epoch(epoch)
+            .with_committed(true);
+        let ended = client.call(version, &request);
+        assert_eq!(ended.error_code, 0, "{version}");
+        let expected = if version >= 5 { epoch + 1 } else { -1 };
+        assert_eq!(ended.producer_epoch, expected, "{version}");
+    }
+    every_version::<ListTransactionsRequest>(
+        client,
+        versions,
+        |_| ListTransactionsRequest::default().with_duration_filter(-1),
+        |version, response| assert_eq!(response.transaction_states.len(), 6, "{version}"),
+    );
+    every_version::<DescribeTransactionsRequest>(
+        client,
+        versions,
+        |_| {
+            let ids = vec![TransactionalId(text("transaction0"))];
+            DescribeTransactionsRequest::default().with_transactional_ids(ids)
+        },
+        |_, response| {
+            let state = &response.transaction_states[0].transaction_state;
+            assert_eq!(state.as_str(), "CompleteCommit");
+        },
+    );
+    every_version::<DescribeProducersRequest>(
+        client,
+        versions,
+        |_| {
+            let topic = describe_producers_request::TopicRequest::default()
+                .with_name(name("t"))
+                .with_partition_indexes(vec![0]);
+            DescribeProducersRequest::default().with_topics(vec![topic])
+        },
+        |_, response| assert_eq!(response.topics[0].partitions[0].error_code, 0),
+    );
 }
 
 fn groups(client: &mut Connection, versions: &ApiVersionsResponse, exercised: &mut Vec<i16>) {
@@ -685,6 +791,26 @@ fn topics_are_created_by_asking_only_where_both_allow_it() {
 }
 
 #[test]
+fn features_tell_what_is_in_use() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    for (version, lowest) in [(3, 1), (4, 0)] {
+        let request = ApiVersionsRequest::default()
+            .with_client_software_name(text("t"))
+            .with_client_software_version(text("1"));
+        let told = client.call(version, &request);
+        assert!(told.finalized_features_epoch >= 0);
+        let mut finalized = told.finalized_features.iter();
+        let finalized = finalized.find(|one| one.name.as_str() == "transaction.version");
+        let finalized = finalized.map(|one| (one.min_version_level, one.max_version_level));
+        let mut supported = told.supported_features.iter();
+        let supported = supported.find(|one| one.name.as_str() == "transaction.version");
+        let supported = supported.map(|one| (one.min_version, one.max_version));
+        assert_eq!((finalized, supported), (Some((2, 2)), Some((lowest, 2))));
+    }
+}
+
+#[test]
 fn a_stop_ends_waiting_and_answers_what_is_under_way() {
     let mut gateway = Gateway::start();
     let mut client = gateway.connect();
@@ -729,10 +855,6 @@ fn bytes_behind_a_request_are_passed_over() {
     client.send_frame(&frame);
     let mut answer = client.frame().expect("an answer");
     ResponseHeader::decode(&mut answer, 1).unwrap();
-    assert!(
-        MetadataResponse::decode(&mut answer, 12)
-            .unwrap()
-            .topics
-            .is_empty()
-    );
+    let topics = MetadataResponse::decode(&mut answer, 12).unwrap().topics;
+    assert!(topics.iter().all(|topic| topic.is_internal));
 }

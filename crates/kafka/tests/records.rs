@@ -140,9 +140,6 @@ fn refusals_are_of_one_partition_and_have_kafkas_codes() {
     }
     let wrong = client.call(9, &produce_request("t", 0, batch(&["x"]), 2));
     assert_eq!(first(&wrong).error_code, 21);
-    let transactional = produce_request("t", 0, batch(&["x"]), -1)
-        .with_transactional_id(Some(TransactionalId(text("x"))));
-    assert_eq!(first(&client.call(9, &transactional)).error_code, 35);
 }
 
 #[test]
@@ -181,9 +178,6 @@ fn a_retry_has_the_first_attempts_offsets() {
             .error_code,
         45
     );
-    let refused =
-        InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId(text("x"))));
-    assert_eq!(client.call(4, &refused).error_code, 35);
 }
 
 #[test]

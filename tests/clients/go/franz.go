@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -199,6 +200,75 @@ func (franz franz) refused(topic string) error {
 	large := &kgo.Record{Topic: topic, Value: make([]byte, 5000)}
 	fmt.Println("too large:", franzCode(client.ProduceSync(context, large).FirstErr()))
 	fmt.Println("out of range:", franzCode(client.PollFetches(context).Err()))
+	return nil
+}
+
+func (franz franz) transactions(topic, group string) error {
+	output := topic + "-out"
+	producer, context, done, err := franz.client(kgo.TransactionalID(output), kgo.DefaultProduceTopic(output))
+	if err != nil {
+		return err
+	}
+	defer done()
+	write := func(client *kgo.Client, value string, end kgo.TransactionEndTry) error {
+		fail(client.BeginTransaction())
+		fail(client.ProduceSync(context, kgo.StringRecord(value)).FirstErr())
+		return client.EndTransaction(context, end)
+	}
+	fail(write(producer, "kept", kgo.TryCommit))
+	fail(write(producer, "dropped", kgo.TryAbort))
+	session, err := kgo.NewGroupTransactSession(kgo.SeedBrokers(franz.bootstrap), kgo.TransactionalID(topic), kgo.ConsumerGroup(group),
+		kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.RequireStableFetchOffsets(), kgo.DefaultProduceTopic(output))
+	if err != nil {
+		return err
+	}
+	for copied := 0; copied < 10; {
+		fetches := session.PollFetches(context)
+		fail(fetches.Err())
+		fail(session.Begin())
+		fetches.EachRecord(func(found *kgo.Record) {
+			session.Produce(context, kgo.SliceRecord(found.Value), func(_ *kgo.Record, err error) { fail(err) })
+		})
+		committed, err := session.End(context, kgo.TryCommit)
+		fail(err)
+		if committed {
+			copied += fetches.NumRecords()
+		}
+	}
+	session.Close()
+
+	fail(producer.BeginTransaction())
+	fail(producer.ProduceSync(context, kgo.StringRecord("fenced")).FirstErr())
+	successor, _, ended, err := franz.client(kgo.TransactionalID(output), kgo.DefaultProduceTopic(output))
+	if err != nil {
+		return err
+	}
+	defer ended()
+	if _, _, err := successor.ProducerID(context); err != nil {
+		return err
+	}
+	fmt.Println("fenced:", franzCode(producer.EndTransaction(context, kgo.TryCommit)))
+	fail(write(successor, "successor", kgo.TryCommit))
+
+	from := map[string]map[int32]kgo.Offset{output: {0: kgo.NewOffset().AtStart()}}
+	reader, _, read, err := franz.client(kgo.ConsumePartitions(from), kgo.FetchIsolationLevel(kgo.ReadCommitted()))
+	if err != nil {
+		return err
+	}
+	defer read()
+	var found []string
+	for len(found) == 0 || found[len(found)-1] != "successor" {
+		fetches := reader.PollFetches(context)
+		fail(fetches.Err())
+		fetches.EachRecord(func(one *kgo.Record) { found = append(found, string(one.Value)) })
+	}
+	fmt.Println("read:", strings.Join(found, " "))
+	described, err := kadm.NewClient(reader).DescribeTransactions(context, output)
+	if err != nil {
+		return err
+	}
+	fmt.Println("state:", described[output].State)
 	return nil
 }
 

@@ -29,6 +29,7 @@ type client interface {
 	offsets(topic, group string) error
 	admin(topic string) error
 	refused(topic string) error
+	transactions(topic, group string) error
 	start(topic string) error
 }
 
@@ -65,6 +66,8 @@ func main() {
 		fail(library.admin(topic))
 	case "refused":
 		fail(library.refused(topic))
+	case "transactions":
+		fail(library.transactions(topic, argument))
 	case "start":
 		fail(library.start(topic))
 	default:

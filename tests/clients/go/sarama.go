@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -241,6 +242,69 @@ func (client saramaClient) refused(topic string) error {
 	defer consumer.Close()
 	_, err = consumer.ConsumePartition(topic, 0, 1000)
 	fmt.Println("out of range:", saramaCode(err))
+	return nil
+}
+
+func (client saramaClient) transactions(topic, group string) error {
+	output := topic + "-out"
+	client.config.Producer.Idempotent = true
+	client.config.Producer.Transaction.ID = output
+	client.config.Net.MaxOpenRequests = 1
+	client.config.Consumer.IsolationLevel = sarama.ReadCommitted
+	producer, err := sarama.NewSyncProducer(client.brokers, client.config)
+	if err != nil {
+		return err
+	}
+	send := func(producer sarama.SyncProducer, value string) {
+		_, _, err := producer.SendMessage(&sarama.ProducerMessage{Topic: output, Value: sarama.StringEncoder(value)})
+		fail(err)
+	}
+	fail(producer.BeginTxn())
+	send(producer, "kept")
+	fail(producer.CommitTxn())
+	fail(producer.BeginTxn())
+	send(producer, "dropped")
+	fail(producer.AbortTxn())
+
+	read := func(topic string, until func([]string) bool) (found []string) {
+		consumer, err := sarama.NewConsumer(client.brokers, client.config)
+		fail(err)
+		defer consumer.Close()
+		partition, err := consumer.ConsumePartition(topic, 0, sarama.OffsetOldest)
+		fail(err)
+		defer partition.Close()
+		end := time.After(timeout)
+		for !until(found) {
+			select {
+			case one := <-partition.Messages():
+				found = append(found, string(one.Value))
+			case <-end:
+				fail(fmt.Errorf("not all records came in time, but %v", found))
+			}
+		}
+		return found
+	}
+	fail(producer.BeginTxn())
+	for _, value := range read(topic, func(found []string) bool { return len(found) == 10 }) {
+		send(producer, value)
+	}
+	offsets := map[string][]*sarama.PartitionOffsetMetadata{topic: {{Partition: 0, Offset: 10}}}
+	fail(producer.AddOffsetsToTxn(offsets, group))
+	fail(producer.CommitTxn())
+
+	fail(producer.BeginTxn())
+	send(producer, "fenced")
+	successor, err := sarama.NewSyncProducer(client.brokers, client.config)
+	if err != nil {
+		return err
+	}
+	fmt.Println("fenced:", saramaCode(producer.CommitTxn()))
+	fail(successor.BeginTxn())
+	send(successor, "successor")
+	fail(successor.CommitTxn())
+	fail(successor.Close())
+	found := read(output, func(found []string) bool { return len(found) > 0 && found[len(found)-1] == "successor" })
+	fmt.Println("read:", strings.Join(found, " "))
 	return nil
 }
 

@@ -33,6 +33,7 @@ import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.KafkaFuture;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.ApiException;
 import org.apache.kafka.common.errors.WakeupException;
 import org.apache.kafka.common.header.Header;
 import org.apache.kafka.common.protocol.Errors;
@@ -65,6 +66,7 @@ public final class Clients {
             case "offsets" -> clients.offsets(argument);
             case "admin" -> clients.admin();
             case "refused" -> clients.refused();
+            case "transactions" -> clients.transactions(argument);
             case "start" -> clients.start();
             default -> throw new IllegalArgumentException("no verb " + arguments[0]);
         }
@@ -244,6 +246,77 @@ public final class Clients {
         } catch (OffsetOutOfRangeException refused) {
             say("out of range", Errors.OFFSET_OUT_OF_RANGE.code());
         }
+    }
+
+    private void transactions(String group) throws Exception {
+        String output = topic + "-out";
+        try (var producer = producer(output)) {
+            producer.initTransactions();
+            producer.beginTransaction();
+            producer.send(record(output, "kept")).get();
+            producer.commitTransaction();
+            producer.beginTransaction();
+            producer.send(record(output, "dropped")).get();
+            producer.abortTransaction();
+            settings.put("group.id", group);
+            settings.put("auto.offset.reset", "earliest");
+            settings.put("isolation.level", "read_committed");
+            try (var consumer = consumer()) {
+                consumer.subscribe(List.of(topic));
+                for (int copied = 0; copied < 10; ) {
+                    ConsumerRecords<byte[], byte[]> records = consumer.poll(Duration.ofSeconds(1));
+                    if (records.isEmpty()) {
+                        continue;
+                    }
+                    producer.beginTransaction();
+                    for (ConsumerRecord<byte[], byte[]> found : records) {
+                        producer.send(new ProducerRecord<>(output, found.value()));
+                    }
+                    copied += records.count();
+                    producer.sendOffsetsToTransaction(
+                            Map.of(new TopicPartition(topic, 0), new OffsetAndMetadata(copied)), consumer.groupMetadata());
+                    producer.commitTransaction();
+                }
+            }
+            producer.beginTransaction();
+            producer.send(record(output, "fenced")).get();
+            try (var successor = producer(output)) {
+                successor.initTransactions();
+                try {
+                    producer.commitTransaction();
+                    say("fenced", 0);
+                } catch (ApiException fenced) {
+                    say("fenced", Errors.forException(fenced).code());
+                }
+                successor.beginTransaction();
+                successor.send(record(output, "successor")).get();
+                successor.commitTransaction();
+            }
+        }
+        var found = new ArrayList<String>();
+        try (var consumer = consumer()) {
+            var partition = new TopicPartition(output, 0);
+            consumer.assign(List.of(partition));
+            consumer.seekToBeginning(List.of(partition));
+            while (found.isEmpty() || !found.get(found.size() - 1).equals("successor")) {
+                for (ConsumerRecord<byte[], byte[]> record : consumer.poll(Duration.ofSeconds(1))) {
+                    found.add(new String(record.value(), StandardCharsets.UTF_8));
+                }
+            }
+        }
+        say("read", String.join(" ", found));
+        try (var admin = Admin.create(settings)) {
+            say("state", get(admin.describeTransactions(List.of(output)).description(output)).state());
+        }
+    }
+
+    private KafkaProducer<byte[], byte[]> producer(String transactionalId) {
+        settings.put("transactional.id", transactionalId);
+        return new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer());
+    }
+
+    private static ProducerRecord<byte[], byte[]> record(String topic, String value) {
+        return new ProducerRecord<>(topic, value.getBytes(StandardCharsets.UTF_8));
     }
 
     /** The examples of KafkaProducer's and KafkaConsumer's documentation. */

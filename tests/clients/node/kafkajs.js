@@ -128,6 +128,52 @@ export class Client {
     await producer.disconnect()
   }
 
+  async transactions (groupId) {
+    const output = `${this.topic}-out`
+    const begin = async () => {
+      const producer = this.kafka.producer({ transactionalId: output, maxInFlightRequests: 1, idempotent: true, retry: { retries: 2 } })
+      await producer.connect()
+      return producer
+    }
+    const write = async (transaction, ...values) => {
+      await transaction.send({ topic: output, acks: -1, messages: values.map(value => ({ value })) })
+      return transaction
+    }
+    const producer = await begin()
+    await (await write(await producer.transaction(), 'kept')).commit()
+    await (await write(await producer.transaction(), 'dropped')).abort()
+    const input = await this.values(this.topic, found => found.length === 10)
+    const copying = await write(await producer.transaction(), ...input)
+    const topics = [{ topic: this.topic, partitions: [{ partition: 0, offset: '10' }] }]
+    await copying.sendOffsets({ consumerGroupId: groupId, topics })
+    await copying.commit()
+
+    const fenced = await write(await producer.transaction(), 'fenced')
+    const successor = await begin()
+    const next = await successor.transaction()
+    console.log(`fenced: ${await code(() => fenced.commit())}`)
+    await (await write(next, 'successor')).commit()
+    await successor.disconnect()
+    const found = await this.values(output, found => found.at(-1) === 'successor')
+    console.log(`read: ${found.join(' ')}`)
+  }
+
+  // The committed records of a topic, until there are enough.
+  async values (topic, isEnough) {
+    const consumer = this.kafka.consumer({ groupId: `g-${topic}-${process.pid}`, readUncommitted: false })
+    const found = []
+    await consumer.connect()
+    await consumer.subscribe({ topic, fromBeginning: true })
+    await new Promise(resolve => consumer.run({
+      eachMessage: async ({ message }) => {
+        found.push(message.value.toString())
+        if (isEnough(found)) resolve()
+      }
+    }))
+    await consumer.disconnect()
+    return found
+  }
+
   // Getting started, of its documentation.
   async start () {
     const kafka = new Kafka({ clientId: 'my-app', brokers: [this.bootstrap] })

@@ -38,6 +38,7 @@ const verbs = {
   offsets: () => client.offsets(argument),
   admin: () => client.admin(),
   refused: () => client.refused(),
+  transactions: () => client.transactions(argument),
   start: () => client.start()
 }
 await verbs[verb]()

@@ -126,6 +126,48 @@ export class Client {
     await consumer.close(true)
   }
 
+  async transactions (groupId) {
+    const output = `${this.topic}-out`
+    const begin = () => new Producer({ ...this.settings, transactionalId: output, idempotent: true, retries: 2 })
+    const write = async (transaction, ...values) => {
+      await transaction.send({ messages: values.map(value => ({ topic: output, value: Buffer.from(value) })) })
+      return transaction
+    }
+    const producer = begin()
+    await (await write(await producer.beginTransaction(), 'kept')).commit()
+    await (await write(await producer.beginTransaction(), 'dropped')).abort()
+    const consumer = this.consumer(groupId)
+    const copying = await producer.beginTransaction()
+    await copying.addConsumer(consumer)
+    const input = await this.read(consumer, this.topic, found => found.length === 10)
+    await write(copying, ...input.map(({ value }) => value))
+    await copying.addOffset(input.at(-1))
+    await copying.commit()
+    await consumer.close(true)
+
+    const fenced = await write(await producer.beginTransaction(), 'fenced')
+    const successor = begin()
+    const next = await successor.beginTransaction()
+    console.log(`fenced: ${await code(() => fenced.commit())}`)
+    await (await write(next, 'successor')).commit()
+    await successor.close()
+    const reader = this.consumer(`g-${output}-${process.pid}`)
+    const found = await this.read(reader, output, found => String(found.at(-1)?.value) === 'successor')
+    console.log(`read: ${found.map(({ value }) => value).join(' ')}`)
+    await reader.close(true)
+  }
+
+  // The committed records of a topic, until there are enough.
+  async read (consumer, topic, isEnough) {
+    const stream = await consumer.consume({ topics: [topic], mode: MessagesStreamModes.EARLIEST, autocommit: false, isolationLevel: 1 })
+    const found = []
+    for await (const message of stream) {
+      found.push(message)
+      if (isEnough(found)) break
+    }
+    return found
+  }
+
   // Getting started, of its README.
   async start () {
     const producer = new Producer({ ...this.settings, serializers: stringSerializers })

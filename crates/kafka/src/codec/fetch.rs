@@ -9,11 +9,13 @@
 //!           | rack (11+)
 //! response  throttle i32 | error i16, session id i32 (7+)
 //!           | topics: name or id | partitions: index i32 | error i16 | high watermark i64 | last stable i64
-//!             | log start i64 (5+) | aborted transactions | preferred replica i32 (11+) | records
+//!             | log start i64 (5+) | aborted transactions: producer id i64, first offset i64
+//!             | preferred replica i32 (11+) | records
 //! ```
 //! Source: `FetchRequest.json` and `FetchResponse.json` of Kafka 4.1; sessions: KIP-227.
 
 use bytes::Bytes;
+use mainstem::broker::AbortedTransaction;
 
 use crate::codec::produce::FIRST_ITEMS;
 use crate::codec::topic::TopicRef;
@@ -163,8 +165,8 @@ pub(crate) struct PartitionResult {
     pub(crate) high_watermark: i64,
     pub(crate) last_stable: i64,
     pub(crate) log_start: i64,
-    /// Whether the reader leaves aborted transactions out; there are none.
-    pub(crate) read_committed: bool,
+    /// What a reader of committed records is to leave out; none for who reads everything.
+    pub(crate) aborted: Option<Vec<AbortedTransaction>>,
     pub(crate) records: Vec<Bytes>,
 }
 
@@ -197,7 +199,12 @@ impl PartitionResult {
         if version >= 5 {
             writer.i64(self.log_start);
         }
-        writer.count(self.read_committed.then_some(0));
+        writer.count(self.aborted.as_ref().map(Vec::len));
+        for one in self.aborted.into_iter().flatten() {
+            writer.i64(one.producer_id);
+            writer.i64(one.first_offset);
+            writer.tags();
+        }
         if version >= 11 {
             writer.i32(-1);
         }

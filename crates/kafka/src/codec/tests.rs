@@ -9,6 +9,7 @@ use kafka_protocol::messages::{
     TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use mainstem::broker::AbortedTransaction;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -148,12 +149,15 @@ proptest! {
     #[test]
     fn fetch_responses_are_what_clients_read(
         records in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..5),
-        read_committed in any::<bool>(), version in 4..=18_i16,
+        aborted in prop::option::of(prop::collection::vec(any::<(i64, i64)>(), 0..4)), version in 4..=18_i16,
     ) {
         let by_id = version >= 13;
         let topic = if by_id { TopicRef::Id(5) } else { TopicRef::Name("t".into()) };
         let result = fetch::PartitionResult {
-            index: 3, error_code: 1, high_watermark: 9, last_stable: 8, log_start: 2, read_committed,
+            index: 3, error_code: 1, high_watermark: 9, last_stable: 8, log_start: 2,
+            aborted: aborted.as_ref().map(|all| all.iter().map(|(producer_id, first_offset)| AbortedTransaction {
+                producer_id: *producer_id, first_offset: *first_offset,
+            }).collect()),
             records: records.iter().cloned().map(Bytes::from).collect(),
         };
         let response = fetch::Response {
@@ -169,7 +173,9 @@ proptest! {
         for one in &read.responses[0].partitions {
             prop_assert_eq!((one.partition_index, one.error_code, one.high_watermark, one.last_stable_offset), (3, 1, 9, 8));
             prop_assert_eq!(one.records.as_ref().unwrap().to_vec(), records.concat());
-            prop_assert_eq!(one.aborted_transactions.is_some(), read_committed);
+            let told = one.aborted_transactions.as_ref();
+            let told = told.map(|all| all.iter().map(|one| (one.producer_id.0, one.first_offset)).collect::<Vec<_>>());
+            prop_assert_eq!(&told, &aborted);
         }
     }
 

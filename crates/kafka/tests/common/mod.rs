@@ -224,7 +224,17 @@ pub fn batch_with(compression: Compression, records: &[(i64, &str)]) -> Bytes {
 
 /// A batch of an idempotent producer.
 pub fn sequenced(values: &[&str], producer_id: i64, epoch: i16, sequence: i32) -> Bytes {
-    let mut bytes = batch(values).to_vec();
+    of_producer(batch(values), producer_id, epoch, sequence, 0)
+}
+
+/// A batch of a transactional producer.
+pub fn transactional(values: &[&str], producer_id: i64, epoch: i16, sequence: i32) -> Bytes {
+    of_producer(batch(values), producer_id, epoch, sequence, 1 << 4)
+}
+
+fn of_producer(batch: Bytes, producer_id: i64, epoch: i16, sequence: i32, attributes: u8) -> Bytes {
+    let mut bytes = batch.to_vec();
+    bytes[22] |= attributes;
     bytes[43..51].copy_from_slice(&producer_id.to_be_bytes());
     bytes[51..53].copy_from_slice(&epoch.to_be_bytes());
     bytes[53..57].copy_from_slice(&sequence.to_be_bytes());

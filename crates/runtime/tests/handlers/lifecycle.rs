@@ -491,12 +491,12 @@ fn at(partition: u32, what: &'static str) -> NewRecord {
 }
 
 fn grow(bed: &mut Bed, topic: &str, partitions: u32) {
-    let (broker, now_ms) = (bed.broker.clone(), bed.now_ms);
+    let broker = bed.broker.clone();
     let change = TopicChange {
         partitions: Some(partitions),
         ..TopicChange::default()
     };
-    bed.block_on(broker.alter_topic(&caller(), topic, change, now_ms))
+    bed.block_on(broker.alter_topic(&caller(), topic, change))
         .unwrap();
 }
 

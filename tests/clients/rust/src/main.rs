@@ -89,6 +89,7 @@ async fn main() -> Result<()> {
         ("rdkafka", "offsets") => rdkafka::offsets(bootstrap, topic, argument),
         ("rdkafka", "admin") => rdkafka::admin(bootstrap, topic).await,
         ("rdkafka", "refused") => rdkafka::refused(bootstrap, topic).await,
+        ("rdkafka", "transactions") => rdkafka::transactions(bootstrap, topic, argument).await,
         ("rdkafka", "start") => rdkafka::start(bootstrap, topic).await,
         ("rskafka", "produce") => rskafka::produce(bootstrap, topic, argument, records()?).await,
         ("rskafka", "consume") => rskafka::consume(bootstrap, topic, argument.parse()?).await,

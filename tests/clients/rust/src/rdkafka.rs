@@ -11,7 +11,7 @@ use rdkafka::consumer::{
 };
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -273,6 +273,70 @@ pub(crate) async fn refused(bootstrap: &str, topic: &str) -> Result<()> {
         "out of range: {}",
         found.err().map_or(0, |error| code(&error))
     );
+    Ok(())
+}
+
+/// A producer with a transactional id, ready to begin.
+fn transactional(bootstrap: &str, id: &str) -> Result<FutureProducer> {
+    let producer: FutureProducer = settings(bootstrap, &[("transactional.id", id)]).create()?;
+    producer.init_transactions(TIMEOUT)?;
+    Ok(producer)
+}
+
+async fn send(producer: &FutureProducer, topic: &str, value: &[u8]) -> Result<()> {
+    let record = FutureRecord::<(), _>::to(topic).payload(value);
+    producer.send(record, TIMEOUT).await.map_err(|(error, _)| error)?;
+    Ok(())
+}
+
+pub(crate) async fn transactions(bootstrap: &str, topic: &str, group: &str) -> Result<()> {
+    let output = format!("{topic}-out");
+    let producer = transactional(bootstrap, &output)?;
+    producer.begin_transaction()?;
+    send(&producer, &output, b"kept").await?;
+    producer.commit_transaction(TIMEOUT)?;
+    producer.begin_transaction()?;
+    send(&producer, &output, b"dropped").await?;
+    producer.abort_transaction(TIMEOUT)?;
+
+    let more = [
+        ("group.id", group),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "earliest"),
+    ];
+    let consumer: StreamConsumer = settings(bootstrap, &more).create()?;
+    consumer.subscribe(&[topic])?;
+    producer.begin_transaction()?;
+    let mut offsets = TopicPartitionList::new();
+    for _ in 0..10 {
+        let found = tokio::time::timeout(TIMEOUT, consumer.recv()).await??;
+        send(&producer, &output, found.payload().unwrap_or_default()).await?;
+        offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, 0, Offset::Offset(found.offset() + 1))?;
+    }
+    let member = consumer.group_metadata().ok_or("it is a member")?;
+    producer.send_offsets_to_transaction(&offsets, &member, TIMEOUT)?;
+    producer.commit_transaction(TIMEOUT)?;
+    drop(consumer);
+
+    producer.begin_transaction()?;
+    send(&producer, &output, b"fenced").await?;
+    let successor = transactional(bootstrap, &output)?;
+    let fenced = producer.commit_transaction(TIMEOUT);
+    let code = fenced.err().and_then(|error| error.rdkafka_error_code());
+    println!("fenced: {}", code.map_or(0, |code| code as i32));
+    successor.begin_transaction()?;
+    send(&successor, &output, b"successor").await?;
+    successor.commit_transaction(TIMEOUT)?;
+
+    let reader: StreamConsumer = reader(bootstrap, &output, Offset::Beginning)?;
+    let mut found: Vec<String> = Vec::new();
+    while found.last().is_none_or(|last| last != "successor") {
+        let one = tokio::time::timeout(TIMEOUT, reader.recv()).await??;
+        let value = one.payload().unwrap_or_default();
+        found.push(String::from_utf8_lossy(value).into_owned());
+    }
+    println!("read: {}", found.join(" "));
     Ok(())
 }
 

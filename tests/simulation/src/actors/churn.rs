@@ -114,10 +114,9 @@ async fn widen(client: &Client, name: &'static str, now: Churned) -> Result<Chur
         partitions: Some(partitions + 1),
         ..TopicChange::default()
     };
-    let now_ms = client.clock.now_ms();
     let wider = client
         .broker
-        .alter_topic(&client.caller, name, change, now_ms)
+        .alter_topic(&client.caller, name, change)
         .await?;
     assert_eq!((wider.id, wider.partitions), (id, partitions + 1));
     client
