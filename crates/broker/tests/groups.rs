@@ -111,6 +111,7 @@ impl Node {
             });
         let commit = GroupCommit {
             member,
+            knows_epochs: true,
             offsets: offsets.collect(),
         };
         self.call(|broker, caller, now_ms| async move {
@@ -295,6 +296,7 @@ fn offsets_that_cannot_be_are_refused_one_by_one() {
     let mut node = Node::new(&["read"]);
     let mut commit = GroupCommit {
         member: simple("g"),
+        knows_epochs: true,
         offsets: vec![OffsetCommit {
             topic: "read".into(),
             offset: 1,
@@ -325,9 +327,18 @@ fn offsets_that_cannot_be_are_refused_one_by_one() {
         ..simple("g")
     };
     assert_eq!(
-        code(&node.commit(member, &[("read", 0, 1)])),
-        "illegal_generation"
+        code(&node.commit(member.clone(), &[("read", 0, 1)])),
+        "group_not_found"
     );
+    // Older clients know only this.
+    let older = GroupCommit {
+        member,
+        ..GroupCommit::default()
+    };
+    let refused = node.call(|broker, caller, now_ms| async move {
+        broker.commit_offsets(&caller, older, now_ms).await
+    });
+    assert_eq!(code(&refused), "illegal_generation");
     assert!(node.groups().is_empty());
     let long = "g".repeat(1_025);
     assert_eq!(code(&node.commit(simple(&long), &[])), "invalid_group");
@@ -411,6 +422,7 @@ fn a_group_is_deleted_with_its_offsets_once_it_is_empty() {
     // A commit that is under way is deleted as well.
     let late = GroupCommit {
         member: simple("g"),
+        knows_epochs: true,
         offsets: vec![OffsetCommit {
             topic: "read".into(),
             partition: 2,

@@ -7,8 +7,8 @@ use crate::client::Client;
 use crate::error::KafkaError;
 use crate::shape::Shape;
 use crate::{
-    acls, cluster, configs, fetch, group_admin, group_members, group_offsets, metadata, offsets,
-    producers, shapes, topics,
+    acls, cluster, configs, fetch, group_admin, group_heartbeats, group_members, group_offsets,
+    metadata, offsets, producers, shapes, topics,
 };
 
 /// A kind of request, as this gateway serves it.
@@ -127,6 +127,8 @@ pub(crate) const TABLE: &[Api] = &[
     api(46, "ListPartitionReassignments", (0, 0), 0, control!(LIST_PARTITION_REASSIGNMENTS, cluster::list_reassignments)),
     api(47, "OffsetDelete", (0, 0), NEVER, control!(OFFSET_DELETE, group_offsets::delete)),
     api(60, "DescribeCluster", (0, 2), 0, control!(DESCRIBE_CLUSTER, cluster::describe)),
+    api(68, "ConsumerGroupHeartbeat", (0, 1), 0, control!(CONSUMER_GROUP_HEARTBEAT, group_heartbeats::heartbeat)),
+    api(69, "ConsumerGroupDescribe", (0, 1), 0, control!(CONSUMER_GROUP_DESCRIBE, group_heartbeats::describe)),
     api(75, "DescribeTopicPartitions", (0, 0), 0, control!(DESCRIBE_TOPIC_PARTITIONS, metadata::describe_topic_partitions)),
 ];
 

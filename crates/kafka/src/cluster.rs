@@ -27,6 +27,7 @@ use crate::api::TABLE;
 use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
+use crate::features;
 use crate::metadata::{CLUSTER_OPERATIONS, NO_OPERATIONS, text, topic_name};
 use crate::topic_ref::partition_number;
 
@@ -51,10 +52,10 @@ pub(crate) async fn api_versions(
     } else {
         ResponseError::UnsupportedVersion.code()
     };
-    ApiVersionsResponse::default()
+    let response = ApiVersionsResponse::default()
         .with_error_code(error)
-        .with_api_keys(TABLE.iter().map(api).collect())
-        .with_finalized_features_epoch(0)
+        .with_api_keys(TABLE.iter().map(api).collect());
+    features::tell(response, call.answer_version())
 }
 
 /// This node coordinates every group.

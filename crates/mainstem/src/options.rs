@@ -225,6 +225,16 @@ impl Options {
                 1,
             ),
             (
+                "group.consumer.session.timeout.ms",
+                &mut groups.consumer_session_timeout_ms,
+                1,
+            ),
+            (
+                "group.consumer.heartbeat.interval.ms",
+                &mut groups.consumer_heartbeat_interval_ms,
+                1,
+            ),
+            (
                 "offsets.retention.minutes",
                 &mut groups.offsets_retention_ms,
                 60_000,
@@ -236,6 +246,7 @@ impl Options {
         }
         for (name, setting) in [
             ("group.max.size", &mut groups.max_size),
+            ("group.consumer.max.size", &mut groups.consumer_max_size),
             (
                 "offset.metadata.max.bytes",
                 &mut groups.offset_metadata_max_bytes,
@@ -297,12 +308,18 @@ mod tests {
         let settings = with(&[
             ("group.initial.rebalance.delay.ms", "0"),
             ("group.max.size", "7"),
+            ("group.consumer.session.timeout.ms", "8"),
+            ("group.consumer.heartbeat.interval.ms", "9"),
+            ("group.consumer.max.size", "10"),
             ("offsets.retention.minutes", "2"),
         ])
         .unwrap();
         let expected = GroupSettings {
             initial_rebalance_delay_ms: 0,
             max_size: 7,
+            consumer_session_timeout_ms: 8,
+            consumer_heartbeat_interval_ms: 9,
+            consumer_max_size: 10,
             offsets_retention_ms: 120_000,
             ..GroupSettings::default()
         };

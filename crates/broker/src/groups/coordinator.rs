@@ -18,9 +18,13 @@ use mainstem_store::StoreOp;
 use parking_lot::Mutex;
 
 use super::classic::Classic;
+use super::consumer::Timing;
+use super::consumer::types::ConsumerBeat;
 use super::effects::{Effect, Storing, WaitId};
-use super::record::GroupRecord;
+use super::members::Members;
+use super::record::Record;
 use super::settings::GroupSettings;
+use super::topics::TopicViews;
 use super::types::{Joined, Synced};
 use crate::keys::{self, Kind};
 use crate::{BrokerError, Caller};
@@ -51,6 +55,7 @@ pub(crate) type Answer<T> = Ticket<Result<T, BrokerError>>;
 /// All groups of all tenants.
 pub(crate) struct Groups {
     pub(crate) settings: GroupSettings,
+    pub(super) views: TopicViews,
     state: Mutex<State>,
     done: Arc<Done>,
 }
@@ -74,7 +79,7 @@ pub(crate) struct State {
 
 /// One group in memory.
 pub(crate) struct Slot {
-    pub(crate) members: Classic,
+    pub(crate) members: Members,
     /// Its record lies in the store, or is on its way there.
     pub(crate) stored: bool,
     /// How many commits there have been: changes whenever one is begun.
@@ -91,7 +96,8 @@ struct Frame {
     key: GroupKey,
     ticket: Ticket<Committed>,
     then: Then,
-    has_record: bool,
+    /// There is no record of the group unless this one comes to be.
+    is_first: bool,
 }
 
 /// What happens when a frame is done.
@@ -107,6 +113,7 @@ pub(crate) enum Then {
 enum Waiting {
     Join(Promise<Result<Joined, BrokerError>>),
     Sync(Promise<Result<Synced, BrokerError>>),
+    Beat(Promise<Result<ConsumerBeat, BrokerError>>),
     Frame(Promise<Result<(), BrokerError>>),
 }
 
@@ -148,9 +155,9 @@ impl Groups {
                     tenant: tenant.into(),
                     name: name.into(),
                 };
-                match GroupRecord::decode(name, value) {
+                match Record::decode(name, value) {
                     Ok(record) => {
-                        let members = Classic::restore(key.name.clone(), settings, record);
+                        let members = Members::restore(key.name.clone(), settings, record);
                         groups.insert(key, Slot::new(members, true));
                         ControlFlow::Continue(())
                     }
@@ -178,6 +185,7 @@ impl Groups {
         };
         Ok(Groups {
             settings,
+            views: TopicViews::default(),
             state: Mutex::new(state),
             done,
         })
@@ -232,7 +240,7 @@ impl Groups {
 }
 
 impl Slot {
-    fn new(members: Classic, stored: bool) -> Slot {
+    fn new(members: Members, stored: bool) -> Slot {
         Slot {
             members,
             stored,
@@ -261,10 +269,19 @@ impl State {
         }
         let keys: Vec<GroupKey> = self.groups.keys().cloned().collect();
         for key in keys {
+            let timing = self.timing(&key);
             if let Some(slot) = self.groups.get_mut(&key) {
-                slot.members.resume(now_ms);
+                slot.members.resume(now_ms, timing);
             }
             self.set_timer(&key);
+        }
+    }
+
+    /// How often the members of a group are heard, where they speak the consumer protocol.
+    pub(crate) fn timing(&self, _key: &GroupKey) -> Timing {
+        Timing {
+            session_timeout_ms: self.settings.consumer_session_timeout_ms,
+            heartbeat_interval_ms: self.settings.consumer_heartbeat_interval_ms,
         }
     }
 
@@ -281,9 +298,10 @@ impl State {
     /// again if nothing came of it.
     pub(crate) fn slot_or_new(&mut self, key: &GroupKey, now_ms: i64) -> &mut Slot {
         let settings = self.settings;
-        self.groups
-            .entry(key.clone())
-            .or_insert_with(|| Slot::new(Classic::new(key.name.clone(), settings, now_ms), false))
+        self.groups.entry(key.clone()).or_insert_with(|| {
+            let members = Classic::new(key.name.clone(), settings, now_ms);
+            Slot::new(Members::Classic(members), false)
+        })
     }
 
     /// Gives an event to the group's machine, and does what it asks for.
@@ -291,7 +309,7 @@ impl State {
         &mut self,
         key: &GroupKey,
         now_ms: i64,
-        event: impl FnOnce(&mut Classic, &mut Vec<Effect>) -> R,
+        event: impl FnOnce(&mut Members, &mut Vec<Effect>) -> R,
     ) -> R {
         let mut effects = Vec::new();
         let result = event(&mut self.slot_or_new(key, now_ms).members, &mut effects);
@@ -315,12 +333,18 @@ impl State {
                     self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
                 }
             }
+            Effect::Beat(wait, answer) => {
+                if let Some(Waiting::Beat(promise)) = self.waiting.remove(&wait) {
+                    self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
+                }
+            }
             Effect::Store(record, storing) => {
                 let op = StoreOp::put(keys::FAMILY, key.record_key(), record.encode());
-                if let Some(slot) = self.groups.get_mut(key) {
-                    slot.stored = true;
-                }
-                self.submit(key, vec![op], true, Then::Stored(storing));
+                let is_first = self
+                    .groups
+                    .get_mut(key)
+                    .is_some_and(|slot| !std::mem::replace(&mut slot.stored, true));
+                self.submit(key, vec![op], is_first, Then::Stored(storing));
             }
         }
     }
@@ -369,6 +393,12 @@ impl State {
         (self.wait(Waiting::Sync(promise)), ticket)
     }
 
+    /// Somebody waits for the answer to a heartbeat.
+    pub(crate) fn wait_for_beat(&mut self) -> (WaitId, Answer<ConsumerBeat>) {
+        let (promise, ticket) = ticket();
+        (self.wait(Waiting::Beat(promise)), ticket)
+    }
+
     /// Somebody waits for a frame.
     pub(crate) fn wait_for_frame(&mut self) -> (WaitId, Answer<()>) {
         let (promise, ticket) = ticket();
@@ -392,12 +422,12 @@ impl State {
         let committed = ops.iter().map(|op| op.key.clone()).collect();
         let slot = self.slot_or_new(key, now_ms);
         slot.commits += 1;
-        let has_record = !std::mem::replace(&mut slot.stored, true);
-        if has_record {
+        let is_first = !std::mem::replace(&mut slot.stored, true);
+        if is_first {
             let record = slot.members.record().encode();
             ops.push(StoreOp::put(keys::FAMILY, key.record_key(), record));
         }
-        let frame = self.submit(key, ops, has_record, Then::Answer(wait));
+        let frame = self.submit(key, ops, is_first, Then::Answer(wait));
         if let Some(slot) = self.groups.get_mut(key) {
             slot.in_flight.insert(frame, committed);
         }
@@ -422,7 +452,7 @@ impl State {
         &mut self,
         key: &GroupKey,
         store_ops: Vec<StoreOp>,
-        has_record: bool,
+        is_first: bool,
         then: Then,
     ) -> u64 {
         let frame = self.take_id();
@@ -444,7 +474,7 @@ impl State {
             key: key.clone(),
             ticket,
             then,
-            has_record,
+            is_first,
         };
         self.frames.insert(frame, under_way);
         frame
@@ -462,7 +492,7 @@ impl State {
         let Some(Frame {
             key,
             then,
-            has_record,
+            is_first,
             ..
         }) = self.frames.remove(&frame)
         else {
@@ -471,7 +501,7 @@ impl State {
         let outcome = outcome.map(|_| ()).map_err(BrokerError::from);
         if let Some(slot) = self.groups.get_mut(&key) {
             slot.in_flight.remove(&frame);
-            slot.stored &= outcome.is_ok() || !has_record;
+            slot.stored &= outcome.is_ok() || !is_first;
         }
         match then {
             Then::Stored(storing) => {
