@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `catalog` | shard 0, tenant, kind u8, name |
 //! | `catalog` | the group's shard, tenant, kind `Group`, name |
+//! | `catalog` | the group's shard, tenant, kind `GroupConfigs`, name |
 //! | `offsets` | the group's shard, `g`, tenant, group, topic id u128, partition u32 |
 //!
 //! A name has its length in front unless it stands last: so names of one kind in one tenant lie together and in order.
@@ -27,6 +28,8 @@ pub enum Kind {
     Handler = 3,
     /// A consumer group; it lies in its own shard.
     Group = 4,
+    /// The settings of a consumer group; they lie in its shard.
+    GroupConfigs = 6,
 }
 
 /// The key of something with a name.
@@ -77,7 +80,17 @@ pub fn group(tenant: &str, group: &str) -> Bytes {
     named(group_shard(tenant, group), tenant, Kind::Group, group)
 }
 
-/// The range in which the records of all groups lie, among the rest of the catalogue.
+/// The key of a group's settings.
+pub fn group_configs(tenant: &str, group: &str) -> Bytes {
+    named(
+        group_shard(tenant, group),
+        tenant,
+        Kind::GroupConfigs,
+        group,
+    )
+}
+
+/// The range in which the records and settings of all groups lie, among the rest of the catalogue.
 pub fn all_groups() -> (Bytes, Bytes) {
     (shard_key(0).finish(), shard_key(SHARDS).finish())
 }
@@ -183,6 +196,7 @@ mod tests {
             b"\0\xb1g\0\x01t\0\x01n\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\x02"
         );
         assert_eq!(group("t", "n").as_ref(), b"\0\xb1\0\x01t\x04n");
+        assert_eq!(group_configs("t", "n").as_ref(), b"\0\xb1\0\x01t\x06n");
     }
 
     #[test]

@@ -43,10 +43,10 @@ pub use error::BrokerError;
 pub use fetch::{FetchRequest, Fetched, OffsetSpec, PartitionBounds};
 pub use groups::{
     AssignedTopic, CommittedOffset, ConsumerBeat, ConsumerGroupDescription, ConsumerHeartbeat,
-    ConsumerMemberDescription, GroupCommit, GroupDescription, GroupExpiryRound, GroupListing,
-    GroupMember, GroupOffset, GroupSettings, GroupState, GroupType, JOIN_EPOCH, JoinGroup, Joined,
-    JoinedMember, LEAVE_EPOCH, LeavingMember, MemberDescription, OffsetCommit, OffsetsOfTopic,
-    Protocol, STATIC_LEAVE_EPOCH, SyncGroup, Synced,
+    ConsumerMemberDescription, GroupCommit, GroupConfig, GroupDescription, GroupExpiryRound,
+    GroupListing, GroupMember, GroupOffset, GroupSettings, GroupState, GroupType, JOIN_EPOCH,
+    JoinGroup, Joined, JoinedMember, LEAVE_EPOCH, LeavingMember, MemberDescription, OffsetCommit,
+    OffsetsOfTopic, Protocol, STATIC_LEAVE_EPOCH, SyncGroup, Synced,
 };
 pub use mainstem_log::{PartitionId, TopicId, Waiter};
 pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};

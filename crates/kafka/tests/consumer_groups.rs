@@ -120,6 +120,7 @@ fn joins_classic(client: &mut Connection, member: &str) -> JoinGroupResponse {
 fn start() -> Gateway {
     Gateway::start_with(&[
         ("group.initial.rebalance.delay.ms", "0"),
+        ("group.consumer.min.heartbeat.interval.ms", "1000"),
         ("group.consumer.heartbeat.interval.ms", "1234"),
         ("group.consumer.max.size", "3"),
     ])
@@ -399,6 +400,84 @@ fn a_group_without_members_changes_its_protocol_and_keeps_its_offsets() {
     let joined = joins_classic(client, &required.member_id);
     assert!(joined.error_code == OK && joined.generation_id > upgraded.member_epoch);
     assert_eq!(committed(client, None, -1), (OK, Some(7)));
+}
+
+/// The value of a group's setting, where it comes from, and the error.
+fn setting(client: &mut Connection, group: &str, setting: &str) -> (String, i8) {
+    let resource = describe_configs_request::DescribeConfigsResource::default()
+        .with_resource_type(32)
+        .with_resource_name(text(group))
+        .with_configuration_keys(Some(vec![text(setting)]));
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource]);
+    let result = client.call(4, &request).results.remove(0);
+    assert_eq!((result.error_code, result.configs.len()), (OK, 1));
+    let config = &result.configs[0];
+    (
+        config.value.as_ref().unwrap().to_string(),
+        config.config_source,
+    )
+}
+
+/// Sets a setting of a group, or with `None` puts it back.
+fn set(client: &mut Connection, group: &str, setting: &str, value: Option<&str>) -> i16 {
+    use incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+    let config = AlterableConfig::default()
+        .with_name(text(setting))
+        .with_config_operation(i8::from(value.is_none()))
+        .with_value(value.map(text));
+    let resource = AlterConfigsResource::default()
+        .with_resource_type(32)
+        .with_resource_name(text(group))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    client.call(1, &request).responses[0].error_code
+}
+
+#[test]
+fn a_group_has_settings_of_its_own_also_before_it_is_there() {
+    const SESSION: &str = "consumer.session.timeout.ms";
+    const INTERVAL: &str = "consumer.heartbeat.interval.ms";
+    const INVALID_CONFIG: i16 = 40;
+    const OF_GROUP: i8 = 8;
+    const DEFAULT: i8 = 5;
+    let gateway = start();
+    let mut client = gateway.connect();
+    let client = &mut client;
+    create(client, "t", 1);
+    assert_eq!(setting(client, "g", INTERVAL), ("1234".into(), DEFAULT));
+    assert_eq!(set(client, "g", INTERVAL, Some("2000")), OK);
+    assert_eq!(setting(client, "g", INTERVAL), ("2000".into(), OF_GROUP));
+    assert_eq!(client.call(1, &joins("m")).heartbeat_interval_ms, 2000);
+    assert_eq!(set(client, "g", SESSION, Some("50000")), OK);
+    for (setting, value) in [
+        (SESSION, "44999"),
+        (SESSION, "60001"),
+        (SESSION, "long"),
+        (INTERVAL, "999"),
+        ("consumer.max.size", "1"),
+    ] {
+        assert_eq!(
+            set(client, "g", setting, Some(value)),
+            INVALID_CONFIG,
+            "{setting}={value}"
+        );
+    }
+    assert_eq!(setting(client, "g", SESSION), ("50000".into(), OF_GROUP));
+    assert_eq!(set(client, "g", INTERVAL, None), OK);
+    assert_eq!(setting(client, "g", INTERVAL), ("1234".into(), DEFAULT));
+    assert_eq!(client.call(1, &beats("m", 1)).heartbeat_interval_ms, 1234);
+    // The older call replaces all of them.
+    let config = alter_configs_request::AlterableConfig::default()
+        .with_name(text(INTERVAL))
+        .with_value(Some(text("3000")));
+    let resource = alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(32)
+        .with_resource_name(text("g"))
+        .with_configs(vec![config]);
+    let request = AlterConfigsRequest::default().with_resources(vec![resource]);
+    assert_eq!(client.call(2, &request).responses[0].error_code, OK);
+    assert_eq!(setting(client, "g", INTERVAL), ("3000".into(), OF_GROUP));
+    assert_eq!(setting(client, "g", SESSION), ("45000".into(), DEFAULT));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use mainstem_store::StoreOp;
 use parking_lot::Mutex;
 
 use super::classic::Classic;
+use super::configs::{self, GroupConfigs};
 use super::consumer::Timing;
 use super::consumer::types::ConsumerBeat;
 use super::effects::{Effect, Storing, WaitId};
@@ -66,6 +67,8 @@ pub(crate) struct State {
     done: Arc<Done>,
     settings: GroupSettings,
     groups: BTreeMap<GroupKey, Slot>,
+    /// What was set for single groups: durable, and with what is under way.
+    configs: BTreeMap<GroupKey, Configured>,
     /// When which group wants to be told the time: one entry a group at most, never later than its machine's deadline.
     timers: BTreeSet<(i64, GroupKey)>,
     frames: BTreeMap<u64, Frame>,
@@ -91,6 +94,14 @@ pub(crate) struct Slot {
     timer_ms: Option<i64>,
 }
 
+/// The settings of one group.
+#[derive(Default)]
+struct Configured {
+    durable: GroupConfigs,
+    newest: GroupConfigs,
+    under_way: u32,
+}
+
 /// A frame under way.
 struct Frame {
     key: GroupKey,
@@ -108,6 +119,8 @@ pub(crate) enum Then {
     Answer(WaitId),
     /// The group is forgotten, unless it has come back, and whoever waits is answered.
     Removed(WaitId),
+    /// These settings hold, and whoever waits is answered.
+    Configured(WaitId, GroupConfigs),
 }
 
 enum Waiting {
@@ -140,6 +153,7 @@ impl Groups {
     /// Reads all groups of all tenants.
     pub(crate) fn load(engine: &Engine, settings: GroupSettings) -> Result<Groups, BrokerError> {
         let mut groups = BTreeMap::new();
+        let mut configured = BTreeMap::new();
         let mut failure = None;
         let (from, to) = keys::all_groups();
         engine
@@ -148,19 +162,24 @@ impl Groups {
                 let Some((tenant, kind, name)) = keys::parse_catalog_key(key) else {
                     return ControlFlow::Continue(());
                 };
-                if kind != Kind::Group as u8 {
-                    return ControlFlow::Continue(());
-                }
                 let key = GroupKey {
                     tenant: tenant.into(),
                     name: name.into(),
                 };
-                match Record::decode(name, value) {
-                    Ok(record) => {
+                let read = if kind == Kind::Group as u8 {
+                    Record::decode(name, value).map(|record| {
                         let members = Members::restore(key.name.clone(), settings, record);
                         groups.insert(key, Slot::new(members, true));
-                        ControlFlow::Continue(())
-                    }
+                    })
+                } else if kind == Kind::GroupConfigs as u8 {
+                    configs::decode(name, value).map(|configs| {
+                        configured.insert(key, Configured::new(configs));
+                    })
+                } else {
+                    Ok(())
+                };
+                match read {
+                    Ok(()) => ControlFlow::Continue(()),
                     Err(error) => {
                         failure = Some(error);
                         ControlFlow::Break(())
@@ -176,6 +195,7 @@ impl Groups {
             done: done.clone(),
             settings,
             groups,
+            configs: configured,
             timers: BTreeSet::new(),
             frames: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -239,6 +259,16 @@ impl Groups {
     }
 }
 
+impl Configured {
+    fn new(configs: GroupConfigs) -> Configured {
+        Configured {
+            newest: configs.clone(),
+            durable: configs,
+            under_way: 0,
+        }
+    }
+}
+
 impl Slot {
     fn new(members: Members, stored: bool) -> Slot {
         Slot {
@@ -278,10 +308,44 @@ impl State {
     }
 
     /// How often the members of a group are heard, where they speak the consumer protocol.
-    pub(crate) fn timing(&self, _key: &GroupKey) -> Timing {
-        Timing {
-            session_timeout_ms: self.settings.consumer_session_timeout_ms,
-            heartbeat_interval_ms: self.settings.consumer_heartbeat_interval_ms,
+    pub(crate) fn timing(&self, key: &GroupKey) -> Timing {
+        let configs = self.configs.get(key).map(|configured| &configured.durable);
+        configs::timing(&self.settings, configs)
+    }
+
+    /// What was set for a group, with what is under way.
+    pub(crate) fn configs_of(&self, key: &GroupKey) -> Option<&GroupConfigs> {
+        self.configs.get(key).map(|configured| &configured.newest)
+    }
+
+    /// Settings of a group: they hold once the frame is durable.
+    pub(crate) fn configure(
+        &mut self,
+        key: &GroupKey,
+        configs: GroupConfigs,
+        op: StoreOp,
+    ) -> Answer<()> {
+        let (wait, answer) = self.wait_for_frame();
+        let configured = self.configs.entry(key.clone()).or_default();
+        configured.newest.clone_from(&configs);
+        configured.under_way += 1;
+        self.submit(key, vec![op], false, Then::Configured(wait, configs));
+        answer
+    }
+
+    fn configured(&mut self, key: &GroupKey, configs: GroupConfigs, is_durable: bool) {
+        let Some(configured) = self.configs.get_mut(key) else {
+            return;
+        };
+        configured.under_way -= 1;
+        if is_durable {
+            configured.durable = configs;
+        }
+        if configured.under_way == 0 {
+            configured.newest.clone_from(&configured.durable);
+            if configured.durable.is_empty() {
+                self.configs.remove(key);
+            }
         }
     }
 
@@ -515,6 +579,10 @@ impl State {
             Then::Answer(wait) => {
                 self.answer_frame(wait, outcome);
                 self.forget_if_idle(&key);
+            }
+            Then::Configured(wait, configs) => {
+                self.configured(&key, configs, outcome.is_ok());
+                self.answer_frame(wait, outcome);
             }
             Then::Removed(wait) => {
                 if let Some(slot) = self.groups.get_mut(&key) {

@@ -24,6 +24,7 @@ mod admin;
 mod calls;
 mod classic;
 mod commits;
+mod configs;
 mod consumer;
 mod coordinator;
 mod effects;
@@ -38,6 +39,7 @@ mod subscription;
 mod topics;
 mod types;
 
+pub use configs::GroupConfig;
 pub(crate) use consumer::assignor::ASSIGNORS;
 pub use consumer::types::{
     AssignedTopic, ConsumerBeat, ConsumerGroupDescription, ConsumerHeartbeat,
