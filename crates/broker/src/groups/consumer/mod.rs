@@ -27,7 +27,7 @@ mod target;
 mod tests;
 pub(crate) mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mainstem_log::PartitionId;
@@ -35,7 +35,6 @@ use mainstem_log::PartitionId;
 use assignor::Partitions;
 use keep::Waiting;
 use member::Member;
-use target::Resolved;
 use types::{AssignedTopic, ConsumerGroupDescription, ConsumerMemberDescription};
 
 use super::effects::Effect;
@@ -83,7 +82,8 @@ pub(crate) struct Consumer {
     holders: BTreeMap<PartitionId, Arc<str>>,
     /// The topics that are read and there, as of the newest look at them.
     topics: BTreeMap<Arc<str>, TopicSize>,
-    patterns: BTreeMap<String, Resolved>,
+    /// The topics that match each member's pattern, as of then.
+    patterns: BTreeMap<String, BTreeSet<Arc<str>>>,
     /// Which picture of the topics that was; `None` after a restart.
     seen_version: Option<u64>,
     /// Something has changed since the last record.

@@ -11,13 +11,6 @@ use super::member::Member;
 use super::pattern::Pattern;
 use crate::groups::topics::{TopicSize, TopicView};
 
-/// A pattern with the topics that match it, as of the newest look at them.
-#[derive(Debug)]
-pub(super) struct Resolved {
-    pattern: Pattern,
-    names: BTreeSet<Arc<str>>,
-}
-
 impl Consumer {
     /// The next epoch: what the target was made for has changed.
     pub(super) fn bump(&mut self) {
@@ -46,43 +39,38 @@ impl Consumer {
         }
     }
 
-    /// Finds the topics of each pattern. Patterns that nobody has any more are forgotten.
+    /// Finds the topics of each pattern, where topics or patterns are new. Patterns that nobody has any more are
+    /// forgotten, and none is kept compiled: that would take more memory than it saves time.
     fn resolve(&mut self, topics: &TopicView) {
-        let is_new = self.seen_version != Some(topics.version);
-        self.seen_version = Some(topics.version);
+        if self.seen_version != Some(topics.version) {
+            self.seen_version = Some(topics.version);
+            self.patterns.clear();
+        }
         let wanted: BTreeSet<&String> = self
             .members
             .values()
             .filter_map(|member| member.pattern.as_ref())
             .collect();
         self.patterns.retain(|text, _| wanted.contains(text));
-        let find = |pattern: &Pattern| {
-            let names = topics.names();
-            names
-                .filter(|name| pattern.matches(name))
-                .cloned()
-                .collect()
-        };
-        if is_new {
-            for resolved in self.patterns.values_mut() {
-                resolved.names = find(&resolved.pattern);
-            }
-        }
         for text in wanted {
             if self.patterns.contains_key(text) {
                 continue;
             }
-            match Pattern::new(text) {
+            let names = match Pattern::new(text) {
                 Ok(pattern) => {
-                    let names = find(&pattern);
-                    self.patterns
-                        .insert(text.clone(), Resolved { pattern, names });
+                    let names = topics.names();
+                    names
+                        .filter(|name| pattern.matches(name))
+                        .cloned()
+                        .collect()
                 }
                 // It was checked when it came: only a record of another release can hold it.
                 Err(error) => {
                     tracing::warn!(group = %self.name, %error, "a member's pattern matches nothing");
+                    BTreeSet::new()
                 }
-            }
+            };
+            self.patterns.insert(text.clone(), names);
         }
     }
 
@@ -93,7 +81,7 @@ impl Consumer {
             .as_ref()
             .and_then(|pattern| self.patterns.get(pattern))
             .into_iter()
-            .flat_map(|resolved| resolved.names.iter().map(|name| &**name));
+            .flat_map(|names| names.iter().map(|name| &**name));
         member.names.iter().map(String::as_str).chain(matching)
     }
 
