@@ -74,6 +74,9 @@ pub(crate) enum Access<'a> {
     DeleteGroup {
         group: &'a str,
     },
+    AlterGroup {
+        group: &'a str,
+    },
 }
 
 /// The access check that every call passes. There are no rules yet beyond the tenant's name space, which the

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use mainstem_engine::{Committed, Engine, EngineError, Ticket};
@@ -34,6 +34,8 @@ pub(crate) struct Catalog {
     ids: RwLock<BTreeMap<TopicId, Arc<Topic>>>,
     abandoned: Mutex<Vec<(Entry, Ticket<Committed>)>>,
     has_abandoned: AtomicBool,
+    /// How often anything in it has changed.
+    version: AtomicU64,
 }
 
 /// A name in the catalogue.
@@ -113,6 +115,7 @@ impl Catalog {
                 ids: RwLock::new(ids),
                 abandoned: Mutex::new(Vec::new()),
                 has_abandoned: AtomicBool::new(false),
+                version: AtomicU64::new(0),
             }),
         }
     }
@@ -181,6 +184,12 @@ impl Catalog {
             .collect())
     }
 
+    /// A number that is another whenever a topic was created, changed or deleted.
+    pub(crate) fn version(&self, engine: &Engine) -> Result<u64, BrokerError> {
+        self.finish_abandoned(engine)?;
+        Ok(self.version.load(Ordering::Acquire))
+    }
+
     /// What a view of the store says about an entry.
     pub(crate) fn read(
         &self,
@@ -238,6 +247,7 @@ impl Catalog {
         if names.is_empty() {
             topics.remove(&entry.tenant);
         }
+        self.version.fetch_add(1, Ordering::Release);
         Ok(topic)
     }
 

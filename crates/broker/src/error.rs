@@ -5,6 +5,7 @@ use mainstem_log::LogError;
 use mainstem_record::RecordError;
 use mainstem_store::StoreError;
 
+use crate::groups::{ASSIGNORS, GroupType};
 use crate::names::one_of;
 
 /// An error of the broker. The message says what was wrong and where; [`BrokerError::hint`] says what to do.
@@ -213,10 +214,12 @@ pub enum BrokerError {
         group: String,
     },
     /// The group has as many members as it may have.
-    #[error("group '{group}' has {limit} members, and group.max.size allows no more")]
+    #[error("group '{group}' has {limit} members, and {setting} allows no more")]
     GroupFull {
         /// The group.
         group: String,
+        /// Which setting says so.
+        setting: &'static str,
         /// How many it may have.
         limit: usize,
     },
@@ -283,6 +286,72 @@ pub enum BrokerError {
         group: String,
         /// The static name.
         instance_id: String,
+    },
+    /// The static name is held by a member that has not left (KIP-848).
+    #[error("static member '{instance_id}' of group '{group}' is there already")]
+    UnreleasedInstance {
+        /// The group.
+        group: String,
+        /// The static name.
+        instance_id: String,
+    },
+    /// A heartbeat with an epoch that is not the member's.
+    #[error("epoch {got} is not that of the member of group '{group}', which is {current}")]
+    FencedEpoch {
+        /// The group.
+        group: String,
+        /// The epoch that was named.
+        got: i32,
+        /// The one that holds.
+        current: i32,
+    },
+    /// Offsets are committed or read with an epoch that is not, or no longer, the member's.
+    #[error(
+        "epoch {got} of the member of group '{group}' does not hold any more, or not yet: {current} does"
+    )]
+    StaleEpoch {
+        /// The group.
+        group: String,
+        /// The epoch that was named.
+        got: i32,
+        /// The one that holds.
+        current: i32,
+    },
+    /// A member of the consumer protocol commits with a request that knows nothing of epochs.
+    #[error(
+        "the members of group '{group}' commit with their epoch, by OffsetCommit version 9 or above"
+    )]
+    EpochsRequired {
+        /// The group.
+        group: String,
+    },
+    /// The group's members speak the other protocol.
+    #[error("group '{group}' speaks the {protocol} protocol")]
+    OtherProtocol {
+        /// The group.
+        group: String,
+        /// The one its members speak.
+        protocol: GroupType,
+    },
+    /// No such assignor.
+    #[error("there is no assignor '{assignor}'")]
+    UnsupportedAssignor {
+        /// The name asked for, shortened.
+        assignor: String,
+    },
+    /// Not a pattern of topic names.
+    #[error("'{pattern}' is no pattern of topic names: {why}")]
+    InvalidPattern {
+        /// The pattern, shortened.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A heartbeat that contradicts itself.
+    #[error("the heartbeat is refused: {why}")]
+    InvalidHeartbeat {
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// More metadata than an offset may carry.
     #[error("metadata of {bytes} bytes is above offset.metadata.max.bytes of {limit_bytes}")]
@@ -443,6 +512,14 @@ impl BrokerError {
             BrokerError::InvalidSessionTimeout { .. } => "invalid_session_timeout",
             BrokerError::MemberIdRequired { .. } => "member_id_required",
             BrokerError::FencedInstance { .. } => "fenced_instance",
+            BrokerError::UnreleasedInstance { .. } => "unreleased_instance",
+            BrokerError::FencedEpoch { .. } => "fenced_epoch",
+            BrokerError::StaleEpoch { .. } => "stale_epoch",
+            BrokerError::EpochsRequired { .. } => "epochs_required",
+            BrokerError::OtherProtocol { .. } => "other_protocol",
+            BrokerError::UnsupportedAssignor { .. } => "unsupported_assignor",
+            BrokerError::InvalidPattern { .. } => "invalid_pattern",
+            BrokerError::InvalidHeartbeat { .. } => "invalid_heartbeat",
             BrokerError::OffsetMetadataTooLarge { .. } => "offset_metadata_too_large",
             BrokerError::InvalidCommitOffset { .. } => "invalid_commit_offset",
             BrokerError::InvalidTransactionalId { .. } => "invalid_transactional_id",
@@ -509,6 +586,23 @@ impl BrokerError {
             BrokerError::NotInTransaction { .. } => "abort the transaction, and begin it anew".into(),
             BrokerError::NotAttempted => "send it again without what was refused".into(),
             BrokerError::Contended { .. } | BrokerError::ConcurrentTransactions { .. } => "try again".into(),
+            BrokerError::UnreleasedInstance { .. } => {
+                "give each running member a static name of its own (group.instance.id), or wait until the session of the one before is over"
+                    .into()
+            }
+            BrokerError::FencedEpoch { .. } => "give all partitions up and join the group again".into(),
+            BrokerError::StaleEpoch { .. } => "try again once the next heartbeat has told the epoch that holds".into(),
+            BrokerError::EpochsRequired { .. } => "use a newer client".into(),
+            BrokerError::OtherProtocol { .. } => {
+                "a group changes its protocol when it has no members: stop them all first, or use the other protocol".into()
+            }
+            BrokerError::UnsupportedAssignor { .. } => {
+                let names: Vec<_> = ASSIGNORS.iter().map(|assignor| assignor.name()).collect();
+                format!("there are {}", names.join(" and "))
+            }
+            BrokerError::InvalidPattern { .. } => {
+                "the syntax is that of RE2: no look-around, no back references; a whole name must match".into()
+            }
             BrokerError::DiskFull { .. } => {
                 "free space on that disk, shorten retention or delete topics; writes go on by themselves when there is space"
                     .into()

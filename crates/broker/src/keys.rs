@@ -5,6 +5,7 @@
 //! | `catalog` | shard 0, tenant, kind u8, name |
 //! | `catalog` | the group's shard, tenant, kind `Group`, name |
 //! | `catalog` | the transactional id's shard, tenant, kind `Transaction`, id |
+//! | `catalog` | the group's shard, tenant, kind `GroupConfigs`, name |
 //! | `offsets` | the group's shard, `g`, tenant, group, topic id u128, partition u32 |
 //!
 //! A name has its length in front unless it stands last: so names of one kind in one tenant lie together and in order.
@@ -30,6 +31,8 @@ pub enum Kind {
     Group = 4,
     /// A transactional id; it lies in its own shard.
     Transaction = 5,
+    /// The settings of a consumer group; they lie in its shard.
+    GroupConfigs = 6,
 }
 
 /// The key of something with a name.
@@ -87,7 +90,17 @@ pub fn transaction(tenant: &str, id: &str) -> Bytes {
     named(shard, tenant, Kind::Transaction, id)
 }
 
-/// The range in which the records of all groups and transactional ids lie, among the rest of the catalogue.
+/// The key of a group's settings.
+pub fn group_configs(tenant: &str, group: &str) -> Bytes {
+    named(
+        group_shard(tenant, group),
+        tenant,
+        Kind::GroupConfigs,
+        group,
+    )
+}
+
+/// The range in which the records and settings of all groups and transactional ids lie, among the rest of the catalogue.
 pub fn all_shards() -> (Bytes, Bytes) {
     (shard_key(0).finish(), shard_key(SHARDS).finish())
 }
@@ -194,6 +207,7 @@ mod tests {
         );
         assert_eq!(group("t", "n").as_ref(), b"\0\xb1\0\x01t\x04n");
         assert_eq!(transaction("t", "n").as_ref(), b"\0\xb1\0\x01t\x05n");
+        assert_eq!(group_configs("t", "n").as_ref(), b"\0\xb1\0\x01t\x06n");
     }
 
     #[test]

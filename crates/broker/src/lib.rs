@@ -44,11 +44,13 @@ pub use configs::{CompactionLimits, TopicLimits};
 pub use error::BrokerError;
 pub use fetch::{AbortedTransaction, FetchRequest, Fetched, OffsetSpec, PartitionBounds};
 pub use groups::{
-    CommittedOffset, GroupCommit, GroupDescription, GroupExpiryRound, GroupListing, GroupMember,
-    GroupOffset, GroupSettings, GroupState, GroupType, JoinGroup, Joined, JoinedMember,
-    LeavingMember, MemberDescription, OffsetCommit, OffsetsOfTopic, Protocol, SyncGroup, Synced,
+    AssignedTopic, CommittedOffset, ConsumerBeat, ConsumerGroupDescription, ConsumerHeartbeat,
+    ConsumerMemberDescription, GroupCommit, GroupConfig, GroupDescription, GroupExpiryRound,
+    GroupListing, GroupMember, GroupOffset, GroupSettings, GroupState, GroupType, JOIN_EPOCH,
+    JoinGroup, Joined, JoinedMember, LEAVE_EPOCH, LeavingMember, MemberDescription, OffsetCommit,
+    OffsetsOfTopic, Protocol, STATIC_LEAVE_EPOCH, SyncGroup, Synced,
 };
-pub use mainstem_log::{TopicId, Waiter};
+pub use mainstem_log::{PartitionId, TopicId, Waiter};
 pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;
 pub use retention::{CompactionRound, RetentionRound};

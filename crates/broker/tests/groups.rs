@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::Poll;
@@ -10,8 +11,9 @@ use std::task::Poll;
 use bytes::Bytes;
 use common::TestBroker;
 use mainstem_broker::{
-    Broker, BrokerError, Caller, GroupCommit, GroupMember, GroupState, GroupType, JoinGroup,
-    Joined, LeavingMember, NewTopic, OffsetCommit, Protocol, SyncGroup, Synced,
+    Broker, BrokerError, Caller, ConsumerHeartbeat, GroupCommit, GroupMember, GroupState,
+    GroupType, JOIN_EPOCH, JoinGroup, Joined, LeavingMember, NewTopic, OffsetCommit, Protocol,
+    SyncGroup, Synced,
 };
 use mainstem_engine::testing::{Crash, poll_once};
 
@@ -111,6 +113,7 @@ impl Node {
             });
         let commit = GroupCommit {
             member,
+            knows_epochs: true,
             offsets: offsets.collect(),
         };
         self.call(|broker, caller, now_ms| async move {
@@ -295,6 +298,7 @@ fn offsets_that_cannot_be_are_refused_one_by_one() {
     let mut node = Node::new(&["read"]);
     let mut commit = GroupCommit {
         member: simple("g"),
+        knows_epochs: true,
         offsets: vec![OffsetCommit {
             topic: "read".into(),
             offset: 1,
@@ -325,9 +329,18 @@ fn offsets_that_cannot_be_are_refused_one_by_one() {
         ..simple("g")
     };
     assert_eq!(
-        code(&node.commit(member, &[("read", 0, 1)])),
-        "illegal_generation"
+        code(&node.commit(member.clone(), &[("read", 0, 1)])),
+        "group_not_found"
     );
+    // Older clients know only this.
+    let older = GroupCommit {
+        member,
+        ..GroupCommit::default()
+    };
+    let refused = node.call(|broker, caller, now_ms| async move {
+        broker.commit_offsets(&caller, older, now_ms).await
+    });
+    assert_eq!(code(&refused), "illegal_generation");
     assert!(node.groups().is_empty());
     let long = "g".repeat(1_025);
     assert_eq!(code(&node.commit(simple(&long), &[])), "invalid_group");
@@ -411,6 +424,7 @@ fn a_group_is_deleted_with_its_offsets_once_it_is_empty() {
     // A commit that is under way is deleted as well.
     let late = GroupCommit {
         member: simple("g"),
+        knows_epochs: true,
         offsets: vec![OffsetCommit {
             topic: "read".into(),
             partition: 2,
@@ -585,4 +599,65 @@ fn a_damaged_record_of_a_group_is_named_when_the_broker_opens() {
     let opened = Broker::open(node.broker().engine().clone(), common::settings(2));
     let error = opened.err().unwrap();
     assert!(error.to_string().contains("group 'g'"), "{error}");
+}
+
+/// Joins a group of the consumer protocol, or goes on in it; the epoch, and which partitions it may have, if told.
+fn beat(node: &mut Node, member: &str, epoch: i32) -> Result<(i32, Option<usize>), BrokerError> {
+    let joins = epoch == JOIN_EPOCH;
+    let request = ConsumerHeartbeat {
+        group: "g".into(),
+        member_id: member.into(),
+        member_epoch: epoch,
+        rebalance_timeout_ms: joins.then_some(10_000),
+        topics: joins.then(|| vec!["read".into()]),
+        owned: joins.then(Vec::new),
+        ..ConsumerHeartbeat::default()
+    };
+    let beat = node.call(|broker, caller, now_ms| async move {
+        broker.consumer_heartbeat(&caller, request, now_ms).await
+    })?;
+    Ok((beat.member_epoch, beat.assignment.map(|found| found.len())))
+}
+
+#[test]
+fn what_was_told_of_a_consumer_group_and_set_for_it_is_there_after_the_power_was_lost() {
+    let mut node = Node::new(&["read"]);
+    let set = |value: Option<&str>| {
+        let name = "consumer.session.timeout.ms".to_owned();
+        BTreeMap::from([(name, value.map(str::to_owned))])
+    };
+    let change = |node: &mut Node, changes| {
+        node.call(|broker, caller, _| async move {
+            broker
+                .alter_group_configs(&caller, "g", &changes, false)
+                .await
+        })
+    };
+    change(&mut node, set(Some("60000"))).unwrap();
+    assert_eq!(beat(&mut node, "m", JOIN_EPOCH).unwrap(), (1, Some(4)));
+    assert_eq!(beat(&mut node, "n", JOIN_EPOCH).unwrap(), (2, Some(0)));
+    assert_eq!(beat(&mut node, "m", 1).unwrap(), (1, Some(2)));
+    let described = |node: &Node| node.broker().describe_consumer_group(node.caller(), "g");
+    let before = described(&node).unwrap();
+    let mut node = node.crash(Crash::Power);
+    assert_eq!(described(&node).unwrap(), before);
+    assert_eq!(beat(&mut node, "n", 2).unwrap(), (2, None));
+    // Its own session timeout holds, not the broker's of 45 seconds.
+    node.now_ms += 59_000;
+    node.broker().move_groups(node.now_ms);
+    // The other has not given up in time what it was to give up.
+    assert_eq!(beat(&mut node, "n", 2).unwrap(), (3, Some(4)));
+    let value = |node: &Node| {
+        let configs = node.broker().group_configs(node.caller(), "g").unwrap();
+        configs
+            .into_iter()
+            .map(|config| config.value)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(value(&node), ["5000", "60000"]);
+    let refused = change(&mut node, set(Some("1"))).unwrap_err();
+    assert_eq!(refused.code(), "invalid_config");
+    change(&mut node, set(None)).unwrap();
+    let node = node.crash(Crash::Process);
+    assert_eq!(value(&node), ["5000", "45000"]);
 }

@@ -255,6 +255,7 @@ impl World {
         });
         let request = GroupCommit {
             member,
+            knows_epochs: true,
             offsets: offsets.collect(),
         };
         self.told.sent.insert(number, (group, partitions));
@@ -448,6 +449,7 @@ impl World {
             });
             let request = GroupCommit {
                 member: member.clone(),
+                knows_epochs: true,
                 offsets: offsets.collect(),
             };
             let (broker, caller) = (broker.clone(), caller.clone());

@@ -7,8 +7,8 @@ use crate::client::Client;
 use crate::error::KafkaError;
 use crate::shape::Shape;
 use crate::{
-    acls, cluster, configs, fetch, group_admin, group_members, group_offsets, metadata, offsets,
-    shapes, topics, transaction_admin, transactions,
+    acls, cluster, configs, fetch, group_admin, group_heartbeats, group_members, group_offsets,
+    metadata, offsets, shapes, topics, transaction_admin, transactions,
 };
 
 /// A kind of request, as this gateway serves it.
@@ -134,6 +134,8 @@ pub(crate) const TABLE: &[Api] = &[
     api(61, "DescribeProducers", (0, 0), 0, control!(DESCRIBE_PRODUCERS, transaction_admin::describe_producers)),
     api(65, "DescribeTransactions", (0, 0), 0, control!(DESCRIBE_TRANSACTIONS, transaction_admin::describe)),
     api(66, "ListTransactions", (0, 2), 0, control!(LIST_TRANSACTIONS, transaction_admin::list)),
+    api(68, "ConsumerGroupHeartbeat", (0, 1), 0, control!(CONSUMER_GROUP_HEARTBEAT, group_heartbeats::heartbeat)),
+    api(69, "ConsumerGroupDescribe", (0, 1), 0, control!(CONSUMER_GROUP_DESCRIBE, group_heartbeats::describe)),
     api(75, "DescribeTopicPartitions", (0, 0), 0, control!(DESCRIBE_TOPIC_PARTITIONS, metadata::describe_topic_partitions)),
 ];
 

@@ -90,7 +90,7 @@ impl Call {
     }
 
     /// The version that the answer is written in: the request's, but for an ApiVersions of an unknown one.
-    fn answer_version(&self) -> i16 {
+    pub(crate) fn answer_version(&self) -> i16 {
         if self.api.serves(self.version) {
             self.version
         } else {

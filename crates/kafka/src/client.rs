@@ -106,6 +106,11 @@ impl Client {
         self.gateway.broker()
     }
 
+    /// Where it comes from, as groups show it.
+    pub(crate) fn host(&self) -> String {
+        format!("/{}", self.peer.ip().to_canonical())
+    }
+
     /// Where this client is told to find the broker.
     pub(crate) fn advertised(&self) -> (String, i32) {
         match &self.gateway.settings.advertised {

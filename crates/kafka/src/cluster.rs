@@ -7,9 +7,7 @@ use kafka_protocol::messages::alter_partition_reassignments_request::Reassignabl
 use kafka_protocol::messages::alter_partition_reassignments_response::{
     ReassignablePartitionResponse, ReassignableTopicResponse,
 };
-use kafka_protocol::messages::api_versions_response::{
-    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
-};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
@@ -29,6 +27,7 @@ use crate::api::TABLE;
 use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
+use crate::features;
 use crate::metadata::{CLUSTER_OPERATIONS, NO_OPERATIONS, text, topic_name};
 use crate::topic_ref::partition_number;
 
@@ -53,35 +52,10 @@ pub(crate) async fn api_versions(
     } else {
         ResponseError::UnsupportedVersion.code()
     };
-    ApiVersionsResponse::default()
+    let response = ApiVersionsResponse::default()
         .with_error_code(error)
-        .with_api_keys(TABLE.iter().map(api).collect())
-        .with_supported_features(FEATURES.iter().map(supported(call.version)).collect())
-        .with_finalized_features_epoch(0)
-        .with_finalized_features(FEATURES.iter().map(finalized).collect())
-}
-
-/// What clients look at before they use it, and its highest level, which is the one in use.
-const FEATURES: [(&str, i16); 1] = [
-    // Producers have a new epoch after each transaction, and partitions become part of one by being written to (KIP-890).
-    ("transaction.version", 2),
-];
-
-fn finalized((name, level): &(&'static str, i16)) -> FinalizedFeatureKey {
-    FinalizedFeatureKey::default()
-        .with_name(StrBytes::from_static_str(name))
-        .with_max_version_level(*level)
-        .with_min_version_level(*level)
-}
-
-/// Before version 4 clients cannot read a lowest level of 0 (KAFKA-17011).
-fn supported(version: i16) -> impl Fn(&(&'static str, i16)) -> SupportedFeatureKey {
-    move |(name, level)| {
-        SupportedFeatureKey::default()
-            .with_name(StrBytes::from_static_str(name))
-            .with_min_version(i16::from(version < 4))
-            .with_max_version(*level)
-    }
+        .with_api_keys(TABLE.iter().map(api).collect());
+    features::tell(response, call.answer_version())
 }
 
 /// This node coordinates every group and every transaction.

@@ -1,4 +1,4 @@
-//! Settings of topics and of the broker: described, set, put back.
+//! Settings of topics, of groups and of the broker: described, set, put back.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use kafka_protocol::messages::{
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
     incremental_alter_configs_request, incremental_alter_configs_response,
 };
-use mainstem::broker::TopicChange;
 use mainstem::broker::configs::{self, ConfigValue, Kind, Source};
+use mainstem::broker::{GroupConfig, TopicChange};
 use mainstem::{BrokerConfig, broker_configs};
 
 use crate::call::Call;
@@ -26,11 +26,13 @@ use crate::topics::change_topic;
 /// What a resource is (`ConfigResource.java`).
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+const GROUP: i8 = 32;
 
 /// Where a value comes from (`DescribeConfigsResponse.java`).
 const OF_TOPIC: i8 = 1;
 const OF_BROKER: i8 = 4;
 const DEFAULT: i8 = 5;
+const OF_GROUP: i8 = 8;
 
 pub(crate) fn source_code(source: Source) -> i8 {
     match source {
@@ -81,7 +83,7 @@ pub(crate) async fn describe(
     DescribeConfigsResponse::default().with_results(results)
 }
 
-/// A setting of a topic or of the broker, as it is described.
+/// A setting of a topic, a group or the broker, as it is described.
 struct Described {
     name: &'static str,
     kind: Kind,
@@ -136,6 +138,23 @@ impl Described {
         }
     }
 
+    fn group(config: GroupConfig) -> Described {
+        let source = if config.is_set { OF_GROUP } else { DEFAULT };
+        let mut synonyms = vec![(config.name, config.value.clone(), source)];
+        if config.is_set {
+            synonyms.push((config.name, config.default, DEFAULT));
+        }
+        Described {
+            name: config.name,
+            kind: config.kind,
+            value: config.value,
+            source,
+            read_only: false,
+            doc: config.doc.to_owned(),
+            synonyms,
+        }
+    }
+
     fn tell(self, synonyms: bool, docs: bool) -> DescribeConfigsResourceResult {
         let synonym = |(name, value, source): (&str, String, i8)| {
             DescribeConfigsSynonym::default()
@@ -182,6 +201,10 @@ fn values(client: &Client, resource: i8, name: &str) -> Result<Vec<Described>, R
             let configs = broker_configs(&settings.given);
             Ok(configs.into_iter().map(Described::broker).collect())
         }
+        GROUP => {
+            let configs = client.broker().group_configs(&client.caller, name)?;
+            Ok(configs.into_iter().map(Described::group).collect())
+        }
         other => Err(unknown_resource(other)),
     }
 }
@@ -190,12 +213,12 @@ fn unknown_resource(resource: i8) -> Refusal {
     Refusal::new(
         ResponseError::InvalidRequest,
         format!(
-            "resources of type {resource} have no settings here; topics (2) and brokers (4) have"
+            "resources of type {resource} have no settings here; topics (2), brokers (4) and groups (32) have"
         ),
     )
 }
 
-/// Sets and puts back settings of a topic, all of a resource's or none.
+/// Sets and puts back settings of a topic or a group, all of a resource's or none.
 pub(crate) async fn alter(
     client: &Client,
     _call: &Call,
@@ -205,7 +228,10 @@ pub(crate) async fn alter(
     for resource in request.resources {
         let name = resource.resource_name.as_str();
         let altered = match changes(client, resource.resource_type, name, &resource.configs) {
-            Ok(set) => change_topic(client, name, of_settings(set), request.validate_only).await,
+            Ok(set) => {
+                let resource = (resource.resource_type, name);
+                change(client, resource, set, request.validate_only).await
+            }
             Err(refusal) => Err(refusal),
         };
         let entry = incremental_alter_configs_response::AlterConfigsResourceResponse::default()
@@ -223,11 +249,22 @@ pub(crate) async fn alter(
 
 type Changes = BTreeMap<String, Option<String>>;
 
-fn of_settings(set: Changes) -> TopicChange {
-    TopicChange {
+async fn change(
+    client: &Client,
+    (resource, name): (i8, &str),
+    set: Changes,
+    validate_only: bool,
+) -> Result<(), Refusal> {
+    if resource == GROUP {
+        let (broker, caller) = (client.broker(), &client.caller);
+        let altered = broker.alter_group_configs(caller, name, &set, validate_only);
+        return Ok(altered.await?);
+    }
+    let change = TopicChange {
         set,
         ..TopicChange::default()
-    }
+    };
+    change_topic(client, name, change, validate_only).await
 }
 
 /// What the operations of a resource come to. Those on lists begin with the value that holds.
@@ -242,11 +279,12 @@ fn changes(
     const DELETE: i8 = 1;
     const APPEND: i8 = 2;
     const SUBTRACT: i8 = 3;
-    check_topic_resource(resource, name)?;
+    check_alterable(resource, name)?;
     let mut changes = Changes::new();
-    let described = client.broker().describe_topic(&client.caller, name)?;
+    let now = values(client, resource, name)?;
     for config in configs {
-        let key = configs::find(config.name.as_str())?;
+        let key = now.iter().find(|one| one.name == config.name.as_str());
+        let key = key.ok_or_else(|| unknown_config(resource, config.name.as_str()))?;
         let invalid = |why: String| Refusal::new(ResponseError::InvalidConfig, why);
         let given = || {
             let value = config.value.as_ref().map(|value| value.as_str());
@@ -261,12 +299,8 @@ fn changes(
                     let why = format!("{} is no list, so nothing is added or taken away", key.name);
                     return Err(invalid(why));
                 }
-                let now = described
-                    .configs
-                    .iter()
-                    .find(|value| value.key.name == key.name);
-                let mut items: Vec<&str> = now
-                    .map_or("", |now| now.value.as_str())
+                let mut items: Vec<&str> = key
+                    .value
                     .split(',')
                     .map(str::trim)
                     .filter(|item| !item.is_empty())
@@ -292,9 +326,21 @@ fn changes(
     Ok(changes)
 }
 
-fn check_topic_resource(resource: i8, name: &str) -> Result<(), Refusal> {
+/// Why a resource has no such setting.
+fn unknown_config(resource: i8, name: &str) -> Refusal {
+    match configs::find(name) {
+        Err(error) if resource == TOPIC => error.into(),
+        _ => Refusal::new(
+            ResponseError::InvalidConfig,
+            format!("there is no setting '{name}' of groups"),
+        ),
+    }
+}
+
+fn check_alterable(resource: i8, name: &str) -> Result<(), Refusal> {
     match resource {
         TOPIC => internal_topics::refuse(name),
+        GROUP => Ok(()),
         BROKER => Err(Refusal::new(
             ResponseError::InvalidRequest,
             "settings of the broker are given when it starts: mainstem serve --set name=value",
@@ -303,7 +349,7 @@ fn check_topic_resource(resource: i8, name: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Replaces all settings of a topic: those not named go back to their defaults (KIP-133; deprecated there, and used still).
+/// Replaces all settings of a topic or a group: those not named go back to their defaults (KIP-133; deprecated there, and used still).
 pub(crate) async fn replace(
     client: &Client,
     _call: &Call,
@@ -313,18 +359,25 @@ pub(crate) async fn replace(
     for resource in request.resources {
         let name = resource.resource_name.as_str();
         let replaced = async {
-            check_topic_resource(resource.resource_type, name)?;
-            let topic = client.broker().topic(&client.caller, name)?;
-            let mut set: Changes = topic
-                .configs
-                .keys()
-                .map(|name| (name.clone(), None))
-                .collect();
+            check_alterable(resource.resource_type, name)?;
+            let mut set: Changes = match resource.resource_type {
+                GROUP => {
+                    let all = client.broker().group_configs(&client.caller, name)?;
+                    let all = all.into_iter();
+                    all.map(|config| (config.name.to_owned(), None)).collect()
+                }
+                _ => {
+                    let topic = client.broker().topic(&client.caller, name)?;
+                    let set = topic.configs.keys();
+                    set.map(|name| (name.clone(), None)).collect()
+                }
+            };
             for config in &resource.configs {
                 let value = config.value.as_ref().map(ToString::to_string);
                 set.insert(config.name.to_string(), value);
             }
-            change_topic(client, name, of_settings(set), request.validate_only).await
+            let resource = (resource.resource_type, name);
+            change(client, resource, set, request.validate_only).await
         };
         let entry = alter_configs_response::AlterConfigsResourceResponse::default()
             .with_resource_type(resource.resource_type)

@@ -17,14 +17,18 @@ use crate::codes::Refusal;
 use crate::metadata::{NO_OPERATIONS, operations, text};
 
 /// The operations on a group that anybody may do: read, delete, describe, describe and alter configs.
-const GROUP_OPERATIONS: i32 = operations(&[3, 6, 8, 10, 11]);
+pub(crate) const GROUP_OPERATIONS: i32 = operations(&[3, 6, 8, 10, 11]);
 
-const STATES: [GroupState; 4] = [
+const STATES: [GroupState; 6] = [
     GroupState::Empty,
     GroupState::PreparingRebalance,
     GroupState::CompletingRebalance,
     GroupState::Stable,
+    GroupState::Assigning,
+    GroupState::Reconciling,
 ];
+
+const TYPES: [GroupType; 2] = [GroupType::Classic, GroupType::Consumer];
 
 /// Those of `all` that a filter names, as Kafka does it: whatever the case, and words that name none are left out; `None`
 /// where it names none at all, though it has words.
@@ -44,11 +48,7 @@ pub(crate) async fn list(
     request: ListGroupsRequest,
 ) -> ListGroupsResponse {
     let states = named(&request.states_filter, &STATES, GroupState::as_str);
-    let types = named(
-        &request.types_filter,
-        &[GroupType::Classic],
-        GroupType::as_str,
-    );
+    let types = named(&request.types_filter, &TYPES, GroupType::as_str);
     let (Some(states), Some(types)) = (states, types) else {
         return ListGroupsResponse::default();
     };
@@ -73,7 +73,7 @@ pub(crate) async fn list(
     }
 }
 
-/// A group that is not there is Dead, with an error from version 6 on (KIP-1043).
+/// A group that is not there, or speaks the consumer protocol, is Dead, with an error from version 6 on (KIP-1043).
 pub(crate) async fn describe(
     client: &Client,
     call: &Call,

@@ -56,7 +56,7 @@ pub(crate) async fn join(
         member_id: request.member_id.to_string(),
         instance_id: owned(&request.group_instance_id),
         client_id: call.client_id.to_string(),
-        client_host: format!("/{}", client.peer.ip().to_canonical()),
+        client_host: client.host(),
         session_timeout_ms: request.session_timeout_ms.into(),
         // Version 0 has one timeout for both.
         rebalance_timeout_ms: if call.version == 0 {

@@ -41,7 +41,7 @@ use crate::transactions::producer;
 
 pub(crate) async fn commit(
     client: &Client,
-    _call: &Call,
+    call: &Call,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
     let topics = request.topics.into_iter().map(|topic| {
@@ -63,6 +63,7 @@ pub(crate) async fn commit(
             instance_id: owned(&request.group_instance_id),
             generation: request.generation_id_or_member_epoch,
         },
+        knows_epochs: call.version >= 9,
         offsets: offsets(&asked),
     };
     let committed = client
@@ -227,6 +228,14 @@ fn fetch_group(
 ) -> OffsetFetchResponseGroup {
     let response = OffsetFetchResponseGroup::default().with_group_id(request.group_id.clone());
     let (broker, caller, group) = (client.broker(), &client.caller, request.group_id.as_str());
+    // Who says nothing of being a member may read all the same.
+    if request.member_id.is_some() || request.member_epoch >= 0 {
+        let member_id = owned(&request.member_id).unwrap_or_default();
+        let checked = broker.check_member_epoch(caller, group, &member_id, request.member_epoch);
+        if let Err(error) = checked {
+            return response.with_error_code(Refusal::from(error).code());
+        }
+    }
     let Some(wanted) = request.topics else {
         return match all_offsets(client, group, stable) {
             Err(error) => response.with_error_code(Refusal::from(error).code()),

@@ -28,12 +28,14 @@ mod codes;
 mod configs;
 mod connection;
 mod error;
+mod features;
 mod fetch;
 mod fetch_session;
 mod frame;
 #[cfg(test)]
 mod fuzz;
 mod group_admin;
+mod group_heartbeats;
 mod group_members;
 mod group_offsets;
 mod internal_topics;

@@ -202,6 +202,24 @@ fn shapes_are_those_of_the_messages() {
             request
         }
     });
+    agrees(68, |version| {
+        use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+        let partitions = TopicPartitions::default().with_partitions(vec![1, 2]);
+        let request = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(GroupId(text("g")))
+            .with_member_id(text("m"))
+            .with_instance_id(Some(text("i")))
+            .with_subscribed_topic_names(Some(vec![name(); 2]))
+            .with_server_assignor(Some(text("uniform")))
+            .with_topic_partitions(Some(vec![partitions; 2]));
+        match version {
+            0 => request,
+            _ => request.with_subscribed_topic_regex(Some(text("t.*"))),
+        }
+    });
+    agrees(69, |_| {
+        ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text("g")); 2])
+    });
     agrees(18, |version| {
         let request = ApiVersionsRequest::default();
         if version < 3 {

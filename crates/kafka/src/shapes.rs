@@ -202,6 +202,21 @@ pub(crate) const LEAVE_GROUP: Shape = &[
     structs(&[text(), text(), text().since(5)]).since(3),
 ];
 
+pub(crate) const CONSUMER_GROUP_HEARTBEAT: Shape = &[
+    text(),
+    text(),
+    fixed(4),
+    text(),
+    text(),
+    fixed(4),
+    texts(),
+    text().since(1),
+    text(),
+    structs(&[fixed(16), numbers(4)]),
+];
+
+pub(crate) const CONSUMER_GROUP_DESCRIBE: Shape = &[texts(), fixed(1)];
+
 pub(crate) const LIST_GROUPS: Shape = &[texts().since(4), texts().since(5)];
 
 pub(crate) const DESCRIBE_GROUPS: Shape = &[texts(), fixed(1).since(3)];

@@ -485,7 +485,7 @@ fn transactions(client: &mut Connection, versions: &ApiVersionsResponse, exercis
 
 fn groups(client: &mut Connection, versions: &ApiVersionsResponse, exercised: &mut Vec<i16>) {
     let group = || GroupId(text("g"));
-    exercised.extend([8, 9, 11, 12, 13, 14, 15, 16, 42, 47]);
+    exercised.extend([8, 9, 11, 12, 13, 14, 15, 16, 42, 47, 68, 69]);
     every_version::<OffsetCommitRequest>(
         client,
         versions,
@@ -623,6 +623,42 @@ fn groups(client: &mut Connection, versions: &ApiVersionsResponse, exercised: &m
                     .any(|one| one.group_id.as_str() == "g"),
                 "{version}"
             )
+        },
+    );
+    let consumer = |version: i16| GroupId(text(&format!("consumer{version}")));
+    every_version::<ConsumerGroupHeartbeatRequest>(
+        client,
+        versions,
+        |version| {
+            let request = ConsumerGroupHeartbeatRequest::default()
+                .with_group_id(consumer(version))
+                .with_rebalance_timeout_ms(10_000)
+                .with_subscribed_topic_names(Some(vec![name("t")]))
+                .with_topic_partitions(Some(vec![]));
+            match version {
+                0 => request,
+                _ => request
+                    .with_member_id(text("m"))
+                    .with_subscribed_topic_regex(Some(text("t+"))),
+            }
+        },
+        |version, response| {
+            assert_eq!(
+                (response.error_code, response.member_epoch),
+                (0, 1),
+                "{version}"
+            );
+            assert!(!response.assignment.unwrap().topic_partitions.is_empty());
+        },
+    );
+    every_version::<ConsumerGroupDescribeRequest>(
+        client,
+        versions,
+        |version| ConsumerGroupDescribeRequest::default().with_group_ids(vec![consumer(version)]),
+        |version, response| {
+            let member = &response.groups[0].members[0];
+            let expected = if version == 0 { -1 } else { 1 };
+            assert_eq!((member.member_epoch, member.member_type), (1, expected));
         },
     );
     every_version::<OffsetDeleteRequest>(

@@ -89,6 +89,48 @@ pub(crate) const OWN: &[Own] = &[
         "The most that one fetch returns, beyond one whole batch.",
     ),
     own(
+        "group.consumer.heartbeat.interval.ms",
+        Kind::Millis { min: 1 },
+        "5000",
+        "How often a member of the consumer protocol is asked to be heard.",
+    ),
+    own(
+        "group.consumer.max.heartbeat.interval.ms",
+        Kind::Millis { min: 1 },
+        "15000",
+        "The most that consumer.heartbeat.interval.ms of a group may be.",
+    ),
+    own(
+        "group.consumer.max.session.timeout.ms",
+        Kind::Millis { min: 1 },
+        "60000",
+        "The longest that consumer.session.timeout.ms of a group may be.",
+    ),
+    own(
+        "group.consumer.max.size",
+        Kind::Count { min: 1 },
+        "2147483647",
+        "The most members a group of the consumer protocol may have.",
+    ),
+    own(
+        "group.consumer.min.heartbeat.interval.ms",
+        Kind::Millis { min: 1 },
+        "5000",
+        "The least that consumer.heartbeat.interval.ms of a group may be.",
+    ),
+    own(
+        "group.consumer.min.session.timeout.ms",
+        Kind::Millis { min: 1 },
+        "45000",
+        "The shortest that consumer.session.timeout.ms of a group may be.",
+    ),
+    own(
+        "group.consumer.session.timeout.ms",
+        Kind::Millis { min: 1 },
+        "45000",
+        "A member of the consumer protocol that is silent for so long is removed.",
+    ),
+    own(
         "group.initial.rebalance.delay.ms",
         MILLIS,
         "3000",

@@ -226,6 +226,36 @@ impl Options {
                 1,
             ),
             (
+                "group.consumer.session.timeout.ms",
+                &mut groups.consumer_session_timeout_ms,
+                1,
+            ),
+            (
+                "group.consumer.min.session.timeout.ms",
+                &mut groups.consumer_min_session_timeout_ms,
+                1,
+            ),
+            (
+                "group.consumer.max.session.timeout.ms",
+                &mut groups.consumer_max_session_timeout_ms,
+                1,
+            ),
+            (
+                "group.consumer.min.heartbeat.interval.ms",
+                &mut groups.consumer_min_heartbeat_interval_ms,
+                1,
+            ),
+            (
+                "group.consumer.max.heartbeat.interval.ms",
+                &mut groups.consumer_max_heartbeat_interval_ms,
+                1,
+            ),
+            (
+                "group.consumer.heartbeat.interval.ms",
+                &mut groups.consumer_heartbeat_interval_ms,
+                1,
+            ),
+            (
                 "offsets.retention.minutes",
                 &mut groups.offsets_retention_ms,
                 60_000,
@@ -237,6 +267,7 @@ impl Options {
         }
         for (name, setting) in [
             ("group.max.size", &mut groups.max_size),
+            ("group.consumer.max.size", &mut groups.consumer_max_size),
             (
                 "offset.metadata.max.bytes",
                 &mut groups.offset_metadata_max_bytes,
@@ -245,6 +276,37 @@ impl Options {
             if let Some(count) = self.number(name)? {
                 *setting = usize::try_from(count).unwrap_or(usize::MAX);
             }
+        }
+        let consumer = [
+            (
+                "group.consumer.session.timeout.ms",
+                groups.consumer_session_timeout_ms,
+                groups.consumer_min_session_timeout_ms..=groups.consumer_max_session_timeout_ms,
+            ),
+            (
+                "group.consumer.heartbeat.interval.ms",
+                groups.consumer_heartbeat_interval_ms,
+                groups.consumer_min_heartbeat_interval_ms
+                    ..=groups.consumer_max_heartbeat_interval_ms,
+            ),
+        ];
+        for (name, value, range) in consumer {
+            if !range.contains(&value) {
+                return Err(Error::Setting {
+                    name: name.into(),
+                    why: format!(
+                        "{value} is not between group.consumer.min.* and group.consumer.max.* of its kind, {} and {}",
+                        range.start(),
+                        range.end()
+                    ),
+                });
+            }
+        }
+        if groups.consumer_heartbeat_interval_ms >= groups.consumer_session_timeout_ms {
+            return Err(Error::Setting {
+                name: "group.consumer.heartbeat.interval.ms".into(),
+                why: "it is not below group.consumer.session.timeout.ms".into(),
+            });
         }
         Ok(groups)
     }
@@ -317,16 +379,34 @@ mod tests {
         let settings = with(&[
             ("group.initial.rebalance.delay.ms", "0"),
             ("group.max.size", "7"),
+            ("group.consumer.session.timeout.ms", "8"),
+            ("group.consumer.min.session.timeout.ms", "7"),
+            ("group.consumer.heartbeat.interval.ms", "6"),
+            ("group.consumer.min.heartbeat.interval.ms", "5"),
+            ("group.consumer.max.size", "10"),
             ("offsets.retention.minutes", "2"),
         ])
         .unwrap();
         let expected = GroupSettings {
             initial_rebalance_delay_ms: 0,
             max_size: 7,
+            consumer_session_timeout_ms: 8,
+            consumer_min_session_timeout_ms: 7,
+            consumer_heartbeat_interval_ms: 6,
+            consumer_min_heartbeat_interval_ms: 5,
+            consumer_max_size: 10,
             offsets_retention_ms: 120_000,
             ..GroupSettings::default()
         };
         assert_eq!(settings.groups, expected);
+        for (name, value) in [
+            ("group.consumer.session.timeout.ms", "44999"),
+            ("group.consumer.heartbeat.interval.ms", "15001"),
+            ("group.consumer.max.session.timeout.ms", "1"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains("group.consumer."), "{error}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use mainstem_store::StoreOp;
 use super::commits::not_found;
 use super::coordinator::{GroupKey, Slot, answered};
 use super::fetch::scan;
+use super::members::Members;
 use super::types::{GroupDescription, GroupListing, GroupState, GroupType};
 use crate::access::{self, Access};
 use crate::broker::Broker;
@@ -33,7 +34,7 @@ impl Broker {
         }))
     }
 
-    /// A group with its members.
+    /// A group of the classic protocol with its members.
     pub fn describe_group(
         &self,
         caller: &Caller,
@@ -44,7 +45,13 @@ impl Broker {
         let key = GroupKey::new(caller, group);
         self.inner.groups.with(None, |state| {
             let slot = state.slot(&key).ok_or_else(|| not_found(group))?;
-            Ok(slot.members.describe())
+            match &slot.members {
+                Members::Classic(members) => Ok(members.describe()),
+                Members::Consumer(_) => Err(BrokerError::OtherProtocol {
+                    group: group.to_owned(),
+                    protocol: GroupType::Consumer,
+                }),
+            }
         })
     }
 

@@ -1,4 +1,4 @@
-//! What members call: join, sync, heartbeat, leave; and what moves the groups.
+//! What members of the classic protocol call: join, sync, heartbeat, leave; and what moves all groups.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ impl Broker {
         let answer = groups.with(Some(now_ms), |state| {
             let (wait, answer) = state.wait_to_join();
             state.event(&key, now_ms, |members, effects| {
-                members.join(&request, wait, random, now_ms, effects);
+                members.join(&request, wait, random, now_ms, groups.settings, effects);
             });
             answer
         });
@@ -65,7 +65,9 @@ impl Broker {
         let key = GroupKey::new(caller, &member.group);
         let groups = &self.inner.groups;
         groups.with(Some(now_ms), |state| {
-            state.event(&key, now_ms, |members, _| members.heartbeat(member, now_ms))
+            state.event(&key, now_ms, |members, _| {
+                members.classic_heartbeat(member, now_ms)
+            })
         })
     }
 
@@ -105,7 +107,7 @@ impl Broker {
         self.inner.groups.signal()
     }
 
-    fn check_reader(&self, caller: &Caller, group: &str) -> Result<(), BrokerError> {
+    pub(super) fn check_reader(&self, caller: &Caller, group: &str) -> Result<(), BrokerError> {
         access::check(caller, Access::ReadGroup { group })?;
         names::check_group(group, false)
     }

@@ -44,6 +44,9 @@ impl Broker {
             let member = &commit.member;
             if state.slot(&key).is_none() && member.generation >= 0 {
                 // A member of a group that is gone: it is not to begin another.
+                if commit.knows_epochs {
+                    return Err(not_found(group));
+                }
                 return Err(BrokerError::IllegalGeneration {
                     group: group.clone(),
                     got: member.generation,
@@ -51,7 +54,7 @@ impl Broker {
                 });
             }
             state.event(&key, now_ms, |members, _| {
-                members.check_commit(member, now_ms)
+                members.check_commit(&commit, now_ms)
             })?;
             Ok((!ops.is_empty()).then(|| state.commit(&key, ops, now_ms)))
         })?;

@@ -18,9 +18,14 @@ use mainstem_store::StoreOp;
 use parking_lot::Mutex;
 
 use super::classic::Classic;
+use super::configs::{self, GroupConfigs};
+use super::consumer::Timing;
+use super::consumer::types::ConsumerBeat;
 use super::effects::{Effect, Storing, WaitId};
-use super::record::GroupRecord;
+use super::members::Members;
+use super::record::Record;
 use super::settings::GroupSettings;
+use super::topics::TopicViews;
 use super::types::{Joined, Synced};
 use crate::frames::FramesDone;
 use crate::keys::{self, Kind};
@@ -52,6 +57,7 @@ pub(crate) type Answer<T> = Ticket<Result<T, BrokerError>>;
 /// All groups of all tenants.
 pub(crate) struct Groups {
     pub(crate) settings: GroupSettings,
+    pub(super) views: TopicViews,
     state: Mutex<State>,
     done: Arc<FramesDone>,
 }
@@ -62,6 +68,8 @@ pub(crate) struct State {
     done: Arc<FramesDone>,
     settings: GroupSettings,
     groups: BTreeMap<GroupKey, Slot>,
+    /// What was set for single groups: durable, and with what is under way.
+    configs: BTreeMap<GroupKey, Configured>,
     /// When which group wants to be told the time: one entry a group at most, never later than its machine's deadline.
     timers: BTreeSet<(i64, GroupKey)>,
     frames: BTreeMap<u64, Frame>,
@@ -75,7 +83,7 @@ pub(crate) struct State {
 
 /// One group in memory.
 pub(crate) struct Slot {
-    pub(crate) members: Classic,
+    pub(crate) members: Members,
     /// Its record lies in the store, or is on its way there.
     pub(crate) stored: bool,
     /// How many commits there have been: changes whenever one is begun.
@@ -94,12 +102,21 @@ pub(crate) struct Adopted {
     has_record: bool,
 }
 
+/// The settings of one group.
+#[derive(Default)]
+struct Configured {
+    durable: GroupConfigs,
+    newest: GroupConfigs,
+    under_way: u32,
+}
+
 /// A frame under way.
 struct Frame {
     key: GroupKey,
     ticket: Ticket<Committed>,
     then: Then,
-    has_record: bool,
+    /// There is no record of the group unless this one comes to be.
+    is_first: bool,
 }
 
 /// What happens when a frame is done.
@@ -110,11 +127,14 @@ pub(crate) enum Then {
     Answer(WaitId),
     /// The group is forgotten, unless it has come back, and whoever waits is answered.
     Removed(WaitId),
+    /// These settings hold, and whoever waits is answered.
+    Configured(WaitId, GroupConfigs),
 }
 
 enum Waiting {
     Join(Promise<Result<Joined, BrokerError>>),
     Sync(Promise<Result<Synced, BrokerError>>),
+    Beat(Promise<Result<ConsumerBeat, BrokerError>>),
     Frame(Promise<Result<(), BrokerError>>),
 }
 
@@ -122,6 +142,7 @@ impl Groups {
     /// Reads all groups of all tenants.
     pub(crate) fn load(engine: &Engine, settings: GroupSettings) -> Result<Groups, BrokerError> {
         let mut groups = BTreeMap::new();
+        let mut configured = BTreeMap::new();
         let mut failure = None;
         let (from, to) = keys::all_shards();
         engine
@@ -130,19 +151,24 @@ impl Groups {
                 let Some((tenant, kind, name)) = keys::parse_catalog_key(key) else {
                     return ControlFlow::Continue(());
                 };
-                if kind != Kind::Group as u8 {
-                    return ControlFlow::Continue(());
-                }
                 let key = GroupKey {
                     tenant: tenant.into(),
                     name: name.into(),
                 };
-                match GroupRecord::decode(name, value) {
-                    Ok(record) => {
-                        let members = Classic::restore(key.name.clone(), settings, record);
+                let read = if kind == Kind::Group as u8 {
+                    Record::decode(name, value).map(|record| {
+                        let members = Members::restore(key.name.clone(), settings, record);
                         groups.insert(key, Slot::new(members, true));
-                        ControlFlow::Continue(())
-                    }
+                    })
+                } else if kind == Kind::GroupConfigs as u8 {
+                    configs::decode(name, value).map(|configs| {
+                        configured.insert(key, Configured::new(configs));
+                    })
+                } else {
+                    Ok(())
+                };
+                match read {
+                    Ok(()) => ControlFlow::Continue(()),
                     Err(error) => {
                         failure = Some(error);
                         ControlFlow::Break(())
@@ -158,6 +184,7 @@ impl Groups {
             done: done.clone(),
             settings,
             groups,
+            configs: configured,
             timers: BTreeSet::new(),
             frames: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -167,6 +194,7 @@ impl Groups {
         };
         Ok(Groups {
             settings,
+            views: TopicViews::default(),
             state: Mutex::new(state),
             done,
         })
@@ -220,8 +248,18 @@ impl Groups {
     }
 }
 
+impl Configured {
+    fn new(configs: GroupConfigs) -> Configured {
+        Configured {
+            newest: configs.clone(),
+            durable: configs,
+            under_way: 0,
+        }
+    }
+}
+
 impl Slot {
-    fn new(members: Classic, stored: bool) -> Slot {
+    fn new(members: Members, stored: bool) -> Slot {
         Slot {
             members,
             stored,
@@ -250,10 +288,53 @@ impl State {
         }
         let keys: Vec<GroupKey> = self.groups.keys().cloned().collect();
         for key in keys {
+            let timing = self.timing(&key);
             if let Some(slot) = self.groups.get_mut(&key) {
-                slot.members.resume(now_ms);
+                slot.members.resume(now_ms, timing);
             }
             self.set_timer(&key);
+        }
+    }
+
+    /// How often the members of a group are heard, where they speak the consumer protocol.
+    pub(crate) fn timing(&self, key: &GroupKey) -> Timing {
+        let configs = self.configs.get(key).map(|configured| &configured.durable);
+        configs::timing(&self.settings, configs)
+    }
+
+    /// What was set for a group, with what is under way.
+    pub(crate) fn configs_of(&self, key: &GroupKey) -> Option<&GroupConfigs> {
+        self.configs.get(key).map(|configured| &configured.newest)
+    }
+
+    /// Settings of a group: they hold once the frame is durable.
+    pub(crate) fn configure(
+        &mut self,
+        key: &GroupKey,
+        configs: GroupConfigs,
+        op: StoreOp,
+    ) -> Answer<()> {
+        let (wait, answer) = self.wait_for_frame();
+        let configured = self.configs.entry(key.clone()).or_default();
+        configured.newest.clone_from(&configs);
+        configured.under_way += 1;
+        self.submit(key, vec![op], false, Then::Configured(wait, configs));
+        answer
+    }
+
+    fn configured(&mut self, key: &GroupKey, configs: GroupConfigs, is_durable: bool) {
+        let Some(configured) = self.configs.get_mut(key) else {
+            return;
+        };
+        configured.under_way -= 1;
+        if is_durable {
+            configured.durable = configs;
+        }
+        if configured.under_way == 0 {
+            configured.newest.clone_from(&configured.durable);
+            if configured.durable.is_empty() {
+                self.configs.remove(key);
+            }
         }
     }
 
@@ -270,9 +351,10 @@ impl State {
     /// again if nothing came of it.
     pub(crate) fn slot_or_new(&mut self, key: &GroupKey, now_ms: i64) -> &mut Slot {
         let settings = self.settings;
-        self.groups
-            .entry(key.clone())
-            .or_insert_with(|| Slot::new(Classic::new(key.name.clone(), settings, now_ms), false))
+        self.groups.entry(key.clone()).or_insert_with(|| {
+            let members = Classic::new(key.name.clone(), settings, now_ms);
+            Slot::new(Members::Classic(members), false)
+        })
     }
 
     /// Gives an event to the group's machine, and does what it asks for.
@@ -280,7 +362,7 @@ impl State {
         &mut self,
         key: &GroupKey,
         now_ms: i64,
-        event: impl FnOnce(&mut Classic, &mut Vec<Effect>) -> R,
+        event: impl FnOnce(&mut Members, &mut Vec<Effect>) -> R,
     ) -> R {
         let mut effects = Vec::new();
         let result = event(&mut self.slot_or_new(key, now_ms).members, &mut effects);
@@ -304,12 +386,18 @@ impl State {
                     self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
                 }
             }
+            Effect::Beat(wait, answer) => {
+                if let Some(Waiting::Beat(promise)) = self.waiting.remove(&wait) {
+                    self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
+                }
+            }
             Effect::Store(record, storing) => {
                 let op = StoreOp::put(keys::FAMILY, key.record_key(), record.encode());
-                if let Some(slot) = self.groups.get_mut(key) {
-                    slot.stored = true;
-                }
-                self.submit(key, vec![op], true, Then::Stored(storing));
+                let is_first = self
+                    .groups
+                    .get_mut(key)
+                    .is_some_and(|slot| !std::mem::replace(&mut slot.stored, true));
+                self.submit(key, vec![op], is_first, Then::Stored(storing));
             }
         }
     }
@@ -358,6 +446,12 @@ impl State {
         (self.wait(Waiting::Sync(promise)), ticket)
     }
 
+    /// Somebody waits for the answer to a heartbeat.
+    pub(crate) fn wait_for_beat(&mut self) -> (WaitId, Answer<ConsumerBeat>) {
+        let (promise, ticket) = ticket();
+        (self.wait(Waiting::Beat(promise)), ticket)
+    }
+
     /// Somebody waits for a frame.
     pub(crate) fn wait_for_frame(&mut self) -> (WaitId, Answer<()>) {
         let (promise, ticket) = ticket();
@@ -381,12 +475,12 @@ impl State {
         let committed = ops.iter().map(|op| op.key.clone()).collect();
         let slot = self.slot_or_new(key, now_ms);
         slot.commits += 1;
-        let has_record = !std::mem::replace(&mut slot.stored, true);
-        if has_record {
+        let is_first = !std::mem::replace(&mut slot.stored, true);
+        if is_first {
             let record = slot.members.record().encode();
             ops.push(StoreOp::put(keys::FAMILY, key.record_key(), record));
         }
-        let frame = self.submit(key, ops, has_record, Then::Answer(wait));
+        let frame = self.submit(key, ops, is_first, Then::Answer(wait));
         if let Some(slot) = self.groups.get_mut(key) {
             slot.in_flight.insert(frame, committed);
         }
@@ -447,7 +541,7 @@ impl State {
         &mut self,
         key: &GroupKey,
         store_ops: Vec<StoreOp>,
-        has_record: bool,
+        is_first: bool,
         then: Then,
     ) -> u64 {
         let frame = self.take_id();
@@ -462,7 +556,7 @@ impl State {
             key: key.clone(),
             ticket,
             then,
-            has_record,
+            is_first,
         };
         self.frames.insert(frame, under_way);
         frame
@@ -480,7 +574,7 @@ impl State {
         let Some(Frame {
             key,
             then,
-            has_record,
+            is_first,
             ..
         }) = self.frames.remove(&frame)
         else {
@@ -489,7 +583,7 @@ impl State {
         let outcome = outcome.map(|_| ()).map_err(BrokerError::from);
         if let Some(slot) = self.groups.get_mut(&key) {
             slot.in_flight.remove(&frame);
-            slot.stored &= outcome.is_ok() || !has_record;
+            slot.stored &= outcome.is_ok() || !is_first;
         }
         match then {
             Then::Stored(storing) => {
@@ -503,6 +597,10 @@ impl State {
             Then::Answer(wait) => {
                 self.answer_frame(wait, outcome);
                 self.forget_if_idle(&key);
+            }
+            Then::Configured(wait, configs) => {
+                self.configured(&key, configs, outcome.is_ok());
+                self.answer_frame(wait, outcome);
             }
             Then::Removed(wait) => {
                 if let Some(slot) = self.groups.get_mut(&key) {

@@ -1,6 +1,7 @@
 //! What the state machine of a group asks for: answers to who waits, and frames.
 
-use super::record::GroupRecord;
+use super::consumer::types::ConsumerBeat;
+use super::record::Record;
 use super::types::{Joined, Synced};
 use crate::BrokerError;
 
@@ -14,8 +15,10 @@ pub(crate) enum Effect {
     Joined(WaitId, Result<Joined, BrokerError>),
     /// A sync is answered.
     Synced(WaitId, Result<Synced, BrokerError>),
+    /// A heartbeat of the consumer protocol is answered.
+    Beat(WaitId, Result<ConsumerBeat, BrokerError>),
     /// The group's record is to be made durable; then the machine is told.
-    Store(Box<GroupRecord>, Storing),
+    Store(Record, Storing),
 }
 
 /// Why a record is stored: what happens once it is.
@@ -39,4 +42,6 @@ pub(crate) enum Storing {
     },
     /// That the group has become empty: nobody waits.
     Empty,
+    /// A group of the consumer protocol, as it is: whoever waits for it is known to it.
+    Group,
 }

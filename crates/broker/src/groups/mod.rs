@@ -2,16 +2,17 @@
 //!
 //! A group is two things that live apart. Its **offsets** lie in the store and nowhere else ([`offsets`]): a commit is
 //! one frame, whatever the number of partitions, and is answered when it is durable and applied. Its **members** are a
-//! state machine in memory ([`classic`]): pure, each event with its time, each answer an effect. Whenever a
-//! generation becomes stable, a record of it ([`record`]) is made durable before any member hears its assignment, so
-//! that a restart finds the group as its members know it and disturbs nobody.
+//! state machine in memory: pure, each event with its time, each answer an effect. There are two, and a group without
+//! members changes from one to the other as its next member wants it ([`members`]): [`classic`], in which the members
+//! assign, and [`consumer`], in which the broker does. A record of the group ([`record`]) is made durable before any member
+//! hears its assignment, so that a restart finds the group as its members know it and disturbs nobody.
 //!
 //! ```text
 //!   join, sync, heartbeat, leave, commit          Broker::move_groups, by one thread
 //!            │                                       ▲ frames that are done      ▲ time
 //!            ▼                                       │                           │
 //!   coordinator: one lock over all groups ── frame ──┘        deadlines ─────────┘
-//!            │   └── classic: the rules
+//!            │   └── classic, consumer: the rules
 //!            ▼
 //!   answers: tickets
 //! ```
@@ -23,16 +24,27 @@ mod admin;
 mod calls;
 mod classic;
 mod commits;
+mod configs;
+mod consumer;
 mod coordinator;
 mod effects;
 mod expiry;
 mod fetch;
+mod heartbeats;
+mod members;
 pub(crate) mod offsets;
 pub(crate) mod record;
 mod settings;
 mod subscription;
+mod topics;
 mod types;
 
+pub use configs::GroupConfig;
+pub(crate) use consumer::assignor::ASSIGNORS;
+pub use consumer::types::{
+    AssignedTopic, ConsumerBeat, ConsumerGroupDescription, ConsumerHeartbeat,
+    ConsumerMemberDescription, JOIN_EPOCH, LEAVE_EPOCH, STATIC_LEAVE_EPOCH,
+};
 pub(crate) use coordinator::{Adopted, Answer, GroupKey, Groups, answered};
 pub use expiry::GroupExpiryRound;
 pub use offsets::CommittedOffset;

@@ -1,4 +1,4 @@
-//! What of a group survives a restart: one value under [`crate::keys::group`], written when a generation becomes
+//! What of a classic group survives a restart: one value under [`crate::keys::group`], written when a generation becomes
 //! stable, when a static member comes back, when the group becomes empty, and with its first offset.
 //!
 //! Version u8 (1), generation i32, since when it is in its state i64 (ms since 1970), protocol type, protocol, leader,
@@ -7,12 +7,51 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use super::consumer::record::{self as consumer, ConsumerRecord};
 use crate::BrokerError;
 
 const VERSION: u8 = 1;
 const NONE: u32 = u32::MAX;
 
-/// A group, as it is kept.
+/// A group of either protocol, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    Classic(Box<GroupRecord>),
+    Consumer(Box<ConsumerRecord>),
+}
+
+impl Record {
+    /// The value in the store.
+    pub(crate) fn encode(&self) -> Bytes {
+        match self {
+            Record::Classic(record) => record.encode(),
+            Record::Consumer(record) => record.encode(),
+        }
+    }
+
+    /// Reads the value of a group; fails where it is damaged or of a newer version.
+    pub(crate) fn decode(group: &str, value: &[u8]) -> Result<Record, BrokerError> {
+        let damaged = |why: &str| BrokerError::DamagedCatalog {
+            what: format!("group '{group}'"),
+            why: why.into(),
+        };
+        let (version, mut rest) = value.split_first().ok_or_else(|| damaged("it is empty"))?;
+        let record = match *version {
+            VERSION => read(&mut rest).map(|record| Record::Classic(Box::new(record))),
+            consumer::VERSION => {
+                ConsumerRecord::read(&mut rest).map(|record| Record::Consumer(Box::new(record)))
+            }
+            _ => return Err(damaged("it has another version; use a newer release")),
+        };
+        let record = record.ok_or_else(|| damaged("it is cut short or no text"))?;
+        match rest {
+            [] => Ok(record),
+            _ => Err(damaged("there is more in it than a group")),
+        }
+    }
+}
+
+/// A classic group, as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupRecord {
     pub(crate) generation: i32,
@@ -63,28 +102,9 @@ impl GroupRecord {
         }
         out.freeze()
     }
-
-    /// Reads the value of a group; fails where it is damaged or of a newer version.
-    pub(crate) fn decode(group: &str, value: &[u8]) -> Result<GroupRecord, BrokerError> {
-        let damaged = |why: &str| BrokerError::DamagedCatalog {
-            what: format!("group '{group}'"),
-            why: why.into(),
-        };
-        match value.first() {
-            Some(&VERSION) => {}
-            Some(_) => return Err(damaged("it has another version; use a newer release")),
-            None => return Err(damaged("it is empty")),
-        }
-        let mut rest = value;
-        let record = read(&mut rest).ok_or_else(|| damaged("it is cut short or no text"))?;
-        match rest {
-            [] => Ok(record),
-            _ => Err(damaged("there is more in it than a group")),
-        }
-    }
 }
 
-fn put(out: &mut BytesMut, part: Option<&[u8]>) {
+pub(super) fn put(out: &mut BytesMut, part: Option<&[u8]>) {
     match part {
         Some(part) => {
             out.put_u32(part.len() as u32);
@@ -95,7 +115,6 @@ fn put(out: &mut BytesMut, part: Option<&[u8]>) {
 }
 
 fn read(rest: &mut &[u8]) -> Option<GroupRecord> {
-    let _version = rest.try_get_u8().ok()?;
     let mut record = GroupRecord {
         generation: rest.try_get_i32().ok()?,
         since_ms: rest.try_get_i64().ok()?,
@@ -130,7 +149,7 @@ fn part<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     Some(Some(part))
 }
 
-fn text(rest: &mut &[u8]) -> Option<Option<String>> {
+pub(super) fn text(rest: &mut &[u8]) -> Option<Option<String>> {
     match part(rest)? {
         Some(part) => Some(Some(std::str::from_utf8(part).ok()?.to_owned())),
         None => Some(None),
@@ -173,17 +192,18 @@ mod tests {
             b"\x01\0\0\0\0\0\0\0\0\0\0\0\x01\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0"
         );
         let value = record().encode();
-        assert_eq!(GroupRecord::decode("g", &value).unwrap(), record());
+        let expected = Record::Classic(Box::new(record()));
+        assert_eq!(Record::decode("g", &value).unwrap(), expected);
     }
 
     #[test]
     fn a_record_that_is_cut_or_longer_is_named() {
         let value = record().encode();
         for cut in 0..value.len() {
-            let error = GroupRecord::decode("g", &value[..cut]).unwrap_err();
+            let error = Record::decode("g", &value[..cut]).unwrap_err();
             assert!(error.to_string().contains("'g'"), "{cut}");
         }
         let longer = [&value[..], b"x"].concat();
-        assert!(GroupRecord::decode("g", &longer).is_err());
+        assert!(Record::decode("g", &longer).is_err());
     }
 }

@@ -125,8 +125,11 @@ pub struct LeavingMember {
 /// Offsets to be committed together.
 #[derive(Clone, Debug, Default)]
 pub struct GroupCommit {
-    /// Who commits. Member id empty and generation −1: a consumer that is not a member.
+    /// Who commits. Member id empty and generation −1: a consumer that is not a member. For a member of the consumer
+    /// protocol the generation is its epoch.
     pub member: GroupMember,
+    /// Whether the client knows of member epochs (OffsetCommit from version 9).
+    pub knows_epochs: bool,
     /// What: refused one by one, the rest together in one frame.
     pub offsets: Vec<OffsetCommit>,
 }
@@ -179,6 +182,10 @@ pub enum GroupState {
     CompletingRebalance,
     /// Every member knows what is its.
     Stable,
+    /// Of the consumer protocol: what the target assignment was made for has changed, and no member was heard since.
+    Assigning,
+    /// Of the consumer protocol: members are on their way to the target assignment.
+    Reconciling,
 }
 
 impl GroupState {
@@ -189,6 +196,8 @@ impl GroupState {
             GroupState::PreparingRebalance => "PreparingRebalance",
             GroupState::CompletingRebalance => "CompletingRebalance",
             GroupState::Stable => "Stable",
+            GroupState::Assigning => "Assigning",
+            GroupState::Reconciling => "Reconciling",
         }
     }
 }
@@ -204,6 +213,8 @@ impl fmt::Display for GroupState {
 pub enum GroupType {
     /// The clients assign (JoinGroup, SyncGroup).
     Classic,
+    /// The broker assigns (ConsumerGroupHeartbeat, KIP-848).
+    Consumer,
 }
 
 impl GroupType {
@@ -211,6 +222,7 @@ impl GroupType {
     pub fn as_str(self) -> &'static str {
         match self {
             GroupType::Classic => "classic",
+            GroupType::Consumer => "consumer",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Whether somebody may commit offsets.
 
-use super::Classic;
+use super::{Classic, Phase};
 use crate::BrokerError;
-use crate::groups::types::{GroupMember, GroupState};
+use crate::groups::types::GroupMember;
 
 impl Classic {
     /// Whether offsets may be committed: by a member of this generation, or, where there are no members, by anybody
@@ -12,12 +12,12 @@ impl Classic {
         member: &GroupMember,
         now_ms: i64,
     ) -> Result<(), BrokerError> {
-        if member.generation < 0 && self.state == GroupState::Empty {
+        if member.generation < 0 && self.state == Phase::Empty {
             return Ok(());
         }
         self.check_member(&member.member_id, member.instance_id.as_deref())?;
         self.check_generation(member.generation)?;
-        if self.state == GroupState::CompletingRebalance {
+        if self.state == Phase::CompletingRebalance {
             // It is a member of this generation, but cannot know yet what is its own.
             return Err(self.rebalancing());
         }

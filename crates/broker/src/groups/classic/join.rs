@@ -3,10 +3,11 @@
 use uuid::Uuid;
 
 use super::member::Member;
-use super::{Classic, NEW_MEMBER_JOIN_TIMEOUT_MS};
+use super::{Classic, NEW_MEMBER_JOIN_TIMEOUT_MS, Phase};
 use crate::BrokerError;
 use crate::groups::effects::{Effect, Storing, WaitId};
-use crate::groups::types::{GroupState, JoinGroup, Joined};
+use crate::groups::record::Record;
+use crate::groups::types::{JoinGroup, Joined};
 
 /// Ids given out and not used yet, at most: what a client that only ever asks for ids can make the server remember.
 const MAX_PENDING: usize = 10_000;
@@ -53,6 +54,7 @@ impl Classic {
             self.drop_member(&request.member_id, effects);
             return Some(Err(BrokerError::GroupFull {
                 group: self.name.to_string(),
+                setting: "group.max.size",
                 limit: self.settings.max_size,
             }));
         }
@@ -79,12 +81,12 @@ impl Classic {
         }
         let known = self.members.get(member_id);
         match self.state {
-            GroupState::Empty => most > 0,
-            GroupState::PreparingRebalance => {
+            Phase::Empty => most > 0,
+            Phase::PreparingRebalance => {
                 known.is_some_and(|member| member.join_wait.is_some())
                     || self.waiting_to_join() < most
             }
-            GroupState::CompletingRebalance | GroupState::Stable => {
+            Phase::CompletingRebalance | Phase::Stable => {
                 known.is_some() || self.members.len() < most
             }
         }
@@ -94,7 +96,7 @@ impl Classic {
         if request.protocol_type.is_empty() || request.protocols.is_empty() {
             return Err(self.inconsistent("it names no protocol type or no protocol"));
         }
-        if self.state == GroupState::Empty {
+        if self.state == Phase::Empty {
             return Ok(());
         }
         if self
@@ -178,11 +180,11 @@ impl Classic {
             .get(member_id)
             .is_some_and(|member| member.protocols == request.protocols);
         let knows_already = match self.state {
-            GroupState::Empty | GroupState::PreparingRebalance => false,
+            Phase::Empty | Phase::PreparingRebalance => false,
             // It may have missed the answer to its join.
-            GroupState::CompletingRebalance => says_the_same,
+            Phase::CompletingRebalance => says_the_same,
             // A leader joins again because it has seen that something must be assigned anew.
-            GroupState::Stable => says_the_same && !self.is_leader(member_id),
+            Phase::Stable => says_the_same && !self.is_leader(member_id),
         };
         if knows_already {
             self.heard(member_id, now_ms);
@@ -232,7 +234,7 @@ impl Classic {
             member.heard(now_ms);
         }
         match self.state {
-            GroupState::Stable if self.chosen_protocol() == self.protocol => {
+            Phase::Stable if self.chosen_protocol() == self.protocol => {
                 self.find_topics();
                 let mut joined = self.joined(&member_id);
                 match request.skips_assignment {
@@ -249,7 +251,8 @@ impl Classic {
                     instance_id,
                     old_member_id,
                 };
-                effects.push(Effect::Store(Box::new(self.record()), storing));
+                let record = Record::Classic(Box::new(self.record()));
+                effects.push(Effect::Store(record, storing));
             }
             _ => {
                 // The leader may have assigned to the old id already: that would not fit any more.
@@ -295,7 +298,7 @@ impl Classic {
         effects: &mut Vec<Effect>,
     ) {
         let (wait, joined, instance_id, old_member_id) = storing;
-        let holds = self.state == GroupState::Stable && self.generation == joined.generation;
+        let holds = self.state == Phase::Stable && self.generation == joined.generation;
         let answer = match outcome {
             Ok(()) if holds => Ok(joined),
             // The group has moved on meanwhile: it is to join again.

@@ -1,9 +1,9 @@
 //! Leaving, and being removed.
 
-use super::Classic;
+use super::{Classic, Phase};
 use crate::BrokerError;
 use crate::groups::effects::Effect;
-use crate::groups::types::{GroupState, LeavingMember};
+use crate::groups::types::LeavingMember;
 
 impl Classic {
     /// A member leaves, or an administrator removes a static one by its name.
@@ -36,9 +36,9 @@ impl Classic {
     pub(super) fn remove(&mut self, member_id: &str, now_ms: i64, effects: &mut Vec<Effect>) {
         self.drop_member(member_id, effects);
         match self.state {
-            GroupState::Empty => {}
-            GroupState::PreparingRebalance => self.finish_joining_if_complete(now_ms, effects),
-            GroupState::CompletingRebalance | GroupState::Stable => {
+            Phase::Empty => {}
+            Phase::PreparingRebalance => self.finish_joining_if_complete(now_ms, effects),
+            Phase::CompletingRebalance | Phase::Stable => {
                 self.rebalance(now_ms, effects);
                 self.finish_joining_if_complete(now_ms, effects);
             }

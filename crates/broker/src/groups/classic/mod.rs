@@ -40,12 +40,32 @@ use crate::BrokerError;
 /// heartbeats with, and a client that has gone away meanwhile must not stay for ever.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: i64 = 5 * 60 * 1_000;
 
+/// Where a classic group stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Empty,
+    PreparingRebalance,
+    CompletingRebalance,
+    Stable,
+}
+
+impl From<Phase> for GroupState {
+    fn from(phase: Phase) -> GroupState {
+        match phase {
+            Phase::Empty => GroupState::Empty,
+            Phase::PreparingRebalance => GroupState::PreparingRebalance,
+            Phase::CompletingRebalance => GroupState::CompletingRebalance,
+            Phase::Stable => GroupState::Stable,
+        }
+    }
+}
+
 /// One group's members and generation.
 #[derive(Debug)]
 pub(crate) struct Classic {
     name: Arc<str>,
     settings: GroupSettings,
-    state: GroupState,
+    state: Phase,
     /// Since when it is in this state.
     since_ms: i64,
     generation: i32,
@@ -76,7 +96,7 @@ impl Classic {
         Classic {
             name,
             settings,
-            state: GroupState::Empty,
+            state: Phase::Empty,
             since_ms: now_ms,
             generation: 0,
             protocol_type: None,
@@ -94,8 +114,24 @@ impl Classic {
         }
     }
 
+    /// A group without members, which had some of another protocol: its generations go on after `generation`.
+    pub(crate) fn after(
+        name: Arc<str>,
+        settings: GroupSettings,
+        generation: i32,
+        now_ms: i64,
+    ) -> Classic {
+        let mut group = Classic::new(name, settings, now_ms);
+        group.generation = generation;
+        group
+    }
+
+    pub(crate) fn generation(&self) -> i32 {
+        self.generation
+    }
+
     pub(crate) fn state(&self) -> GroupState {
-        self.state
+        self.state.into()
     }
 
     pub(crate) fn since_ms(&self) -> i64 {
@@ -104,7 +140,7 @@ impl Classic {
 
     /// Whether it has neither members nor ids given out to new ones.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.state == GroupState::Empty && self.pending.is_empty()
+        self.state == Phase::Empty && self.pending.is_empty()
     }
 
     /// Whether anybody has ever joined it.
@@ -114,7 +150,7 @@ impl Classic {
 
     /// Whether its members read the topic, as far as is known.
     pub(crate) fn reads(&self, topic: &str) -> bool {
-        self.state != GroupState::Empty
+        self.state != Phase::Empty
             && self
                 .topics
                 .as_ref()
@@ -130,13 +166,13 @@ impl Classic {
         GroupListing {
             group: self.name.to_string(),
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
-            state: self.state,
+            state: self.state(),
             group_type: GroupType::Classic,
         }
     }
 
     pub(crate) fn describe(&self) -> GroupDescription {
-        let stable = self.state == GroupState::Stable;
+        let stable = self.state == Phase::Stable;
         let protocol = self.protocol.as_deref().filter(|_| stable);
         let describe = |(id, member): (&String, &Member)| MemberDescription {
             member_id: id.clone(),
@@ -152,7 +188,7 @@ impl Classic {
         };
         GroupDescription {
             group: self.name.to_string(),
-            state: self.state,
+            state: self.state(),
             group_type: GroupType::Classic,
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
             protocol: protocol.unwrap_or_default().to_owned(),
@@ -161,7 +197,7 @@ impl Classic {
         }
     }
 
-    fn move_to(&mut self, state: GroupState, now_ms: i64) {
+    fn move_to(&mut self, state: Phase, now_ms: i64) {
         self.state = state;
         self.since_ms = now_ms;
     }

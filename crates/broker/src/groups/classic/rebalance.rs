@@ -1,8 +1,8 @@
 //! From one generation to the next: waiting for members, then making the generation.
 
-use super::Classic;
+use super::{Classic, Phase};
 use crate::groups::effects::{Effect, Storing};
-use crate::groups::types::GroupState;
+use crate::groups::record::Record;
 
 /// How long a group waits for its members to join.
 #[derive(Clone, Copy, Debug)]
@@ -30,10 +30,10 @@ impl JoinPhase {
 impl Classic {
     /// Begins a rebalance, unless one has begun.
     pub(super) fn rebalance(&mut self, now_ms: i64, effects: &mut Vec<Effect>) {
-        if self.state == GroupState::PreparingRebalance {
+        if self.state == Phase::PreparingRebalance {
             return;
         }
-        if self.state == GroupState::CompletingRebalance {
+        if self.state == Phase::CompletingRebalance {
             self.refuse_syncs(now_ms, effects);
         }
         self.sync_deadline_ms = None;
@@ -42,7 +42,7 @@ impl Classic {
         let timeout_ms = self.rebalance_timeout_ms();
         let delay_ms = self.settings.initial_rebalance_delay_ms;
         self.joining = Some(match self.state {
-            GroupState::Empty => JoinPhase::Initial {
+            Phase::Empty => JoinPhase::Initial {
                 until_ms: now_ms.saturating_add(delay_ms),
                 remaining_ms: timeout_ms.saturating_sub(delay_ms).max(0),
                 somebody_new: false,
@@ -51,7 +51,7 @@ impl Classic {
                 until_ms: now_ms.saturating_add(timeout_ms),
             },
         });
-        self.move_to(GroupState::PreparingRebalance, now_ms);
+        self.move_to(Phase::PreparingRebalance, now_ms);
     }
 
     /// The longest that any member may take.
@@ -152,14 +152,15 @@ impl Classic {
         self.protocol = None;
         self.statics.clear();
         self.find_topics();
-        self.move_to(GroupState::Empty, now_ms);
-        effects.push(Effect::Store(Box::new(self.record()), Storing::Empty));
+        self.move_to(Phase::Empty, now_ms);
+        let record = Record::Classic(Box::new(self.record()));
+        effects.push(Effect::Store(record, Storing::Empty));
     }
 
     fn begin_generation(&mut self, now_ms: i64, effects: &mut Vec<Effect>) {
         self.protocol = self.chosen_protocol();
         self.find_topics();
-        self.move_to(GroupState::CompletingRebalance, now_ms);
+        self.move_to(Phase::CompletingRebalance, now_ms);
         self.unsynced = self.members.keys().cloned().collect();
         self.sync_deadline_ms = Some(now_ms.saturating_add(self.rebalance_timeout_ms()));
         let mut answers = Vec::new();

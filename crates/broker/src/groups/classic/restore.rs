@@ -1,10 +1,10 @@
 //! A group as it is kept, and back.
 
-use super::Classic;
 use super::member::Member;
+use super::{Classic, Phase};
 use crate::groups::record::{GroupRecord, MemberRecord};
 use crate::groups::settings::GroupSettings;
-use crate::groups::types::{GroupState, JoinGroup, Protocol};
+use crate::groups::types::{JoinGroup, Protocol};
 use std::sync::Arc;
 
 impl Classic {
@@ -61,7 +61,7 @@ impl Classic {
         }
         group.next_place = group.members.len() as u64;
         if !group.members.is_empty() {
-            group.state = GroupState::Stable;
+            group.state = Phase::Stable;
         }
         group.find_topics();
         group

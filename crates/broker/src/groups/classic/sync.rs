@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Classic;
+use super::{Classic, Phase};
 use crate::BrokerError;
 use crate::groups::effects::{Effect, Storing, WaitId};
-use crate::groups::types::{GroupMember, GroupState, SyncGroup, Synced};
+use crate::groups::record::Record;
+use crate::groups::types::{GroupMember, SyncGroup, Synced};
 
 impl Classic {
     /// A member asks for its assignment. `wait` is answered now, or once the leader's assignment is durable.
@@ -19,12 +20,12 @@ impl Classic {
         let answer = match self.check_sync(request) {
             Err(error) => Err(error),
             Ok(()) => match self.state {
-                GroupState::Empty => Err(self.unknown_member(&request.member.member_id)),
-                GroupState::PreparingRebalance => Err(self.rebalancing()),
-                GroupState::CompletingRebalance => {
+                Phase::Empty => Err(self.unknown_member(&request.member.member_id)),
+                Phase::PreparingRebalance => Err(self.rebalancing()),
+                Phase::CompletingRebalance => {
                     return self.wait_for_assignment(request, wait, effects);
                 }
-                GroupState::Stable => {
+                Phase::Stable => {
                     let member_id = &request.member.member_id;
                     self.unsynced.remove(member_id);
                     self.heard(member_id, now_ms);
@@ -87,7 +88,8 @@ impl Classic {
             let storing = Storing::Assignment {
                 generation: self.generation,
             };
-            effects.push(Effect::Store(Box::new(record), storing));
+            let record = Record::Classic(Box::new(record));
+            effects.push(Effect::Store(record, storing));
         }
     }
 
@@ -112,7 +114,7 @@ impl Classic {
                 let replaced = (wait, joined, instance_id, old_member_id);
                 self.replaced(replaced, outcome, effects);
             }
-            Storing::Empty => {}
+            Storing::Empty | Storing::Group => {}
         }
     }
 
@@ -123,7 +125,7 @@ impl Classic {
         now_ms: i64,
         effects: &mut Vec<Effect>,
     ) {
-        if self.state != GroupState::CompletingRebalance || self.generation != generation {
+        if self.state != Phase::CompletingRebalance || self.generation != generation {
             // Another rebalance has begun meanwhile: nobody hears of this assignment.
             return;
         }
@@ -144,7 +146,7 @@ impl Classic {
                 member.assignment = assignment;
             }
         }
-        self.move_to(GroupState::Stable, now_ms);
+        self.move_to(Phase::Stable, now_ms);
         let mut answers = Vec::new();
         for (id, member) in &mut self.members {
             if let Some(wait) = member.end_sync_wait(now_ms) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Classic;
 use crate::BrokerError;
 use crate::groups::effects::{Effect, Storing, WaitId};
-use crate::groups::record::GroupRecord;
+use crate::groups::record::{GroupRecord, Record};
 use crate::groups::settings::GroupSettings;
 use crate::groups::types::{
     GroupMember, GroupState, JoinGroup, Joined, LeavingMember, Protocol, SyncGroup, Synced,
@@ -97,7 +97,12 @@ impl Bench {
                 Effect::Synced(wait, answer) => {
                     assert!(self.synced.insert(wait, answer).is_none(), "answered twice");
                 }
-                Effect::Store(record, storing) => self.stores.push_back((*record, storing)),
+                Effect::Store(Record::Classic(record), storing) => {
+                    self.stores.push_back((*record, storing));
+                }
+                Effect::Store(Record::Consumer(_), _) | Effect::Beat(..) => {
+                    panic!("it is of the classic protocol")
+                }
             }
         }
     }
@@ -785,8 +790,10 @@ fn a_stable_group_is_found_again_as_it_was() {
     let mut bench = Bench::new();
     let members = bench.stable(&[fixed("a"), older("")]);
     let record = bench.group.record();
-    let record = GroupRecord::decode("g", &record.encode()).unwrap();
-    bench.group = Classic::restore("g".into(), GroupSettings::default(), record);
+    let Record::Classic(record) = Record::decode("g", &record.encode()).unwrap() else {
+        panic!("it is of the classic protocol");
+    };
+    bench.group = Classic::restore("g".into(), GroupSettings::default(), *record);
     bench.group.resume(bench.now_ms);
     assert_eq!(bench.group.state(), GroupState::Stable);
     for one in &members {

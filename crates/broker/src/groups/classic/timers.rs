@@ -1,9 +1,9 @@
 //! What happens by itself: silent members go, and nobody is waited for for ever.
 
-use super::Classic;
+use super::{Classic, Phase};
 use crate::BrokerError;
 use crate::groups::effects::Effect;
-use crate::groups::types::{GroupMember, GroupState};
+use crate::groups::types::GroupMember;
 
 impl Classic {
     /// A member says that it is there; it is told where the group rebalances.
@@ -15,12 +15,12 @@ impl Classic {
         self.check_member(&member.member_id, member.instance_id.as_deref())?;
         self.check_generation(member.generation)?;
         match self.state {
-            GroupState::Empty => Err(self.unknown_member(&member.member_id)),
-            GroupState::PreparingRebalance => {
+            Phase::Empty => Err(self.unknown_member(&member.member_id)),
+            Phase::PreparingRebalance => {
                 self.heard(&member.member_id, now_ms);
                 Err(self.rebalancing())
             }
-            GroupState::CompletingRebalance | GroupState::Stable => {
+            Phase::CompletingRebalance | Phase::Stable => {
                 self.heard(&member.member_id, now_ms);
                 Ok(())
             }
