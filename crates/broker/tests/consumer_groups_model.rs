@@ -192,7 +192,6 @@ impl World {
     }
 
     fn topics_change(&mut self) {
-        let now_ms = self.now_ms;
         self.counts.topics += 1;
         let name = TOPICS[self.rng.random_range(0..TOPICS.len())];
         let partitions = self.rng.random_range(1..6);
@@ -209,7 +208,7 @@ impl World {
                         partitions: Some(topic.partitions + partitions),
                         ..TopicChange::default()
                     };
-                    let altered = broker.alter_topic(&caller, name, change, now_ms);
+                    let altered = broker.alter_topic(&caller, name, change);
                     altered.await.unwrap();
                 }
                 Ok(_) => {}

@@ -391,6 +391,7 @@ impl World {
                     producer: speaks,
                     adds_group: implicit,
                     commit: GroupCommit {
+                        knows_epochs: true,
                         member: GroupMember {
                             group,
                             generation: -1,

@@ -111,6 +111,7 @@ pub(crate) async fn commit_in_transaction(
         ),
         adds_group: call.version >= 5,
         commit: GroupCommit {
+            knows_epochs: true,
             member: GroupMember {
                 group: request.group_id.to_string(),
                 member_id: request.member_id.to_string(),

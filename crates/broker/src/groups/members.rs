@@ -237,4 +237,15 @@ impl Members {
             Members::Consumer(group) => group.check_commit(commit),
         }
     }
+
+    pub(crate) fn check_transaction_commit(
+        &mut self,
+        member: &GroupMember,
+        now_ms: i64,
+    ) -> Result<(), BrokerError> {
+        match self {
+            Members::Classic(group) => group.check_transaction_commit(member, now_ms),
+            Members::Consumer(group) => group.check_transaction_commit(member),
+        }
+    }
 }

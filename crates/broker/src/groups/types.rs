@@ -113,6 +113,13 @@ pub struct GroupMember {
     pub generation: i32,
 }
 
+impl GroupMember {
+    /// Whether it does not claim to be a member.
+    pub(crate) fn is_nobody(&self) -> bool {
+        self.member_id.is_empty() && self.instance_id.is_none()
+    }
+}
+
 /// A member that leaves, named by its id, its static name, or both.
 #[derive(Clone, Debug, Default)]
 pub struct LeavingMember {

@@ -70,25 +70,31 @@ pub async fn run(mut client: Client, me: usize) {
         client.operation();
         client.world.borrow_mut().transactors[me].busy = true;
         let outcome = act(&mut client, me).await;
-        let mut world = client.world.borrow_mut();
-        world.transactors[me].busy = false;
-        world.transactors[me].committing = false;
-        if let Err(error) = outcome {
-            world.transactors[me].begin_anew();
-            match error {
-                BrokerError::ProducerFenced { .. }
-                | BrokerError::InvalidProducerMapping { .. }
-                | BrokerError::InvalidTransactionState { .. } => met(FENCED),
-                error => {
-                    if world.after(&error) == After::Over {
-                        // Whatever was under way has an unknown end.
-                        return;
-                    }
-                }
-            }
+        if is_over(&client, me, outcome) {
+            // Whatever was under way has an unknown end.
+            return;
         }
-        drop(world);
         client.clock.sleep(client.rng.random_range(0..60)).await;
+    }
+}
+
+/// Takes notice of what became of a call; says whether this life is over with it.
+fn is_over(client: &Client, me: usize, outcome: Result<(), BrokerError>) -> bool {
+    let mut world = client.world.borrow_mut();
+    world.transactors[me].busy = false;
+    world.transactors[me].committing = false;
+    let Err(error) = outcome else {
+        return false;
+    };
+    world.transactors[me].begin_anew();
+    match error {
+        BrokerError::ProducerFenced { .. }
+        | BrokerError::InvalidProducerMapping { .. }
+        | BrokerError::InvalidTransactionState { .. } => {
+            met(FENCED);
+            false
+        }
+        error => world.after(&error) == After::Over,
     }
 }
 
@@ -251,6 +257,7 @@ async fn offset(
         producer,
         adds_group: is_implicit(me),
         commit: GroupCommit {
+            knows_epochs: true,
             member: GroupMember {
                 group: group(me),
                 generation: -1,

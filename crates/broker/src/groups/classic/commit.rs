@@ -32,8 +32,7 @@ impl Classic {
         member: &GroupMember,
         now_ms: i64,
     ) -> Result<(), BrokerError> {
-        let names_none = member.member_id.is_empty() && member.instance_id.is_none();
-        if member.generation < 0 && (names_none || self.state == GroupState::Empty) {
+        if member.generation < 0 && (member.is_nobody() || self.state == Phase::Empty) {
             return Ok(());
         }
         self.check_member(&member.member_id, member.instance_id.as_deref())?;

@@ -41,7 +41,7 @@ use super::effects::Effect;
 use super::settings::GroupSettings;
 use super::subscription::CONSUMER;
 use super::topics::{TopicSize, TopicView};
-use super::types::{GroupCommit, GroupListing, GroupState, GroupType};
+use super::types::{GroupCommit, GroupListing, GroupMember, GroupState, GroupType};
 use crate::BrokerError;
 
 /// When something happens, and what the group is to know of the world at that moment.
@@ -204,6 +204,27 @@ impl Consumer {
             });
         }
         self.check_member(&member.member_id, member.generation)
+    }
+
+    /// Whether offsets may be committed with a transaction: by a member that knows its epoch, or by anybody who does not
+    /// claim to be one. There an old epoch is an old generation, which is what producers know.
+    pub(crate) fn check_transaction_commit(&self, member: &GroupMember) -> Result<(), BrokerError> {
+        if member.generation < 0 && (member.is_nobody() || self.members.is_empty()) {
+            return Ok(());
+        }
+        let checked = self.check_member(&member.member_id, member.generation);
+        checked.map_err(|error| match error {
+            BrokerError::StaleEpoch {
+                group,
+                got,
+                current,
+            } => BrokerError::IllegalGeneration {
+                group,
+                got,
+                current,
+            },
+            other => other,
+        })
     }
 
     /// Whether it is a member, and this is its epoch.
