@@ -70,21 +70,20 @@ pub async fn run(mut client: Client, me: usize) {
         client.operation();
         client.world.borrow_mut().transactors[me].busy = true;
         let outcome = act(&mut client, me).await;
-        if is_over(&client, me, outcome) {
-            // Whatever was under way has an unknown end.
+        if !settled(&client, me, outcome) {
             return;
         }
         client.clock.sleep(client.rng.random_range(0..60)).await;
     }
 }
 
-/// Takes notice of what became of a call; says whether this life is over with it.
-fn is_over(client: &Client, me: usize, outcome: Result<(), BrokerError>) -> bool {
+/// Takes an outcome in. False where the node is of no use: whatever was under way has an unknown end.
+fn settled(client: &Client, me: usize, outcome: Result<(), BrokerError>) -> bool {
     let mut world = client.world.borrow_mut();
     world.transactors[me].busy = false;
     world.transactors[me].committing = false;
     let Err(error) = outcome else {
-        return false;
+        return true;
     };
     world.transactors[me].begin_anew();
     match error {
@@ -92,9 +91,9 @@ fn is_over(client: &Client, me: usize, outcome: Result<(), BrokerError>) -> bool
         | BrokerError::InvalidProducerMapping { .. }
         | BrokerError::InvalidTransactionState { .. } => {
             met(FENCED);
-            false
+            true
         }
-        error => world.after(&error) == After::Over,
+        error => world.after(&error) != After::Over,
     }
 }
 
