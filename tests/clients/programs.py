@@ -174,7 +174,8 @@ class KafkaJs(Node):
 
 class Platformatic(Node):
     start = 'user-123 -> {"name":"John","action":"login"}'
-    lacks = ("note", "state")
+    # Of a producer's aborted transactions in one answer it leaves out the last alone.
+    lacks = ("note", "state", "read")
     commits_first = False
 
 
