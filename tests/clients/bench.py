@@ -26,7 +26,7 @@ import confluent_kafka.admin as admin
 import programs
 
 VERSION = "4.3.1"
-ROUNDS = int(os.environ.get("ROUNDS") or 2)
+ROUNDS = int(os.environ.get("ROUNDS") or 3)
 SECONDS = int(os.environ.get("SECONDS") or 6)
 RATE_SECONDS = 2 * SECONDS
 WARM_UP_SECONDS = 4
@@ -116,7 +116,7 @@ def delete(system, topic):
     client.delete_topics([topic])[topic].result(START_S)
 
 
-def load(system, verb, topic, partitions, much):
+def load(system, verb, topic, partitions, much, kind=""):
     """What the client says of it, with the processor time of both sides for a record, in microseconds."""
     before = cpu_seconds(system.pid)
     program = programs.RdKafka.built().with_name("load")
@@ -130,7 +130,7 @@ def load(system, verb, topic, partitions, much):
     found["rate"] = found["records"] / found["seconds"]
     found["client_us"] = (usage.ru_utime + usage.ru_stime) * 1e6 / found["records"]
     found["server_us"] = (cpu_seconds(system.pid) - before) * 1e6 / found["records"]
-    print(f"  {system.name}: {verb} {topic}: " + ", ".join(f"{key} {value:,.1f}" for key, value in found.items()), file=sys.stderr)
+    print(f"  {system.name}{kind}: {verb} {topic}: " + ", ".join(f"{key} {value:,.1f}" for key, value in found.items()), file=sys.stderr)
     return found
 
 
@@ -154,19 +154,19 @@ def sync_p99_us(seconds=3):
 
 def measure(system, flush=False):
     """One round: the figures of each load by its name."""
-    config = {"flush.messages": "1"} if flush else {}
+    config, kind = ({"flush.messages": "1"}, ", flush.messages=1") if flush else ({}, "")
     found = {}
     for partitions in PARTITIONS:
         topic = f"load-{partitions}"
         create(system, topic, partitions, **config)
-        found[f"produce {partitions}"] = load(system, "produce", topic, partitions, SECONDS)
+        found[f"produce {partitions}"] = load(system, "produce", topic, partitions, SECONDS, kind)
         if not flush:
             there = found[f"produce {partitions}"]["records"]
             found[f"consume {partitions}"] = load(system, "consume", topic, partitions, min(there, READ))
         delete(system, topic)
     create(system, "rate", 1, **config)
     before = sync_p99_us()
-    found["rate"] = load(system, "rate", "rate", 1, RATE_SECONDS)
+    found["rate"] = load(system, "rate", "rate", 1, RATE_SECONDS, kind)
     found["rate"]["sync_p99_us"] = max(before, sync_p99_us())
     delete(system, "rate")
     return found
