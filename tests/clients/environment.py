@@ -55,14 +55,14 @@ def go_program():
 
 
 @functools.cache
-def java_classes(version):
-    """The class path of the program in `java`, built with this version of Kafka's client."""
+def java_classes(version, program="Clients"):
+    """The class path of a program in `java`, built with this version of Kafka's client."""
     folder = ROOT / "target" / "clients" / f"java-{version}"
-    jars, classes = folder / "jars", folder / "classes"
+    jars, classes = folder / "jars", folder / program
     subprocess.run(["mvn", "--quiet", "--batch-mode", "-f", HERE / "java" / "pom.xml", "dependency:copy-dependencies",
                     f"-Dkafka.version={version}", f"-DoutputDirectory={jars}"], check=True, stdout=sys.stderr)
     path = f"{classes}{os.pathsep}{jars}/*"
-    subprocess.run(["javac", "-d", classes, "-cp", path, HERE / "java" / "Clients.java"], check=True)
+    subprocess.run(["javac", "-d", classes, "-cp", path, HERE / "java" / f"{program}.java"], check=True)
     return path
 
 
