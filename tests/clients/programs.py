@@ -124,11 +124,12 @@ class Java(Program):
         self.version = version
 
     @functools.cache
-    def path(self):
+    def path(self, program="Clients"):
+        """The class path of a program in `java`, built."""
         folder = BUILT / f"java-{self.version}"
-        classes = folder / "classes"
+        classes = folder / program
         path = f"{classes}{os.pathsep}{jars('pom.xml', self.version, folder / 'jars')}"
-        build("javac", "-d", classes, "-cp", path, HERE / "java" / "Clients.java")
+        build("javac", "-d", classes, "-cp", path, HERE / "java" / f"{program}.java")
         return path
 
     def program(self):

@@ -15,7 +15,9 @@ from records import RECORDS
 
 TIMEOUT_S = 30
 # Started and stopped by the file that runs.
-SERVER = environment.Server("group.initial.rebalance.delay.ms=100")
+SERVER = environment.Server("group.initial.rebalance.delay.ms=100", "group.consumer.heartbeat.interval.ms=300",
+                            "group.consumer.session.timeout.ms=6000", "group.consumer.min.heartbeat.interval.ms=100",
+                            "group.consumer.min.session.timeout.ms=1000")
 
 
 def topic_name():

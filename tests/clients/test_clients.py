@@ -16,6 +16,7 @@ import re
 import resource
 import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time

@@ -119,8 +119,9 @@ async fn one(
         return internal(node, topic);
     }
     let found = match &wanted.name {
-        Some(name) => named(client, name.as_str(), create).await,
-        None => client
+        Some(name) if !name.is_empty() || id.is_nil() => named(client, name.as_str(), create).await,
+        // Beside an id Java's client leaves the name empty, others leave it out.
+        _ => client
             .broker()
             .topic_by_id(&client.caller, TopicId(id.as_u128())),
     };

@@ -192,6 +192,31 @@ fn partitions_move_from_member_to_member() {
     );
 }
 
+/// A member that reads by a pattern knows its topics by their ids alone, and asks for their names.
+#[test]
+fn a_topic_is_found_by_its_id_whether_its_name_is_empty_or_left_out() {
+    const UNKNOWN_TOPIC_ID: i16 = 100;
+    let gateway = start();
+    let mut client = gateway.connect();
+    let id = create(&mut client, "t", 1);
+    let mut ask = |id: Uuid, name: Option<TopicName>| {
+        let topic = metadata_request::MetadataRequestTopic::default()
+            .with_topic_id(id)
+            .with_name(name);
+        let request = MetadataRequest::default().with_topics(Some(vec![topic]));
+        client.call(13, &request).topics.remove(0)
+    };
+    for beside in [None, Some(name(""))] {
+        let found = ask(id, beside.clone());
+        assert_eq!((found.error_code, found.name), (OK, Some(name("t"))));
+        let missing = ask(Uuid::from_u128(7), beside.clone());
+        assert_eq!(
+            (missing.error_code, missing.name),
+            (UNKNOWN_TOPIC_ID, beside)
+        );
+    }
+}
+
 #[test]
 fn refusals_are_kafkas() {
     let gateway = start();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::assignor::Partitions;
-use super::member::Member;
+use super::member::{Member, MemberState};
 use super::pattern::Pattern;
 use super::types::{ConsumerBeat, ConsumerHeartbeat, JOIN_EPOCH, LEAVE_EPOCH, STATIC_LEAVE_EPOCH};
 use super::{Consumer, Moment};
@@ -65,7 +65,10 @@ impl Consumer {
         let says_all = request.rebalance_timeout_ms.is_some()
             && (request.topics.is_some() || request.pattern.is_some())
             && request.owned.is_some();
-        let tells_all = std::mem::take(&mut member.tell_all);
+        // One that is to give partitions up and has not is told again: its client may have taken a late answer for lost, and
+        // asked again as if nothing had been said (librdkafka).
+        let tells_all =
+            std::mem::take(&mut member.tell_all) || member.state == MemberState::Revoking;
         let tells = joins
             || says_all
             || tells_all
