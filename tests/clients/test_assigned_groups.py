@@ -15,6 +15,7 @@ import environment
 environment.enter()
 
 import confluent_kafka
+import confluent_kafka.admin as confluent_admin
 
 import programs
 from pythons import SERVER, TIMEOUT_S, Confluent, topic_name, until
