@@ -163,6 +163,7 @@ fn what_is_open_shows_in_offsets_lists_and_descriptions() {
         producer: producer.clone(),
         adds_group: true,
         commit: GroupCommit {
+            knows_epochs: true,
             member: GroupMember {
                 group: "g".into(),
                 generation: -1,
