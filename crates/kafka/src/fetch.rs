@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use kafka_protocol::ResponseError;
-use mainstem::broker::{AbortedTransaction, BrokerError, Isolation, Topic, Waiter};
+use mainstem::broker::{BrokerError, Isolation, Topic, Waiter};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -143,13 +143,8 @@ impl Reading {
             high_watermark: self.high_watermark,
             last_stable: self.last_stable,
             log_start: self.log_start,
-            aborted: (isolation == Isolation::ReadCommitted).then(|| {
-                let one = |(first_offset, producer_id): &(i64, i64)| AbortedTransaction {
-                    producer_id: *producer_id,
-                    first_offset: *first_offset,
-                };
-                self.aborted.iter().map(one).collect()
-            }),
+            aborted: (isolation == Isolation::ReadCommitted)
+                .then(|| self.aborted.iter().copied().collect()),
             records: self.batches.clone(),
         }
     }
