@@ -167,8 +167,14 @@ impl Admission {
             }
             appends.push(outcome);
         }
+        let mut lsn = lsn;
         if let (Some(end), Some(marker)) = (&submission.transaction_end, &marker) {
             appended_bytes += self.end_transaction(end, marker, open);
+            if appended_bytes > 0 && mutation::active(mutation::MARKER_OUTSIDE_FRAME) {
+                open.builder.end_frame();
+                lsn = Lsn(lsn.0 + 1);
+                open.builder.begin_frame(lsn);
+            }
         }
         for (shard, op) in &submission.log_ops {
             open.builder

@@ -38,6 +38,10 @@ pub const DELETED_RANGE_COMES_BACK: &str = "deleted_range_comes_back";
 pub const STEP_OFFSET_OUTSIDE_FRAME: &str = "step_offset_outside_frame";
 /// A frame that refers to bytes in a segment is made when they are written, not when they are synced.
 pub const REFERENCE_BEFORE_SYNC: &str = "reference_before_sync";
+/// Readers of committed records are shown all that is durable.
+pub const LAST_STABLE_IS_HIGH_WATERMARK: &str = "last_stable_is_high_watermark";
+/// The end of a transaction is a frame for each marker, and one for the rest.
+pub const MARKER_OUTSIDE_FRAME: &str = "marker_outside_frame";
 /// A duplicate is answered before the batch that it repeats is durable.
 pub const DUPLICATE_BEFORE_DURABLE: &str = "duplicate_before_durable";
 
@@ -103,6 +107,14 @@ pub const ALL: &[(&str, &str)] = &[
     (
         REFERENCE_BEFORE_SYNC,
         "frames refer to bytes in segments that are written and not synced",
+    ),
+    (
+        LAST_STABLE_IS_HIGH_WATERMARK,
+        "the last stable offset is the high watermark",
+    ),
+    (
+        MARKER_OUTSIDE_FRAME,
+        "the markers of a transaction's end are not in one frame with the rest",
     ),
     (
         DUPLICATE_BEFORE_DURABLE,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mainstem_journal::Lsn;
+use mainstem_journal::{Lsn, mutation};
 use parking_lot::Mutex;
 
 use crate::files::partition_dir;
@@ -182,7 +182,10 @@ impl State {
 
     pub(crate) fn bounds(&self) -> Bounds {
         // What is left of a transaction whose beginning was deleted is as open as it was.
-        let last_stable = self.transactions.last_stable(self.end).max(self.start);
+        let last_stable = match mutation::active(mutation::LAST_STABLE_IS_HIGH_WATERMARK) {
+            true => self.end,
+            false => self.transactions.last_stable(self.end).max(self.start),
+        };
         Bounds {
             start: self.start,
             high_watermark: self.end,

@@ -167,6 +167,18 @@ pub(crate) const OWN: &[Own] = &[
         "104857600",
         "The largest request of a Kafka client.",
     ),
+    own(
+        "transaction.max.timeout.ms",
+        MILLIS,
+        "900000",
+        "The longest a transaction may stay open, and the longest timeout a producer may ask for.",
+    ),
+    own(
+        "transactional.id.expiration.ms",
+        MILLIS,
+        "604800000",
+        "How long a transactional id is remembered that has no transaction.",
+    ),
 ];
 
 const fn own(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Own {

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::broker_configs::{self, OWN, TOPIC_DEFAULTS};
-use mainstem_broker::{BrokerSettings, GroupSettings, configs};
+use mainstem_broker::{BrokerSettings, GroupSettings, TransactionSettings, configs};
 use mainstem_engine::EngineOptions;
 use mainstem_log::LogOptions;
 use std::collections::BTreeMap;
@@ -166,6 +166,7 @@ impl Options {
             settings.num_partitions = u32::try_from(count).unwrap_or(u32::MAX);
         }
         settings.groups = self.group_settings()?;
+        settings.transactions = self.transaction_settings()?;
         // The finer unit wins, as it does in Kafka.
         for (name, unit_ms) in [
             ("log.retention.hours", 3_600_000),
@@ -246,6 +247,25 @@ impl Options {
             }
         }
         Ok(groups)
+    }
+
+    fn transaction_settings(&self) -> Result<TransactionSettings, Error> {
+        let mut transactions = TransactionSettings::default();
+        for (name, setting) in [
+            (
+                "transaction.max.timeout.ms",
+                &mut transactions.max_timeout_ms,
+            ),
+            (
+                "transactional.id.expiration.ms",
+                &mut transactions.id_expiration_ms,
+            ),
+        ] {
+            if let Some(count) = self.number(name)? {
+                *setting = i64::try_from(count.max(1)).unwrap_or(i64::MAX);
+            }
+        }
+        Ok(transactions)
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>, Error> {

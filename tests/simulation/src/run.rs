@@ -163,6 +163,7 @@ impl Run {
             actors::OUTPUT,
             actors::SOURCED,
             actors::KEYED,
+            actors::LEDGER,
         ];
         rules.kept.borrow_mut().extend(kept.map(id));
     }
@@ -218,6 +219,7 @@ impl Run {
             world.stopping = last;
             world.closing = false;
             world.finished = 0;
+            world.transactors_finished = 0;
             world.power_goes = false;
             world.squeezed = self.opened_full;
             world.refused_full = false;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use mainstem_log::{Bounds, Log, LogError, LogOp, LogSnapshot, PartitionId, Read};
-use mainstem_record::Batch;
+use mainstem_record::{Batch, BatchHeader, Marker};
 use mainstem_store::{Family, StoreOp, StoreSnapshot};
 use rand::Rng;
 use rand::rngs::SmallRng;
@@ -27,6 +27,17 @@ pub struct Rec {
     pub timestamp_ms: i64,
 }
 
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its transaction is open, of this producer.
+    Open(i64),
+    /// It is delivered.
+    Delivered,
+    /// It is not: it is a marker, or its transaction was aborted.
+    Hidden,
+}
+
 /// A partition as of some LSN. What was ever appended to it stays known, also below its start.
 #[derive(Default)]
 pub struct Part {
@@ -36,6 +47,10 @@ pub struct Part {
     pub start: i64,
     /// Every record, by offset.
     pub records: Vec<Rec>,
+    /// What a reader of committed records is shown of each record.
+    pub fates: Vec<Fate>,
+    /// Open transactions, by producer: their first offsets.
+    open: BTreeMap<i64, i64>,
     /// Every batch: its first offset and its bytes.
     batches: Vec<(i64, Bytes)>,
     /// Compaction has been over what lies below.
@@ -46,6 +61,26 @@ impl Part {
     /// The offset after the last record.
     pub fn end(&self) -> i64 {
         self.records.len() as i64
+    }
+
+    /// The first offset of an open transaction, or the end.
+    fn last_stable(&self) -> i64 {
+        let first = self.open.values().copied().min();
+        first.unwrap_or(self.end()).max(self.start)
+    }
+
+    /// A transaction has ended here.
+    fn ended(&mut self, producer: i64, marker: Marker) {
+        let fate = match marker {
+            Marker::Commit => Fate::Delivered,
+            Marker::Abort => Fate::Hidden,
+        };
+        if let Some(first) = self.open.remove(&producer) {
+            let since = self.fates.iter_mut().skip(first as usize);
+            since
+                .filter(|one| **one == Fate::Open(producer))
+                .for_each(|one| *one = fate);
+        }
     }
 }
 
@@ -97,6 +132,7 @@ impl Views {
     }
 
     fn apply(&mut self, lsn: u64, frame: &Frame) {
+        self.ends_whole(lsn, frame);
         for op in &frame.log_ops {
             self.apply_log(lsn, op);
         }
@@ -106,6 +142,53 @@ impl Views {
                 None => self.store.remove(&(*family, key.clone())),
             };
         }
+    }
+
+    /// The end of a transaction is one frame: a marker wherever it is open, and what its coordinator keeps. And an offset
+    /// that goes with it is in no other frame.
+    fn ends_whole(&self, lsn: u64, frame: &Frame) {
+        let mut ended: BTreeMap<i64, (Marker, Vec<PartitionId>)> = BTreeMap::new();
+        for op in &frame.log_ops {
+            if let LogOp::Append {
+                partition, batch, ..
+            } = op
+                && let Some(marker) = Marker::read(batch)
+            {
+                let header = BatchHeader::read(batch).expect("batches of frames are sound");
+                let (known, partitions) = ended
+                    .entry(header.producer_id)
+                    .or_insert_with(|| (marker, Vec::new()));
+                assert_eq!(*known, marker, "frame {lsn} ends a transaction both ways");
+                partitions.push(*partition);
+            }
+        }
+        let is_kept = frame.store_ops.iter().any(|op| {
+            let parsed = mainstem_broker::keys::parse_catalog_key(&op.key);
+            let kind = mainstem_broker::keys::Kind::Transaction as u8;
+            op.family == Family::Catalog && parsed.is_some_and(|(_, found, _)| found == kind)
+        });
+        for (producer, (_, partitions)) in &ended {
+            assert!(
+                is_kept,
+                "frame {lsn}: the end of {producer}'s transaction without its record"
+            );
+            for (id, part) in self.bounds() {
+                assert!(
+                    !part.open.contains_key(producer) || partitions.contains(&id),
+                    "frame {lsn}: {producer}'s transaction ends on {partitions:?}, and not on {id}"
+                );
+            }
+        }
+        let of_transactor = |op: &StoreOp| {
+            let key = mainstem_broker::keys::parse_group_offset(&op.key);
+            op.family == Family::Offsets
+                && key.is_some_and(|key| key.group.starts_with("transactor-"))
+        };
+        let offsets = frame.store_ops.iter().any(of_transactor);
+        assert!(
+            !offsets || is_kept,
+            "frame {lsn}: an offset without its transaction's end"
+        );
     }
 
     fn apply_log(&mut self, lsn: u64, op: &LogOp) {
@@ -128,7 +211,17 @@ impl Views {
                     .unwrap_or_else(|error| panic!("frame {lsn}, {id}: {error}"));
                 append(part, &batch, lsn, id);
                 let header = batch.header();
-                if header.producer_id >= 0 {
+                if header.is_control() {
+                    let known = self.producers.entry((id, header.producer_id));
+                    let known = known.or_insert((header.producer_epoch, 0));
+                    assert!(
+                        header.producer_epoch >= known.0,
+                        "frame {lsn}, {id}: a marker of an epoch that was replaced"
+                    );
+                    if header.producer_epoch > known.0 {
+                        *known = (header.producer_epoch, 0);
+                    }
+                } else if header.producer_id >= 0 {
                     let producer = (header.producer_epoch, header.base_sequence);
                     let next = header.base_sequence + header.record_count;
                     let state = (header.producer_epoch, next);
@@ -172,6 +265,7 @@ impl Views {
             self.compare_part(id, part, log.bounds(id), max_bytes, |offset, max_bytes| {
                 log.read(id, offset, max_bytes, None)
             })?;
+            part.compare_committed(id, |offset| log.read_committed(id, offset, 2_000, None))?;
         }
         Ok(())
     }
@@ -219,6 +313,7 @@ impl Views {
             self.compare_part(id, part, log.bounds(id), max_bytes, |offset, max_bytes| {
                 log.read(id, offset, max_bytes, None)
             })?;
+            part.compare_committed(id, |offset| log.read_committed(id, offset, 2_000, None))?;
         }
         self.compare_store(store);
         Ok(())
@@ -237,7 +332,7 @@ impl Views {
         let wanted = Bounds {
             start: part.start,
             high_watermark: part.end(),
-            last_stable: part.end(),
+            last_stable: part.last_stable(),
         };
         assert_eq!(bounds, wanted, "{id} at LSN {lsn}");
         let mut next = part.start;
@@ -306,6 +401,41 @@ impl Views {
 }
 
 impl Part {
+    /// A reader of committed records sees those of committed transactions, and of none, up to the last stable offset.
+    fn compare_committed(
+        &self,
+        id: PartitionId,
+        read: impl Fn(i64) -> Result<Read, LogError>,
+    ) -> Result<(), LogError> {
+        if self.compacted_below > 0 {
+            return Ok(());
+        }
+        let (mut next, mut seen) = (self.start, Vec::new());
+        loop {
+            let found = match read(next) {
+                Err(error @ (LogError::Io { .. } | LogError::Damaged { .. })) => return Err(error),
+                found => found.unwrap_or_else(|error| panic!("{id} from {next}: {error}")),
+            };
+            for mut bytes in found.batches {
+                while let Some(batch) = Batch::split_first_trusted(&mut bytes).expect("it was read")
+                {
+                    seen.extend(batch.base_offset().max(self.start)..batch.next_offset());
+                }
+            }
+            if found.next_offset == next {
+                break;
+            }
+            next = found.next_offset;
+        }
+        let last_stable = self.last_stable();
+        assert_eq!(next, last_stable, "{id}: where committed records end");
+        let expected: Vec<i64> = (self.start..last_stable)
+            .filter(|offset| self.fates[*offset as usize] == Fate::Delivered)
+            .collect();
+        assert_eq!(seen, expected, "{id}: what is committed");
+        Ok(())
+    }
+
     /// A batch that is read: as it was appended, or with fewer records where compaction has been.
     fn compare_batch(&self, id: PartitionId, batch: &Batch, kept: &mut BTreeMap<u64, i64>) {
         let base = batch.base_offset();
@@ -366,6 +496,16 @@ fn append(part: &mut Part, batch: &Batch, lsn: u64, id: PartitionId) {
     let payload = batch
         .payload()
         .unwrap_or_else(|error| panic!("frame {lsn}, {id}: {error}"));
+    let header = batch.header();
+    let producer = header.producer_id;
+    let fate = match (header.is_control(), header.is_transactional()) {
+        (true, _) => Fate::Hidden,
+        (false, true) => Fate::Open(producer),
+        (false, false) => Fate::Delivered,
+    };
+    if let Fate::Open(_) = fate {
+        part.open.entry(producer).or_insert(base);
+    }
     for view in payload.views() {
         let view = view.unwrap_or_else(|error| panic!("frame {lsn}, {id}: {error}"));
         assert_eq!(
@@ -373,12 +513,16 @@ fn append(part: &mut Part, batch: &Batch, lsn: u64, id: PartitionId) {
             part.end(),
             "frame {lsn} gives offsets of {id} densely"
         );
+        part.fates.push(fate);
         part.records.push(Rec {
             hash: record_hash(view.key, view.value),
             key: view.key.map_or(0, hash),
             tombstone: view.value.is_none(),
             timestamp_ms: view.timestamp_ms,
         });
+    }
+    if let Some(marker) = Marker::read(batch.bytes()) {
+        part.ended(producer, marker);
     }
     part.batches.push((base, batch.bytes().clone()));
 }

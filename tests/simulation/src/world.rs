@@ -10,6 +10,7 @@ use mainstem_engine::{Committed, EngineError, Snapshot, Submission};
 use mainstem_log::{LogError, PartitionId, TopicId};
 use rand::rngs::SmallRng;
 
+use crate::actors::transactor::TRANSACTORS;
 use crate::clock::Clock;
 use crate::coverage::met;
 use crate::disk::Control;
@@ -48,6 +49,12 @@ pub struct World {
     pub producers: Vec<Producer>,
     /// Those of them that have nothing left to send.
     pub finished: usize,
+    /// Transactional producers.
+    pub transactors: Vec<Transactor>,
+    /// Those of them that have nothing open any more.
+    pub transactors_finished: usize,
+    /// Every transaction there was, by its number.
+    pub transactions: BTreeMap<u64, Transaction>,
     /// The topics that stay, by name.
     pub topics: BTreeMap<&'static str, TopicId>,
     /// The topics that come and go.
@@ -112,6 +119,66 @@ pub struct Zombie {
     pub pending: VecDeque<Pending>,
 }
 
+/// A transactional producer.
+#[derive(Default)]
+pub struct Transactor {
+    /// Who it believes to be.
+    pub identity: Option<ProducerIdentity>,
+    /// The next sequence on each partition.
+    pub sequences: BTreeMap<(&'static str, u32), i32>,
+    /// The number of its open transaction.
+    pub open: Option<u64>,
+    /// It is in the middle of a call.
+    pub busy: bool,
+    /// That call is a commit.
+    pub committing: bool,
+}
+
+impl Transactor {
+    /// It asks for its next life; what it has open is for others to end.
+    pub fn begin_anew(&mut self) {
+        self.identity = None;
+        self.sequences.clear();
+        self.open = None;
+    }
+}
+
+/// What became of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Its commit was never asked for.
+    Aborted,
+    /// Its commit was asked for, and not answered.
+    Unknown,
+    /// Its commit was answered.
+    Committed,
+}
+
+/// A transaction, as its producer knows it.
+#[derive(Debug)]
+pub struct Transaction {
+    /// Whose.
+    pub of: usize,
+    /// Records whose place was told.
+    pub written: Vec<(PartitionId, i64)>,
+    /// Whether an offset goes with it: its number.
+    pub offset: bool,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+impl Transaction {
+    /// One that begins.
+    pub fn new(of: usize) -> Transaction {
+        Transaction {
+            of,
+            written: Vec::new(),
+            offset: false,
+            fate: Fate::Aborted,
+        }
+    }
+}
+
 /// A topic that comes and goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Churned {
@@ -148,6 +215,9 @@ impl World {
             power_goes: false,
             producers: (0..producers).map(|_| Producer::default()).collect(),
             finished: 0,
+            transactors: (0..TRANSACTORS).map(|_| Transactor::default()).collect(),
+            transactors_finished: 0,
+            transactions: BTreeMap::new(),
             topics: BTreeMap::new(),
             churned: BTreeMap::new(),
             registers: BTreeMap::new(),
@@ -241,12 +311,69 @@ impl World {
                 "register {register} was {acknowledged}, now it is {found}"
             );
         }
+        self.verify_transactions();
         for (task, acknowledged) in &self.tasks {
             let found = stored(crate::rules::task_offset(*task));
             assert!(
                 found >= *acknowledged,
                 "task {task} had passed {acknowledged}, now {found}"
             );
+        }
+    }
+
+    /// Each transaction is there whole, with its offset, or not at all (G5).
+    fn verify_transactions(&self) {
+        let views = &self.views;
+        let input = self.partition(crate::actors::INPUT, 0);
+        let offsets: Vec<u64> = (0..TRANSACTORS)
+            .map(|me| {
+                let group = crate::actors::transactor::group(me);
+                let key = mainstem_broker::keys::group_offset("default", &group, input);
+                let value = views.store.get(&(mainstem_store::Family::Offsets, key));
+                value.map_or(0, |value| {
+                    let offset = mainstem_broker::CommittedOffset::decode(value);
+                    offset.expect("an offset of a group").offset as u64
+                })
+            })
+            .collect();
+        for (number, transaction) in &self.transactions {
+            let fate = |(partition, offset): &(PartitionId, i64)| {
+                let part = views.partitions.get(partition);
+                part.and_then(|part| part.fates.get(*offset as usize).copied())
+            };
+            let fates: Vec<_> = transaction.written.iter().map(fate).collect();
+            let committed = fates
+                .iter()
+                .filter(|fate| **fate == Some(crate::views::Fate::Delivered))
+                .count();
+            match transaction.fate {
+                Fate::Committed => assert_eq!(
+                    committed,
+                    fates.len(),
+                    "transaction {number} was committed: {transaction:?}, {fates:?}"
+                ),
+                Fate::Unknown => assert!(
+                    committed == 0 || committed == fates.len(),
+                    "transaction {number} is torn: {transaction:?}, {fates:?}"
+                ),
+                Fate::Aborted => assert_eq!(
+                    committed, 0,
+                    "transaction {number} was not committed: {transaction:?}, {fates:?}"
+                ),
+            }
+            let offset = offsets[transaction.of];
+            let is_committed = committed > 0 || transaction.fate == Fate::Committed;
+            assert!(
+                !(transaction.offset && is_committed) || offset >= *number,
+                "transaction {number} has lost its offset: {offset}"
+            );
+            if offset == *number {
+                let is_possible = transaction.fate != Fate::Aborted;
+                assert!(
+                    is_possible && committed == fates.len(),
+                    "the offset of transaction {number} without its records: {transaction:?}, {fates:?}"
+                );
+            }
         }
     }
 

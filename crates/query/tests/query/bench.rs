@@ -4,9 +4,11 @@ use arrow::record_batch::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use bytes::Bytes;
 use futures::TryStreamExt;
-use mainstem_broker::{Broker, BrokerSettings, Caller, NewTopic, ProduceBatch};
+use mainstem_broker::{
+    Broker, BrokerSettings, Caller, NewTopic, PlacedBatch, ProduceBatch, TransactionalProducer,
+};
 use mainstem_engine::Submission;
-use mainstem_engine::testing::TestNode;
+use mainstem_engine::testing::{TestNode, poll_once};
 use mainstem_query::{
     HandlerCatalog, HandlerTable, Notice, QueryEngine, QueryError, QueryOptions, QueryResult,
     ScanCounts,
@@ -133,6 +135,49 @@ impl Bench {
             .unwrap();
         for outcome in outcomes {
             outcome.unwrap();
+        }
+    }
+
+    /// A transaction of one producer, with a record for each value; it is committed, aborted, or stays open.
+    pub fn transaction(&mut self, id: &str, topic: &str, values: &[&str], commit: Option<bool>) {
+        let (broker, caller, id) = (self.broker.clone(), self.caller.clone(), id.to_owned());
+        let topic = broker.topic(&caller, topic).unwrap();
+        let values: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+        let mut call = Box::pin(async move {
+            let identity = broker
+                .init_transactional(&caller, &id, 60_000, None, NOW_MS)
+                .await
+                .unwrap();
+            let mut builder = BatchBuilder::new(Compression::None, 1 << 20);
+            builder
+                .producer(identity.id, identity.epoch, 0)
+                .transactional();
+            for value in &values {
+                builder
+                    .append(1, None, Some(value.as_bytes()), &[])
+                    .unwrap();
+            }
+            let placed = PlacedBatch {
+                topic,
+                partition: 0,
+                batch: builder.build().unwrap(),
+            };
+            let outcomes = broker
+                .produce_in_transaction(&caller, &id, true, vec![placed], NOW_MS)
+                .await
+                .unwrap();
+            assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+            if let Some(commit) = commit {
+                let producer = TransactionalProducer { id, identity };
+                broker
+                    .end_transaction(&caller, &producer, commit, true, NOW_MS)
+                    .await
+                    .unwrap();
+            }
+        });
+        while poll_once(call.as_mut()).is_pending() {
+            self.broker.move_groups(NOW_MS);
+            self.node.driver.step();
         }
     }
 

@@ -40,6 +40,35 @@ fn a_topic_has_the_columns_of_its_values_and_its_own() {
 }
 
 #[test]
+fn records_of_committed_transactions_alone_are_rows() {
+    let mut bench = Bench::new();
+    bench.topic("numbers", 1, None);
+    bench.numbers("numbers", 0, 1, 2);
+    bench.transaction(
+        "a",
+        "numbers",
+        &[r#"{"n": 100}"#, r#"{"n": 101}"#],
+        Some(false),
+    );
+    bench.transaction("b", "numbers", &[r#"{"n": 200}"#], Some(true));
+    assert_eq!(bench.value("SELECT count(*) FROM numbers"), "3");
+    assert_eq!(bench.value("SELECT max(n) FROM numbers"), "200");
+    assert_eq!(
+        bench.value("SELECT count(*) FROM numbers WHERE n = 100"),
+        "0"
+    );
+    assert_eq!(
+        bench.value("SELECT count(*) FROM numbers WHERE _offset = 2"),
+        "0"
+    );
+    // Nothing is read beyond what is open.
+    bench.transaction("c", "numbers", &[r#"{"n": 300}"#], None);
+    bench.numbers("numbers", 0, 1, 2);
+    assert_eq!(bench.value("SELECT count(*) FROM numbers"), "3");
+    assert_eq!(bench.value("SELECT max(n) FROM numbers"), "200");
+}
+
+#[test]
 fn an_empty_topic_is_an_empty_table() {
     let mut bench = Bench::new();
     bench.topic("nothing", 3, None);

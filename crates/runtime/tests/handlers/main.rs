@@ -16,3 +16,4 @@ mod flights;
 mod lifecycle;
 mod poison;
 mod simulation;
+mod transactions;

@@ -4,12 +4,14 @@
 mod churn;
 mod janitor;
 mod keyed;
+mod mover;
 mod observer;
 mod producer;
 mod reader;
 mod register;
 mod sourced;
 mod task;
+pub mod transactor;
 mod zombie;
 
 pub use janitor::{COMPACTED as COMPACTED_ASKED, DELETED, EXPIRED};
@@ -43,6 +45,8 @@ pub const SHORT: &str = "short";
 pub const KEYED: &str = "keyed";
 /// Compacted, and deleted by size.
 pub const BOTH: &str = "both";
+/// Transactional producers write there, and nothing of it is ever deleted.
+pub const LEDGER: &str = "ledger";
 /// Appended to at an expected offset only.
 pub const SOURCED: &str = "sourced";
 
@@ -60,7 +64,7 @@ const PRODUCED: [(&str, u32); 3] = [(INPUT, TASKS), (EVENTS, 3), (SHORT, 2)];
 /// Topics that are compacted, with their partitions.
 const COMPACTED: [(&str, u32); 2] = [(KEYED, 2), (BOTH, 1)];
 /// All topics that stay, with their partitions.
-pub const TOPICS: [(&str, u32); 7] = [
+pub const TOPICS: [(&str, u32); 8] = [
     (INPUT, TASKS),
     (OUTPUT, TASKS),
     (EVENTS, 3),
@@ -68,6 +72,7 @@ pub const TOPICS: [(&str, u32); 7] = [
     (KEYED, 2),
     (BOTH, 1),
     (SOURCED, 1),
+    (LEDGER, 3),
 ];
 
 /// What a topic that stays is created with.
@@ -109,6 +114,10 @@ pub fn all(mut client: impl FnMut() -> Client) -> Vec<Actor> {
         actors.push(("register", Box::pin(register::run(client()))));
         actors.push(("sourced", Box::pin(sourced::run(client()))));
     }
+    for me in 0..transactor::TRANSACTORS {
+        actors.push(("transactor", Box::pin(transactor::run(client(), me))));
+    }
+    actors.push(("mover", Box::pin(mover::run(client()))));
     for name in CHURNED {
         actors.push(("churn", Box::pin(churn::run(client(), name))));
     }
