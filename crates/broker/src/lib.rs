@@ -1,10 +1,11 @@
-//! Messaging on the engine: topics, producing, fetching, producer identities, consumer groups, retention.
+//! Messaging on the engine: topics, producing, fetching, producer identities, transactions, consumer groups, retention.
 //!
 //! **Promises.** What [`Broker::produce`] has acknowledged is durable, stands once, in order, at the offsets it said;
 //! all batches of one call share one frame and so one sync. A retry by an idempotent producer is answered with the
 //! first attempt's offsets. Creating, changing and deleting a topic are one frame each: a topic with all its partitions,
 //! or no trace of it; and nothing sees a topic before that frame is durable. A group's offsets are answered when they
-//! are durable, and a generation's assignment before any member hears it. Names live in a tenant. Every call carries
+//! are durable, and a generation's assignment before any member hears it. A transaction's end is one frame:
+//! its records and the offsets that go with them are seen together or not at all. Names live in a tenant. Every call carries
 //! its [`Caller`], and every call passes one access check.
 //!
 //! **Refuses.** Records without a key for a compacted topic; to create a topic by accident; settings it does not know, or that would break a promise (each by name,
@@ -15,7 +16,7 @@
 //! future that the engine's workers resolve.
 //!
 //! **Where to start.** [`Broker`], then `catalog.rs` for how topics are kept, `produce.rs` and `fetch.rs` for the two
-//! paths that records take, `configs.rs` for the table of settings, `groups/` for who reads what, `keys.rs` for where it all lies in the store.
+//! paths that records take, `configs.rs` for the table of settings, `groups/` for who reads what, `transactions/` for what is seen together, `keys.rs` for where it all lies in the store.
 
 mod access;
 mod broker;

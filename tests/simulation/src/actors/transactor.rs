@@ -70,25 +70,30 @@ pub async fn run(mut client: Client, me: usize) {
         client.operation();
         client.world.borrow_mut().transactors[me].busy = true;
         let outcome = act(&mut client, me).await;
-        let mut world = client.world.borrow_mut();
-        world.transactors[me].busy = false;
-        world.transactors[me].committing = false;
-        if let Err(error) = outcome {
-            world.transactors[me].begin_anew();
-            match error {
-                BrokerError::ProducerFenced { .. }
-                | BrokerError::InvalidProducerMapping { .. }
-                | BrokerError::InvalidTransactionState { .. } => met(FENCED),
-                error => {
-                    if world.after(&error) == After::Over {
-                        // Whatever was under way has an unknown end.
-                        return;
-                    }
-                }
-            }
+        if !settled(&client, me, outcome) {
+            return;
         }
-        drop(world);
         client.clock.sleep(client.rng.random_range(0..60)).await;
+    }
+}
+
+/// Takes an outcome in. False where the node is of no use: whatever was under way has an unknown end.
+fn settled(client: &Client, me: usize, outcome: Result<(), BrokerError>) -> bool {
+    let mut world = client.world.borrow_mut();
+    world.transactors[me].busy = false;
+    world.transactors[me].committing = false;
+    let Err(error) = outcome else {
+        return true;
+    };
+    world.transactors[me].begin_anew();
+    match error {
+        BrokerError::ProducerFenced { .. }
+        | BrokerError::InvalidProducerMapping { .. }
+        | BrokerError::InvalidTransactionState { .. } => {
+            met(FENCED);
+            true
+        }
+        error => world.after(&error) != After::Over,
     }
 }
 
