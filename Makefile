@@ -1,5 +1,5 @@
 # What a newcomer, a developer and the CI run. Each target does its own set-up.
-.PHONY: help setup demo demo-full test test-clients lint bench guarantees simulate
+.PHONY: help setup demo demo-full test test-clients lint bench bench-kafka guarantees simulate fuzz
 
 CARGO := $(if $(shell command -v mold),mold -run cargo,cargo)
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -12,8 +12,10 @@ help:
 	@echo 'make test-clients Kafka clients that nobody here wrote, against the real server'
 	@echo 'make lint         formatting and clippy'
 	@echo 'make bench        benchmarks against the limits of this machine'
+	@echo 'make bench-kafka  the same load of the same Kafka client on Mainstem and on Apache Kafka'
 	@echo 'make guarantees   the promises, each with its long test (KILLS=50, MUTATE=list)'
 	@echo 'make simulate     one seed, one world: faults and crashes (SEEDS=200, SEED=17, MUTATE=list)'
+	@echo 'make fuzz         what reads bytes from outside, against bytes of all kinds (RUNS=10000000, ONLY=batch)'
 
 setup:
 	@.ci/setup
@@ -41,8 +43,16 @@ lint: setup
 bench: setup
 	@tests/bench.sh
 
+bench-kafka: setup
+	$(CARGO) build --release --bin mainstem
+	python3 tests/clients/bench.py
+	python3 .ci/bench_table.py $(CARGO_TARGET_DIR)/bench
+
 guarantees: setup
 	@KILLS=$(KILLS) MUTATE=$(MUTATE) tests/guarantees.sh
 
 simulate: setup
 	@SEEDS=$(SEEDS) SEED=$(SEED) MUTATE=$(MUTATE) tests/simulation.sh
+
+fuzz: setup
+	@RUNS=$(RUNS) ONLY=$(ONLY) tests/fuzz.sh

@@ -67,10 +67,11 @@ class Console(unittest.TestCase):
     def test_producer_consumer_and_groups(self):
         topic, group = topic_name(), uuid.uuid4().hex
         Confluent.create(topic)
-        tool("org.apache.kafka.tools.ConsoleProducer", "--topic", topic, "--property", "parse.key=true", "--property",
-             "key.separator=:", "--compression-codec", "zstd", text="\n".join(LINES) + "\n")
+        tool("org.apache.kafka.tools.ConsoleProducer", "--topic", topic, "--reader-property", "parse.key=true",
+             "--reader-property", "key.separator=:", "--compression-codec", "zstd", text="\n".join(LINES) + "\n")
         shown = tool("org.apache.kafka.tools.consumer.ConsoleConsumer", "--topic", topic, "--group", group, "--from-beginning",
-                     "--max-messages", str(len(LINES)), "--property", "print.key=true", "--property", "key.separator=:")
+                     "--max-messages", str(len(LINES)), "--formatter-property", "print.key=true", "--formatter-property",
+                     "key.separator=:")
         self.assertEqual(shown.splitlines(), LINES)
         groups = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
         self.assertIn(group, tool(groups, "--list").split())

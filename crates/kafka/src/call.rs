@@ -6,6 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{self, API_VERSIONS, Api, Handler};
 use crate::error::KafkaError;
+use crate::frame::Header;
 use crate::shape;
 use crate::wire::{Reader, WireError, Writer};
 
@@ -34,9 +35,8 @@ impl Call {
     /// flexible, v2.
     pub(crate) fn read(frame: &Bytes) -> Result<Call, KafkaError> {
         let malformed = |error: WireError| KafkaError::malformed("request header of a", error);
-        let mut header = Reader::new(frame, false);
-        let key = header.i16().map_err(malformed)?;
-        let version = header.i16().map_err(malformed)?;
+        let header = Header::read(frame).map_err(malformed)?;
+        let (key, version) = (header.api_key, header.version);
         let unsupported = KafkaError::Unsupported {
             api_key: key,
             version,
@@ -48,23 +48,13 @@ impl Call {
         if !api.serves(version) && key != API_VERSIONS {
             return Err(unsupported);
         }
-        let correlation_id = header.i32().map_err(malformed)?;
-        let client_id = header
-            .nullable_text()
-            .map_err(malformed)?
-            .unwrap_or_default();
-        let client_id = StrBytes::from_string(client_id.to_owned());
-        let mut body = Reader::new(frame, api.is_flexible(version));
-        body.take(frame.len() - header.left()).map_err(malformed)?;
-        if api.serves(version) {
-            body.tags().map_err(malformed)?;
-        }
+        let flexible = api.serves(version) && api.is_flexible(version);
         Ok(Call {
             api,
             version,
-            correlation_id,
-            client_id,
-            body: body.into_rest(),
+            correlation_id: header.correlation_id,
+            client_id: StrBytes::from_string(header.client_id.to_owned()),
+            body: header.body(frame, flexible).map_err(malformed)?,
         })
     }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod fetch;
 pub(crate) mod produce;
+pub(crate) mod topic;
 
 #[cfg(test)]
 mod tests;

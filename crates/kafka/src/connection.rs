@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -28,14 +28,13 @@ use crate::api::{Handler, InTurn};
 use crate::call::{Answer, Call};
 use crate::client::Client;
 use crate::error::KafkaError;
+use crate::frame;
 use crate::produce;
 
 /// Requests of one connection that are not answered yet, at most.
 const MAX_UNDER_WAY: usize = 32;
 /// How long a client may be silent in the middle of a request, or not take an answer.
 const STALLED: Duration = Duration::from_secs(30);
-/// What is allocated before the bytes come; a larger request grows as it does.
-const FIRST_BYTES: usize = 1 << 20;
 
 type Outcome = Result<Option<Answer>, KafkaError>;
 
@@ -159,12 +158,9 @@ async fn next_frame(
     timeout(STALLED, read.read_exact(rest))
         .await
         .map_err(|_| stalled())??;
-    let bytes = i32::from_be_bytes(prefix);
-    let length = usize::try_from(bytes)
-        .ok()
-        .filter(|length| *length <= settings.max_request_bytes)
-        .ok_or(KafkaError::FrameSize {
-            bytes: bytes.into(),
+    let length =
+        frame::length(prefix, settings.max_request_bytes).ok_or(KafkaError::FrameSize {
+            bytes: i32::from_be_bytes(prefix).into(),
             limit_bytes: settings.max_request_bytes,
         })?;
     // Nobody closes it.
@@ -172,14 +168,11 @@ async fn next_frame(
         return Ok(None);
     };
     let room = client.gateway.room_for_request(length).await;
-    let mut frame = BytesMut::with_capacity(length.min(FIRST_BYTES));
-    while frame.len() < length {
-        let left = length - frame.len();
-        if frame.len() == frame.capacity() {
-            frame.reserve(left.min(frame.len()));
-        }
-        let mut limited = (&mut *read).take(left as u64);
-        let got = timeout(STALLED, limited.read_buf(&mut frame)).await;
+    let mut bytes = frame::buffer(length);
+    while bytes.len() < length {
+        frame::make_room(&mut bytes, length);
+        let mut limited = (&mut *read).take((length - bytes.len()) as u64);
+        let got = timeout(STALLED, limited.read_buf(&mut bytes)).await;
         if got.map_err(|_| stalled())?? == 0 {
             return Err(KafkaError::Connection(
                 std::io::ErrorKind::UnexpectedEof.into(),
@@ -187,7 +180,7 @@ async fn next_frame(
         }
     }
     Ok(Some(Frame {
-        bytes: frame.freeze(),
+        bytes: bytes.freeze(),
         room,
         turn,
     }))

@@ -30,6 +30,9 @@ mod connection;
 mod error;
 mod fetch;
 mod fetch_session;
+mod frame;
+#[cfg(test)]
+mod fuzz;
 mod group_admin;
 mod group_members;
 mod group_offsets;

@@ -1,4 +1,4 @@
-//! How a request names a topic: by its name or, in later versions, by its id.
+//! The topic that a request names.
 
 use std::sync::Arc;
 
@@ -6,31 +6,10 @@ use kafka_protocol::ResponseError;
 use mainstem::broker::{Topic, TopicId};
 
 use crate::client::Client;
+pub(crate) use crate::codec::topic::TopicRef;
 use crate::codes::Refusal;
-use crate::wire::{Reader, WireError, Writer};
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum TopicRef {
-    Name(Arc<str>),
-    Id(u128),
-}
 
 impl TopicRef {
-    pub(crate) fn read(reader: &mut Reader<'_>, by_id: bool) -> Result<TopicRef, WireError> {
-        if by_id {
-            reader.uuid().map(TopicRef::Id)
-        } else {
-            reader.text().map(|name| TopicRef::Name(name.into()))
-        }
-    }
-
-    pub(crate) fn write(&self, writer: &mut Writer) {
-        match self {
-            TopicRef::Name(name) => writer.text(Some(name)),
-            TopicRef::Id(id) => writer.uuid(*id),
-        }
-    }
-
     pub(crate) fn find(&self, client: &Client) -> Result<Arc<Topic>, Refusal> {
         let broker = client.broker();
         let found = match self {

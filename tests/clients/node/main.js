@@ -42,4 +42,5 @@ const verbs = {
   start: () => client.start()
 }
 await verbs[verb]()
-process.exit()
+// What was printed goes out first.
+process.stdout.write('', () => process.exit())

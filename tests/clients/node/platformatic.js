@@ -128,7 +128,9 @@ export class Client {
 
   async transactions (groupId) {
     const output = `${this.topic}-out`
-    const begin = () => new Producer({ ...this.settings, transactionalId: output, idempotent: true, retries: 2 })
+    // Without these it believes to be producer 0, and whoever has the id already fences it (KIP-360).
+    const nobody = { producerId: -1n, producerEpoch: -1 }
+    const begin = () => new Producer({ ...this.settings, ...nobody, transactionalId: output, idempotent: true, retries: 2 })
     const write = async (transaction, ...values) => {
       await transaction.send({ messages: values.map(value => ({ topic: output, value: Buffer.from(value) })) })
       return transaction

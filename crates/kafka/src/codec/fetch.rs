@@ -18,7 +18,7 @@ use bytes::Bytes;
 use mainstem::broker::AbortedTransaction;
 
 use crate::codec::produce::FIRST_ITEMS;
-use crate::topic_ref::TopicRef;
+use crate::codec::topic::TopicRef;
 use crate::wire::{Reader, WireError, Writer};
 
 /// The first version that names topics by their ids.

@@ -11,7 +11,7 @@
 
 use bytes::Bytes;
 
-use crate::topic_ref::TopicRef;
+use crate::codec::topic::TopicRef;
 use crate::wire::{Reader, WireError, Writer};
 
 /// The first version that names topics by their ids.

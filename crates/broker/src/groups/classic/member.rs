@@ -71,6 +71,13 @@ impl Member {
         self.expires_ms = now_ms.saturating_add(self.session_timeout_ms);
     }
 
+    /// Ends its waiting for an assignment, if it waits. Its session begins anew: it sent no heartbeat meanwhile.
+    pub(super) fn end_sync_wait(&mut self, now_ms: i64) -> Option<WaitId> {
+        let wait = self.sync_wait.take()?;
+        self.heard(now_ms);
+        Some(wait)
+    }
+
     /// Whether it waits for an answer, and so can send no heartbeat.
     fn is_waiting(&self) -> bool {
         self.join_wait.is_some() || self.sync_wait.is_some()

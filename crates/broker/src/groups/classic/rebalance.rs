@@ -34,7 +34,7 @@ impl Classic {
             return;
         }
         if self.state == GroupState::CompletingRebalance {
-            self.refuse_syncs(effects);
+            self.refuse_syncs(now_ms, effects);
         }
         self.sync_deadline_ms = None;
         self.unsynced.clear();
@@ -72,11 +72,11 @@ impl Classic {
         }
     }
 
-    fn refuse_syncs(&mut self, effects: &mut Vec<Effect>) {
+    fn refuse_syncs(&mut self, now_ms: i64, effects: &mut Vec<Effect>) {
         let rebalancing = self.rebalancing();
         for member in self.members.values_mut() {
             member.assignment.clear();
-            if let Some(wait) = member.sync_wait.take() {
+            if let Some(wait) = member.end_sync_wait(now_ms) {
                 effects.push(Effect::Synced(wait, Err(rebalancing.clone())));
             }
         }

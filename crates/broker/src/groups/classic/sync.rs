@@ -132,7 +132,7 @@ impl Classic {
         };
         if let Err(error) = outcome {
             for member in self.members.values_mut() {
-                if let Some(wait) = member.sync_wait.take() {
+                if let Some(wait) = member.end_sync_wait(now_ms) {
                     effects.push(Effect::Synced(wait, Err(error.clone())));
                 }
             }
@@ -147,8 +147,7 @@ impl Classic {
         self.move_to(GroupState::Stable, now_ms);
         let mut answers = Vec::new();
         for (id, member) in &mut self.members {
-            if let Some(wait) = member.sync_wait.take() {
-                member.heard(now_ms);
+            if let Some(wait) = member.end_sync_wait(now_ms) {
                 answers.push((wait, id.clone()));
             }
         }

@@ -429,6 +429,26 @@ fn who_waits_for_an_answer_is_not_silent() {
     assert_eq!(bench.heartbeat(&members[1]), "unknown_member");
 }
 
+/// The leader dies while it makes the assignment. Who has waited for that as long as the leader was given is not silent.
+#[test]
+fn who_waited_for_a_leader_that_died_stays_a_member() {
+    let mut bench = Bench::new();
+    let members = bench.stable(&[older(""), older("")]);
+    let waits = [0, 1].map(|at| bench.join(&again(&members[at])));
+    let joined = bench.generation(&waits);
+    let other = joined
+        .iter()
+        .find(|one| one.member_id != one.leader)
+        .unwrap();
+    let wait = bench.sync(other, &[]);
+    bench.pass(SESSION_MS);
+    assert_eq!(code(&bench.assignment(wait)), "rebalance_in_progress");
+    bench.pass(SESSION_MS - 1);
+    let wait = bench.join(&again(other));
+    let next = bench.answer(wait).unwrap();
+    assert_eq!((&next.member_id, next.members.len()), (&other.member_id, 1));
+}
+
 #[test]
 fn a_new_member_whose_client_is_gone_is_not_waited_for_for_ever() {
     let mut bench = Bench::new();
