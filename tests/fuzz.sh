@@ -25,14 +25,14 @@ for number, line in enumerate(pathlib.Path(sys.argv[1]).read_text().splitlines()
 PYTHON
     log=$folder/$target.log
     crashes=0
-    TARGET=$target "$program" -runs="${RUNS:-1000000}" -max_len=4096 -rss_limit_mb=1024 -timeout=10 -print_final_stats=1 \
+    TARGET=$target "$program" -runs="${RUNS:-1000000}" -max_len=4096 -rss_limit_mb=1024 -timeout=60 -print_final_stats=1 \
         -artifact_prefix="$folder/crashes/$target-" "$folder/$target" "$folder/seeds/$target" >"$log" 2>&1 || crashes=1
     number() { sed -n "s/^stat::$1: *//p" "$log"; }
     printf '%-10s %14s %12s %10s\n' "$target" "$(number number_of_executed_units)" "$(number average_exec_per_sec)" "$crashes"
     if [ "$crashes" != 0 ]; then
         failed=1
         grep -A3 'panicked\|ERROR:' "$log" | head -8
-        echo "again: TARGET=$target $program $(sed -n 's/.*Test unit written to //p' "$log")"
+        echo "again: TARGET=$target $program $(sed -n 's/.*Test unit written to //p' "$log" | tail -1)"
     fi
 done
 exit "$failed"

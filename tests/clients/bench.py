@@ -26,7 +26,7 @@ import confluent_kafka.admin as admin
 import programs
 
 VERSION = "4.3.1"
-ROUNDS = int(os.environ.get("ROUNDS") or 2)
+ROUNDS = int(os.environ.get("ROUNDS") or 3)
 SECONDS = int(os.environ.get("SECONDS") or 6)
 RATE_SECONDS = 2 * SECONDS
 WARM_UP_SECONDS = 4

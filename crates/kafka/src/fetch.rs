@@ -1,7 +1,7 @@
 //! Fetch: batches go out as they stand in the log. Where there is not enough yet, it waits on the partitions themselves,
 //! with one timer, and never asks again and again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use kafka_protocol::ResponseError;
-use mainstem::broker::{AbortedTransaction, BrokerError, Isolation, Topic, Waiter};
+use mainstem::broker::{BrokerError, Isolation, Topic, Waiter};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -126,8 +126,8 @@ struct Reading {
     topic: Result<Arc<Topic>, Refusal>,
     next_offset: i64,
     batches: Vec<Bytes>,
-    /// The aborted transactions among the batches.
-    aborted: Vec<AbortedTransaction>,
+    /// The aborted transactions among the batches: first offset and producer id of each.
+    aborted: BTreeSet<(i64, i64)>,
     bytes: usize,
     high_watermark: i64,
     last_stable: i64,
@@ -143,7 +143,8 @@ impl Reading {
             high_watermark: self.high_watermark,
             last_stable: self.last_stable,
             log_start: self.log_start,
-            aborted: (isolation == Isolation::ReadCommitted).then(|| self.aborted.clone()),
+            aborted: (isolation == Isolation::ReadCommitted)
+                .then(|| self.aborted.iter().copied().collect()),
             records: self.batches.clone(),
         }
     }
@@ -185,7 +186,7 @@ impl<'a> Round<'a> {
                 topic,
                 next_offset: wanted.offset,
                 batches: Vec::new(),
-                aborted: Vec::new(),
+                aborted: BTreeSet::new(),
                 bytes: 0,
                 high_watermark: -1,
                 last_stable: -1,
@@ -340,12 +341,10 @@ impl Reading {
         self.next_offset = fetched.next_offset;
         self.bytes += fetched.batches.iter().map(Bytes::len).sum::<usize>();
         self.batches.extend(fetched.batches);
-        for one in fetched.aborted {
-            // One that goes on beyond what was read at first is named again.
-            if !self.aborted.contains(&one) {
-                self.aborted.push(one);
-            }
-        }
+        // One that goes on beyond what was read at first is named again.
+        let aborted = fetched.aborted.iter();
+        self.aborted
+            .extend(aborted.map(|one| (one.first_offset, one.producer_id)));
         let waiter = match isolation {
             Isolation::ReadUncommitted => {
                 broker.wait_for_data_in(caller, &topic, partition, self.next_offset)

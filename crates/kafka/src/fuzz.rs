@@ -52,7 +52,7 @@ macro_rules! controls {
     };
 }
 
-// As the table in `api.rs` has them; a test says what is missing here.
+// As the table in `api.rs` has them; a test says what is missing here. The seeds name them by their place: new ones come last.
 controls! {
     2 (1, 10) LIST_OFFSETS ListOffsetsRequest,
     3 (0, 13) METADATA MetadataRequest,
@@ -86,6 +86,13 @@ controls! {
     47 (0, 0) OFFSET_DELETE OffsetDeleteRequest,
     60 (0, 2) DESCRIBE_CLUSTER DescribeClusterRequest,
     75 (0, 0) DESCRIBE_TOPIC_PARTITIONS DescribeTopicPartitionsRequest,
+    24 (0, 5) ADD_PARTITIONS_TO_TXN AddPartitionsToTxnRequest,
+    25 (0, 4) ADD_OFFSETS_TO_TXN AddOffsetsToTxnRequest,
+    26 (0, 5) END_TXN EndTxnRequest,
+    28 (0, 5) TXN_OFFSET_COMMIT TxnOffsetCommitRequest,
+    61 (0, 0) DESCRIBE_PRODUCERS DescribeProducersRequest,
+    65 (0, 0) DESCRIBE_TRANSACTIONS DescribeTransactionsRequest,
+    66 (0, 2) LIST_TRANSACTIONS ListTransactionsRequest,
 }
 
 pub(crate) type Target = fn(&[u8]);

@@ -15,7 +15,6 @@
 //! Source: `FetchRequest.json` and `FetchResponse.json` of Kafka 4.1; sessions: KIP-227.
 
 use bytes::Bytes;
-use mainstem::broker::AbortedTransaction;
 
 use crate::codec::produce::FIRST_ITEMS;
 use crate::codec::topic::TopicRef;
@@ -165,8 +164,9 @@ pub(crate) struct PartitionResult {
     pub(crate) high_watermark: i64,
     pub(crate) last_stable: i64,
     pub(crate) log_start: i64,
-    /// What a reader of committed records is to leave out; none for who reads everything.
-    pub(crate) aborted: Option<Vec<AbortedTransaction>>,
+    /// The aborted transactions that a reader of committed records is to leave out, as first offset and producer id; none
+    /// for who reads everything.
+    pub(crate) aborted: Option<Vec<(i64, i64)>>,
     pub(crate) records: Vec<Bytes>,
 }
 
@@ -200,9 +200,9 @@ impl PartitionResult {
             writer.i64(self.log_start);
         }
         writer.count(self.aborted.as_ref().map(Vec::len));
-        for one in self.aborted.into_iter().flatten() {
-            writer.i64(one.producer_id);
-            writer.i64(one.first_offset);
+        for (first_offset, producer_id) in self.aborted.into_iter().flatten() {
+            writer.i64(producer_id);
+            writer.i64(first_offset);
             writer.tags();
         }
         if version >= 11 {

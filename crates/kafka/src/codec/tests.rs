@@ -9,7 +9,6 @@ use kafka_protocol::messages::{
     TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
-use mainstem::broker::AbortedTransaction;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -155,9 +154,7 @@ proptest! {
         let topic = if by_id { TopicRef::Id(5) } else { TopicRef::Name("t".into()) };
         let result = fetch::PartitionResult {
             index: 3, error_code: 1, high_watermark: 9, last_stable: 8, log_start: 2,
-            aborted: aborted.as_ref().map(|all| all.iter().map(|(producer_id, first_offset)| AbortedTransaction {
-                producer_id: *producer_id, first_offset: *first_offset,
-            }).collect()),
+            aborted: aborted.clone(),
             records: records.iter().cloned().map(Bytes::from).collect(),
         };
         let response = fetch::Response {
@@ -174,7 +171,7 @@ proptest! {
             prop_assert_eq!((one.partition_index, one.error_code, one.high_watermark, one.last_stable_offset), (3, 1, 9, 8));
             prop_assert_eq!(one.records.as_ref().unwrap().to_vec(), records.concat());
             let told = one.aborted_transactions.as_ref();
-            let told = told.map(|all| all.iter().map(|one| (one.producer_id.0, one.first_offset)).collect::<Vec<_>>());
+            let told = told.map(|all| all.iter().map(|one| (one.first_offset, one.producer_id.0)).collect::<Vec<_>>());
             prop_assert_eq!(&told, &aborted);
         }
     }
