@@ -27,7 +27,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use mainstem::broker::{
     BrokerError, CommittedOffset, GroupCommit, GroupMember, OffsetCommit, OffsetsOfTopic,
-    StableOffset, TransactionCommit,
+    TransactionCommit,
 };
 
 use crate::asked::Asked;
@@ -243,21 +243,20 @@ fn fetch_group(
             Ok(topics) => response.with_topics(topics),
         };
     };
+    let open = match open_offsets(client, group, stable) {
+        Err(error) => return response.with_error_code(Refusal::from(error).code()),
+        Ok(open) => open,
+    };
     let mut topics = Vec::with_capacity(wanted.len());
     for topic in wanted {
+        let name = topic.name.as_str();
         let one = |index: i32| -> Result<Option<CommittedOffset>, Refusal> {
             let partition = partition_number(index)?;
-            let topic = topic.name.as_str();
-            if !stable {
-                let found = broker.fetch_offsets(caller, group, topic, &[partition])?;
-                return Ok(found.into_iter().next().flatten());
+            let found = broker.fetch_offsets(caller, group, name, &[partition])?;
+            if open.contains(&(name.to_owned(), partition)) {
+                return Err(unstable());
             }
-            let found = broker.fetch_stable_offsets(caller, group, topic, &[partition])?;
-            match found.into_iter().next() {
-                Some(StableOffset::Committed(offset)) => Ok(offset),
-                Some(StableOffset::Unstable) => Err(unstable()),
-                None => Ok(None),
-            }
+            Ok(found.into_iter().next().flatten())
         };
         let partitions = topic
             .partition_indexes
@@ -275,6 +274,20 @@ fn unstable() -> Refusal {
     )
 }
 
+/// Topics and partitions for which an open transaction holds an offset of the group; none where that does not matter. To be
+/// asked once a group, and before its offsets: what becomes stable between the two is told as it was.
+fn open_offsets(
+    client: &Client,
+    group: &str,
+    stable: bool,
+) -> Result<BTreeSet<(String, u32)>, BrokerError> {
+    let open = match stable {
+        true => client.broker().unstable_offsets(&client.caller, group)?,
+        false => Vec::new(),
+    };
+    Ok(open.into_iter().collect())
+}
+
 /// Everything that a group has committed.
 fn all_offsets(
     client: &Client,
@@ -282,14 +295,7 @@ fn all_offsets(
     stable: bool,
 ) -> Result<Vec<OffsetFetchResponseTopics>, BrokerError> {
     let (broker, caller) = (client.broker(), &client.caller);
-    // Asked first: what becomes stable between the two is told as it was.
-    let open: BTreeSet<(String, u32)> = match stable {
-        true => broker
-            .unstable_offsets(caller, group)?
-            .into_iter()
-            .collect(),
-        false => BTreeSet::new(),
-    };
+    let open = open_offsets(client, group, stable)?;
     let all = broker.fetch_all_offsets(caller, group)?;
     let topic = |found: OffsetsOfTopic| {
         let name = found.topic.name.to_string();

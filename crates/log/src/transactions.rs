@@ -175,25 +175,38 @@ impl Transactions {
     }
 }
 
+/// Where each producer's aborted transactions lie: from their first records to their markers.
+pub(crate) struct AbortedSpans(BTreeMap<i64, Vec<(i64, i64)>>);
+
+impl AbortedSpans {
+    /// `aborted` is in the order of the markers, so that those of one producer follow one another.
+    pub(crate) fn new(aborted: &[AbortedTransaction]) -> AbortedSpans {
+        let mut spans: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
+        for one in aborted {
+            let spans = spans.entry(one.producer_id).or_default();
+            spans.push((one.first_offset, one.marker_offset));
+        }
+        AbortedSpans(spans)
+    }
+
+    /// Whether a batch belongs to one of them.
+    pub(crate) fn hold(&self, header: &BatchHeader) -> bool {
+        let offset = header.base_offset;
+        let ends = |spans: &Vec<(i64, i64)>| {
+            let at = spans.partition_point(|(_, marker)| *marker < offset);
+            spans.get(at).is_some_and(|(first, _)| *first <= offset)
+        };
+        header.is_transactional() && self.0.get(&header.producer_id).is_some_and(ends)
+    }
+}
+
 /// What of a read is delivered to who wants committed records: no markers, and nothing of these transactions.
 pub(crate) fn delivered(
     batches: Vec<Bytes>,
     aborted: &[AbortedTransaction],
 ) -> Result<Vec<Bytes>, mainstem_record::RecordError> {
-    let mut spans: BTreeMap<i64, Vec<(i64, i64)>> = BTreeMap::new();
-    for one in aborted {
-        let spans = spans.entry(one.producer_id).or_default();
-        spans.push((one.first_offset, one.marker_offset));
-    }
-    let is_left_out = |header: &BatchHeader| {
-        let covers =
-            |(first, marker): &(i64, i64)| (*first..=*marker).contains(&header.base_offset);
-        header.is_control()
-            || (header.is_transactional()
-                && spans
-                    .get(&header.producer_id)
-                    .is_some_and(|spans| spans.iter().any(covers)))
-    };
+    let aborted = AbortedSpans::new(aborted);
+    let is_left_out = |header: &BatchHeader| header.is_control() || aborted.hold(header);
     let mut kept = Vec::with_capacity(batches.len());
     for piece in batches {
         // Runs of batches that stay, as slices of the piece.

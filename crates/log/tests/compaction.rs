@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use common::{partition, topics};
 use mainstem_journal::{Disk, Lsn, MemoryDisk};
 use mainstem_log::{
     Bounds, Compaction, CompactionPolicy, CompactionStep, Log, LogError, LogOp, LogOptions,
-    LogSnapshot, PartitionId, PartitionRecord, PartitionState, Read, SegmentLimits,
+    LogSnapshot, PartitionId, PartitionRecord, PartitionState, Read, SegmentLimits, Stable,
 };
-use mainstem_record::{Batch, BatchBuilder, Compression, Record, assign};
+use mainstem_record::{Batch, BatchBuilder, Compression, Marker, Record, assign};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -42,6 +42,10 @@ fn id() -> PartitionId {
 struct Model {
     start: i64,
     records: Vec<Record>,
+    /// Offsets of records in transactions that have no end yet, by producer.
+    open: BTreeMap<i64, Vec<i64>>,
+    /// Offsets of markers and of records of aborted transactions.
+    left_out: BTreeSet<i64>,
     /// When the first pass began that may have seen a tombstone, by offset, and the last pass began of all.
     seen_ms: BTreeMap<i64, i64>,
     last_pass_ms: i64,
@@ -52,12 +56,11 @@ impl Model {
         self.records.len() as i64
     }
 
-    /// The last record of each key, from the start on.
+    /// The last record of each key, from the start on. One of an open transaction may yet be committed.
     fn newest(&self) -> BTreeMap<Bytes, &Record> {
-        let live = self
-            .records
-            .iter()
-            .filter(|record| record.offset >= self.start);
+        let live = self.records.iter().filter(|record| {
+            record.offset >= self.start && !self.left_out.contains(&record.offset)
+        });
         live.map(|record| (record.key.clone().unwrap(), record))
             .collect()
     }
@@ -81,10 +84,13 @@ impl Model {
                     );
                     assert!(batch.base_offset() <= next && batch.next_offset() > next);
                     next = batch.next_offset();
+                    if batch.header().is_control() {
+                        continue;
+                    }
                     for record in batch.records().unwrap().map(Result::unwrap) {
                         let written = &self.records[record.offset as usize];
                         assert_eq!(&record, written, "a record is as it was written");
-                        if record.offset >= self.start {
+                        if record.offset >= self.start && !self.left_out.contains(&record.offset) {
                             found.insert(record.key.clone().unwrap(), record);
                         }
                     }
@@ -138,6 +144,32 @@ struct Counts {
     passes: u64,
     saved_bytes: u64,
     failed: u64,
+    aborted: u64,
+}
+
+/// What a Kafka client makes of the answer to one fetch of committed records: offsets, and where it goes on.
+fn as_client(stable: Stable) -> (Vec<i64>, i64) {
+    let mut coming = stable.aborted;
+    coming.sort_by_key(|one| std::cmp::Reverse(one.first_offset));
+    let mut aborted = BTreeSet::new();
+    let mut offsets = Vec::new();
+    for mut piece in stable.read.batches {
+        while let Some(batch) = Batch::split_first(&mut piece).unwrap() {
+            let header = *batch.header();
+            while let Some(one) = coming.pop_if(|one| one.first_offset <= header.last_offset()) {
+                aborted.insert(one.producer_id);
+            }
+            if header.is_control() {
+                if Marker::read(batch.bytes()) == Some(Marker::Abort) {
+                    aborted.remove(&header.producer_id);
+                }
+            } else if !(header.is_transactional() && aborted.contains(&header.producer_id)) {
+                let records = batch.records().unwrap().map(Result::unwrap);
+                offsets.extend(records.map(|record| record.offset));
+            }
+        }
+    }
+    (offsets, stable.read.next_offset)
 }
 
 impl Simulation {
@@ -171,7 +203,8 @@ impl Simulation {
         for _ in 0..steps {
             self.now_ms += self.rng.random_range(0..4);
             match self.rng.random_range(0..100) {
-                0..30 => self.append(),
+                0..22 => self.append(),
+                22..30 => self.end_transaction(),
                 30..36 => self.flush(),
                 36..48 => self.take_checkpoint(),
                 48..52 => {
@@ -209,8 +242,17 @@ impl Simulation {
         let codec =
             [Compression::None, Compression::None, Compression::Lz4][self.rng.random_range(0..3)];
         let mut builder = BatchBuilder::new(codec, 1 << 20);
-        if self.rng.random_bool(0.5) {
-            builder.producer(7, 0, self.rng.random_range(0..100));
+        let mut open = None;
+        match self.rng.random_range(0..4) {
+            0 => {}
+            1 => {
+                builder.producer(7, 0, self.rng.random_range(0..100));
+            }
+            _ => {
+                let id = self.rng.random_range(20..23);
+                builder.producer(id, 0, 0).transactional();
+                open = Some(id);
+            }
         }
         let base = self.model.end();
         for _ in 0..self.rng.random_range(1..5) {
@@ -233,15 +275,46 @@ impl Simulation {
             builder
                 .append(record.timestamp_ms, key, value, &[])
                 .unwrap();
+            if let Some(id) = open {
+                self.model.open.entry(id).or_default().push(record.offset);
+            }
             self.model.records.push(record);
         }
-        let mut bytes = builder.build().unwrap().bytes().to_vec();
-        assign(&mut bytes, base, 0);
+        self.commit_batch(&builder.build().unwrap(), base);
+    }
+
+    fn commit_batch(&mut self, batch: &Batch, base_offset: i64) {
+        let mut bytes = batch.bytes().to_vec();
+        assign(&mut bytes, base_offset, 0);
         self.commit(LogOp::Append {
             begins_segment: false,
             partition: id(),
             batch: bytes.into(),
         });
+    }
+
+    fn end_transaction(&mut self) {
+        let open: Vec<i64> = self.model.open.keys().copied().collect();
+        let Some(producer) = open.choose(&mut self.rng).copied() else {
+            return self.append();
+        };
+        let marker = [Marker::Commit, Marker::Abort][self.rng.random_range(0..2)];
+        let offsets = self.model.open.remove(&producer).unwrap();
+        if marker == Marker::Abort {
+            self.counts.aborted += 1;
+            self.model.left_out.extend(offsets);
+        }
+        let offset = self.model.end();
+        self.model.left_out.insert(offset);
+        self.model.records.push(Record {
+            offset,
+            timestamp_ms: self.now_ms,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        });
+        let batch = marker.batch(producer, 0, self.now_ms).unwrap();
+        self.commit_batch(&batch, offset);
     }
 
     fn delete_records(&mut self) {
@@ -362,6 +435,7 @@ impl Simulation {
         self.model.check(log.bounds(id()).unwrap(), |next| {
             log.read(id(), next, max_bytes, None)
         });
+        self.check_committed(max_bytes);
         for _ in 0..3 {
             let wanted = self.rng.random_range(900..self.now_ms + 10);
             let found = log.offset_for_timestamp(id(), wanted).unwrap();
@@ -370,6 +444,32 @@ impl Simulation {
                 assert_eq!(record.timestamp_ms, timestamp_ms);
                 assert!(timestamp_ms >= wanted && offset >= self.model.start);
             }
+        }
+    }
+
+    /// Readers of committed records, inside the house and Kafka's, find the same, and nothing that is open or aborted.
+    fn check_committed(&self, max_bytes: usize) {
+        let bounds = self.log.bounds(id()).unwrap();
+        let open = self.model.open.values().flatten().min();
+        let stable = open.map_or(self.model.end(), |open| *open.max(&self.model.start));
+        assert_eq!(bounds.last_stable, stable);
+        let mut next = bounds.start;
+        while next < stable {
+            let read = self.log.read_stable(id(), next, max_bytes, None).unwrap();
+            let mut delivered = Vec::new();
+            for mut piece in read.clone().delivered(id()).unwrap().batches {
+                while let Some(batch) = Batch::split_first(&mut piece).unwrap() {
+                    let records = batch.records().unwrap().map(Result::unwrap);
+                    delivered.extend(records.map(|record| record.offset));
+                }
+            }
+            assert!(delivered.iter().all(|offset| *offset < stable));
+            let is_out = |offset: &&i64| self.model.left_out.contains(offset);
+            assert_eq!(delivered.iter().find(is_out), None, "it was aborted");
+            let (offsets, then) = as_client(read);
+            assert_eq!(offsets, delivered);
+            assert!(then > next);
+            next = then;
         }
     }
 
@@ -474,13 +574,17 @@ fn the_last_record_of_every_key_stays_through_crashes() {
         all.passes += counts.passes;
         all.saved_bytes += counts.saved_bytes;
         all.failed += counts.failed;
+        all.aborted += counts.aborted;
     }
     println!("{all:?}");
     assert!(
         all.crashes > seeds && all.replaced > seeds && all.passes > seeds && all.failed > 0,
         "{all:?}"
     );
-    assert!(all.saved_bytes > 1_000 * seeds, "{all:?}");
+    assert!(
+        all.aborted > seeds && all.saved_bytes > 1_000 * seeds,
+        "{all:?}"
+    );
 }
 
 #[test]
@@ -509,7 +613,15 @@ impl Small {
     }
 
     fn append(&mut self, records: &[(Option<&str>, Option<&str>)]) {
+        self.append_of(None, records);
+    }
+
+    /// A batch of a producer's transaction, or of none.
+    fn append_of(&mut self, producer: Option<i64>, records: &[(Option<&str>, Option<&str>)]) {
         let mut builder = BatchBuilder::new(Compression::None, 1 << 20);
+        if let Some(id) = producer {
+            builder.producer(id, 0, 0).transactional();
+        }
         for (key, value) in records {
             let key = key.map(str::as_bytes);
             builder
@@ -519,7 +631,10 @@ impl Small {
         let mut bytes = builder.build().unwrap().bytes().to_vec();
         assign(&mut bytes, self.end, 0);
         self.end += records.len() as i64;
-        let batch = bytes.into();
+        self.put(bytes.into());
+    }
+
+    fn put(&self, batch: Bytes) {
         common::apply(
             &self.log,
             LogOp::Append {
@@ -528,6 +643,17 @@ impl Small {
                 batch,
             },
         );
+    }
+
+    fn end_transaction(&mut self, producer: i64, marker: Marker) {
+        let mut bytes = marker
+            .batch(producer, 0, self.end)
+            .unwrap()
+            .bytes()
+            .to_vec();
+        assign(&mut bytes, self.end, 0);
+        self.end += 1;
+        self.put(bytes.into());
     }
 
     fn checkpoint(&self) {
@@ -664,4 +790,46 @@ fn records_without_a_key_go_and_batches_of_one_key_never_fit_too_little_memory()
         sealed.iter().filter(|key| *key == "a").count() <= 1,
         "{sealed:?}"
     );
+}
+
+#[test]
+fn what_transactions_have_committed_is_compacted_and_what_they_have_aborted_goes() {
+    let mut small = Small::new(1, 1 << 20);
+    small.append(&[(Some("a"), Some("before"))]);
+    for (value, marker) in [
+        ("first", Marker::Commit),
+        ("aborted", Marker::Abort),
+        ("second", Marker::Commit),
+        ("aborted too", Marker::Abort),
+    ] {
+        small.append_of(Some(5), &[(Some("a"), Some(value))]);
+        small.end_transaction(5, marker);
+    }
+    // Nothing of an open transaction is looked at, nor what comes after.
+    small.append_of(Some(6), &[(Some("a"), Some("open"))]);
+    small.append(&[(Some("a"), Some("after"))]);
+    small.append(&[(Some("a"), Some("last"))]);
+    small.checkpoint();
+    small.compact(0);
+    // The newest that is committed, the markers of both aborts, and all from the open transaction on.
+    assert_eq!(small.offsets(), [4, 5, 8, 9, 10, 11]);
+    small.end_transaction(6, Marker::Abort);
+    small.append(&[(Some("b"), Some("b"))]);
+    small.append(&[(Some("b"), Some("b"))]);
+    small.checkpoint();
+    small.compact(0);
+    assert_eq!(small.offsets(), [4, 8, 11, 12, 13, 14]);
+    let read = small.log.read_committed(id(), 0, 10_000, None).unwrap();
+    let mut found = Vec::new();
+    for mut piece in read.batches {
+        while let Some(batch) = Batch::split_first(&mut piece).unwrap() {
+            found.extend(
+                batch
+                    .records()
+                    .unwrap()
+                    .map(|record| record.unwrap().offset),
+            );
+        }
+    }
+    assert_eq!(found, [11, 13, 14]);
 }

@@ -104,6 +104,9 @@ impl Broker {
         access::check(caller, Access::DescribeGroup { group })?;
         names::check_group(group, true)?;
         let unstable = self.unstable(caller, group);
+        if unstable.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut found = Vec::new();
         for topic in self.list_topics(caller)? {
             let of_topic = unstable.iter().filter(|one| one.topic == topic.id);

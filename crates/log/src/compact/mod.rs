@@ -13,7 +13,9 @@
 //! leaves the old segments or the new, and a pass may end anywhere: what it has done holds, because of every key that a
 //! cleaned segment holds nothing older is left in the segments before it.
 //!
-//! Only segments that the last checkpoint records are touched. Replay begins there, and finds what a frame names.
+//! Only segments that the last checkpoint records are touched. Replay begins there, and finds what a frame names. And only
+//! those below the last stable offset: there it is known of each transaction how it has ended. Records of an aborted one
+//! are the newest of no key, and go.
 
 mod keys;
 mod output;
@@ -32,11 +34,12 @@ use crate::log::{Log, Shared};
 use crate::op::ReplaceSegments;
 use crate::partition::{Control, Partition, State};
 use crate::segment::Segment;
+use crate::transactions::AbortedSpans;
 use crate::{LogError, PartitionId};
 
 use keys::NewestOffsets;
 use output::Output;
-use retain::{Rules, is_marker};
+use retain::Rules;
 
 /// Read at once: what a step takes.
 const STEP_BYTES: usize = 1 << 20;
@@ -92,6 +95,8 @@ pub struct Compaction {
     /// What is to be gone through, oldest first.
     sources: VecDeque<Arc<Segment>>,
     newest: NewestOffsets,
+    /// The transactions among the sources that were aborted.
+    aborted: AbortedSpans,
     /// Keys of records below this offset are in `newest`.
     known_before: i64,
     phase: Phase,
@@ -151,9 +156,13 @@ impl Log {
         policy: CompactionPolicy,
     ) -> Result<Option<Compaction>, LogError> {
         let partition = self.shared.find(partition)?;
-        let sources: VecDeque<Arc<Segment>> = {
+        let (sources, aborted) = {
             let state = partition.state.lock();
-            self.shared.compactable(&state, &policy).cloned().collect()
+            let sources = self.shared.compactable(&state, &policy).cloned();
+            let sources: VecDeque<Arc<Segment>> = sources.collect();
+            let from = sources.front().map_or(0, |first| first.base_offset());
+            let upto = sources.back().map_or(from, |last| last.end().offset);
+            (sources, state.transactions.aborted(from, upto))
         };
         let Some(dirty) = sources.iter().position(|segment| !segment.is_cleaned()) else {
             return Ok(None);
@@ -166,6 +175,7 @@ impl Log {
                 .get(dirty)
                 .map_or(0, |segment| segment.base_offset()),
             newest,
+            aborted: AbortedSpans::new(&aborted),
             sources,
             partition,
             phase: Phase::Mapping(dirty),
@@ -175,8 +185,9 @@ impl Log {
 }
 
 impl Shared {
-    /// The segments from the start on that the last checkpoint records as sealed and that are old enough; none while a
-    /// frame waits for a flush that replaces some of them: its files have the names that the next pass would give.
+    /// The segments from the start on that the last checkpoint records as sealed, that are old enough, and that hold nothing
+    /// of an open transaction or behind its beginning; none while a frame waits for a flush that replaces some of them:
+    /// its files have the names that the next pass would give.
     fn compactable<'a>(
         &self,
         state: &'a State,
@@ -185,6 +196,7 @@ impl Shared {
         let checkpoint = Lsn(self.checkpoint.load(Ordering::Acquire));
         let newest_ms = policy.now_ms.saturating_sub(policy.min_lag_ms);
         let all_old = policy.min_lag_ms <= 0;
+        let last_stable = state.bounds().last_stable;
         let mut pending = state.pending.iter();
         let settled = !pending.any(|(_, control)| matches!(control, Control::Replace(_)));
         let due = move |segment: &&Arc<Segment>| {
@@ -193,7 +205,7 @@ impl Shared {
                 .is_some_and(|sealed| sealed <= checkpoint);
             let old =
                 segment.is_cleaned() || all_old || segment.end().max_timestamp_ms <= newest_ms;
-            settled && recorded && old
+            settled && recorded && old && segment.end().offset <= last_stable
         };
         state.segments.range(state.retired..).take_while(due)
     }
@@ -265,8 +277,12 @@ impl Compaction {
         let read = segment.read(&self.shared.shelf, self.known_before, STEP_BYTES, end, true)?;
         let mut bytes = read.bytes;
         while let Some(batch) = self.batch(&mut bytes)? {
+            if batch.header().is_control() || self.aborted.hold(batch.header()) {
+                self.known_before = batch.next_offset();
+                continue;
+            }
             let keys = usize::try_from(batch.record_count()).unwrap_or(0);
-            if is_marker(&batch) || !self.newest.fits(keys) {
+            if !self.newest.fits(keys) {
                 self.phase = Phase::Cleaning;
                 return Ok(());
             }
@@ -329,6 +345,7 @@ impl Compaction {
         let mut bytes = read.bytes;
         let rules = Rules {
             newest: &self.newest,
+            aborted: &self.aborted,
             known_before: self.known_before,
             now_ms: self.policy.now_ms,
             delete_retention_ms: self.policy.delete_retention_ms,

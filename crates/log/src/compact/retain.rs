@@ -1,13 +1,17 @@
 //! What compaction keeps of one batch.
 
 use bytes::Bytes;
-use mainstem_record::{Batch, DEFAULT_DECOMPRESSED_LIMIT_BYTES, RecordError, RecordView, Retained};
+use mainstem_record::{
+    Batch, DEFAULT_DECOMPRESSED_LIMIT_BYTES, Marker, RecordError, RecordView, Retained,
+};
 
 use super::keys::NewestOffsets;
+use crate::transactions::AbortedSpans;
 
 /// Up to where keys are known, and what time it is.
 pub(crate) struct Rules<'a> {
     pub(crate) newest: &'a NewestOffsets,
+    pub(crate) aborted: &'a AbortedSpans,
     /// Records from this offset on are kept: their keys have not been looked at.
     pub(crate) known_before: i64,
     pub(crate) now_ms: i64,
@@ -18,12 +22,21 @@ pub(crate) struct Rules<'a> {
 impl Rules<'_> {
     /// A record is kept if it is the newest of its key. A tombstone is, too, until its time is over: whoever reads
     /// slowly must still learn that the key is gone. A record without a key is the newest of nothing.
+    ///
+    /// Nothing stays of an aborted transaction but its marker: the list of aborted transactions still names it, and to
+    /// a Kafka client it goes on up to there. The marker of a commit tells no reader anything.
     pub(crate) fn apply(&self, bytes: &Bytes) -> Result<Retained, RecordError> {
         let batch = Batch::trusted(bytes.clone())?;
-        if batch.base_offset() >= self.known_before || is_marker(&batch) {
+        if batch.base_offset() >= self.known_before {
             return Ok(Retained::All);
         }
-        if batch.record_count() == 0 {
+        if batch.header().is_control() {
+            return Ok(match Marker::read(bytes) {
+                Some(Marker::Commit) => Retained::Nothing,
+                _ => Retained::All,
+            });
+        }
+        if batch.record_count() == 0 || self.aborted.hold(batch.header()) {
             return Ok(Retained::Nothing);
         }
         let horizon_ms = batch.header().delete_horizon_ms();
@@ -50,9 +63,4 @@ impl Rules<'_> {
         let horizon_ms = self.now_ms.saturating_add(self.delete_retention_ms);
         batch.retain(limit_bytes, Some(horizon_ms), keep)
     }
-}
-
-/// A batch whose meaning hangs together with others: nobody writes them yet, and compaction goes no further.
-pub(crate) fn is_marker(batch: &Batch) -> bool {
-    batch.header().is_control() || batch.header().is_transactional()
 }
