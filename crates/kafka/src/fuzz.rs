@@ -71,10 +71,6 @@ controls! {
     21 (0, 2) DELETE_RECORDS DeleteRecordsRequest,
     22 (0, 5) INIT_PRODUCER_ID InitProducerIdRequest,
     23 (2, 4) OFFSET_FOR_LEADER_EPOCH OffsetForLeaderEpochRequest,
-    24 (0, 5) ADD_PARTITIONS_TO_TXN AddPartitionsToTxnRequest,
-    25 (0, 4) ADD_OFFSETS_TO_TXN AddOffsetsToTxnRequest,
-    26 (0, 5) END_TXN EndTxnRequest,
-    28 (0, 5) TXN_OFFSET_COMMIT TxnOffsetCommitRequest,
     29 (1, 3) DESCRIBE_ACLS DescribeAclsRequest,
     30 (1, 3) CREATE_ACLS CreateAclsRequest,
     31 (1, 3) DELETE_ACLS DeleteAclsRequest,
@@ -89,11 +85,6 @@ controls! {
     46 (0, 0) LIST_PARTITION_REASSIGNMENTS ListPartitionReassignmentsRequest,
     47 (0, 0) OFFSET_DELETE OffsetDeleteRequest,
     60 (0, 2) DESCRIBE_CLUSTER DescribeClusterRequest,
-    61 (0, 0) DESCRIBE_PRODUCERS DescribeProducersRequest,
-    65 (0, 0) DESCRIBE_TRANSACTIONS DescribeTransactionsRequest,
-    66 (0, 2) LIST_TRANSACTIONS ListTransactionsRequest,
-    68 (0, 1) CONSUMER_GROUP_HEARTBEAT ConsumerGroupHeartbeatRequest,
-    69 (0, 1) CONSUMER_GROUP_DESCRIBE ConsumerGroupDescribeRequest,
     75 (0, 0) DESCRIBE_TOPIC_PARTITIONS DescribeTopicPartitionsRequest,
     24 (0, 5) ADD_PARTITIONS_TO_TXN AddPartitionsToTxnRequest,
     25 (0, 4) ADD_OFFSETS_TO_TXN AddOffsetsToTxnRequest,
@@ -102,6 +93,8 @@ controls! {
     61 (0, 0) DESCRIBE_PRODUCERS DescribeProducersRequest,
     65 (0, 0) DESCRIBE_TRANSACTIONS DescribeTransactionsRequest,
     66 (0, 2) LIST_TRANSACTIONS ListTransactionsRequest,
+    68 (0, 1) CONSUMER_GROUP_HEARTBEAT ConsumerGroupHeartbeatRequest,
+    69 (0, 1) CONSUMER_GROUP_DESCRIBE ConsumerGroupDescribeRequest,
 }
 
 pub(crate) type Target = fn(&[u8]);

@@ -504,37 +504,3 @@ fn a_group_has_settings_of_its_own_also_before_it_is_there() {
     assert_eq!(setting(client, "g", INTERVAL), ("3000".into(), OF_GROUP));
     assert_eq!(setting(client, "g", SESSION), ("45000".into(), DEFAULT));
 }
-
-#[test]
-fn the_feature_is_named() {
-    let gateway = Gateway::start();
-    let mut client = gateway.connect();
-    let request = ApiVersionsRequest::default()
-        .with_client_software_name(text("t"))
-        .with_client_software_version(text("1"));
-    for version in [3, 4] {
-        let response = client.call(version, &request);
-        let mut finalized = response.finalized_features.iter();
-        let finalized = finalized
-            .find(|one| one.name.as_str() == "group.version")
-            .unwrap();
-        assert_eq!(
-            (finalized.min_version_level, finalized.max_version_level),
-            (1, 1)
-        );
-        assert_eq!(response.finalized_features_epoch, 0);
-        let supported = response.supported_features.iter();
-        let levels = supported
-            .filter(|one| one.name.as_str() == "group.version")
-            .map(|one| (one.min_version, one.max_version))
-            .collect::<Vec<_>>();
-        // Older clients take a level of 0 for an error.
-        assert_eq!(levels, if version == 3 { vec![] } else { vec![(0, 1)] });
-    }
-    assert!(
-        client
-            .call(2, &ApiVersionsRequest::default())
-            .finalized_features
-            .is_empty()
-    );
-}

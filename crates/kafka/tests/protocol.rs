@@ -830,20 +830,26 @@ fn topics_are_created_by_asking_only_where_both_allow_it() {
 fn features_tell_what_is_in_use() {
     let gateway = Gateway::start();
     let mut client = gateway.connect();
-    for (version, lowest) in [(3, 1), (4, 0)] {
+    for version in [3, 4] {
         let request = ApiVersionsRequest::default()
             .with_client_software_name(text("t"))
             .with_client_software_version(text("1"));
         let told = client.call(version, &request);
-        assert!(told.finalized_features_epoch >= 0);
-        let mut finalized = told.finalized_features.iter();
-        let finalized = finalized.find(|one| one.name.as_str() == "transaction.version");
-        let finalized = finalized.map(|one| (one.min_version_level, one.max_version_level));
-        let mut supported = told.supported_features.iter();
-        let supported = supported.find(|one| one.name.as_str() == "transaction.version");
-        let supported = supported.map(|one| (one.min_version, one.max_version));
-        assert_eq!((finalized, supported), (Some((2, 2)), Some((lowest, 2))));
+        assert_eq!(told.finalized_features_epoch, 0);
+        for (feature, level) in [("group.version", 1), ("transaction.version", 2)] {
+            let mut finalized = told.finalized_features.iter();
+            let finalized = finalized.find(|one| one.name.as_str() == feature);
+            let finalized = finalized.map(|one| (one.min_version_level, one.max_version_level));
+            assert_eq!(finalized, Some((level, level)));
+            let mut supported = told.supported_features.iter();
+            let supported = supported.find(|one| one.name.as_str() == feature);
+            let supported = supported.map(|one| (one.min_version, one.max_version));
+            // Older clients take a level of 0 for an error.
+            assert_eq!(supported, (version == 4).then_some((0, level)));
+        }
     }
+    let old = client.call(2, &ApiVersionsRequest::default());
+    assert!(old.finalized_features.is_empty());
 }
 
 #[test]
