@@ -152,3 +152,10 @@ def test_names(*folders):
                     found.add(named.group(1))
                 marked = False
     return found
+
+
+@functools.cache
+def python_test_names():
+    """The names of the tests that are written in Python."""
+    scripts = (script for folder in SOURCES for script in (ROOT / folder).glob("*/test_*.py"))
+    return {name for script in scripts for name in re.findall(r"(?m)^ +(?:async )?def (test_\w+)", script.read_text(encoding="utf-8"))}

@@ -267,7 +267,7 @@ class Words(unittest.TestCase):
                 self.assertTrue(there, f"{path.relative_to(ROOT)}:{line}: there is no {code}")
 
     def test_tests_named_by_the_guarantees_are_there(self):
-        tests = checks.test_names(ROOT)
+        tests = checks.test_names(ROOT) | checks.python_test_names()
         faults = set(re.findall(r'= "(\w+)";', (ROOT / "crates/journal/src/mutation.rs").read_text()))
         named = [(line, code) for line, code in Page(ROOT / "docs/guarantees.md").code() if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", code)]
         self.assertGreater(len(named), 20)
