@@ -1,31 +1,32 @@
 //! The life of a step: events are fetched, handled over the overlay, and leave as one frame; the next step begins while
-//! earlier frames are being synced. An event that fails is found here, and judged.
+//! earlier frames are being synced.
+
+mod failure;
+mod in_flight;
+mod input;
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use bytes::Bytes;
 use mainstem_broker::Topic;
-use mainstem_engine::{Append, Committed, EngineError, Submission, Ticket};
-use mainstem_journal::mutation;
-use mainstem_log::{LogError, PartitionId, Waiter};
-use mainstem_record::Batch;
-use mainstem_store::{Family, StoreOp};
+use mainstem_engine::Append;
+use mainstem_log::LogError;
 
+use self::in_flight::{Counts, InFlight};
+pub(crate) use self::input::Input;
 use crate::control::Desired;
 use crate::deployment::MAX_FUEL_PER_EVENT;
 use crate::executor::yield_now;
 use crate::fence::Fence;
 use crate::memory::Listener;
 use crate::outputs::{OutputBatches, OutputTopics};
-use crate::state::{StepChanges, StepState};
+use crate::state::StepState;
 use crate::task::{Ended, Task};
 use crate::{
-    Event, HandlerInstance, HandlerModule, OnError, RuntimeError, StepFailure, StepLimits,
-    TaskState, keys,
+    Event, HandlerInstance, HandlerModule, RuntimeError, StepFailure, StepLimits, TaskState,
 };
 
 /// Fuel of a step of many events at most, or of one event if that may use more: a step is to end in a few seconds, whatever
@@ -34,96 +35,6 @@ const MAX_STEP_FUEL: u64 = 2_000_000_000;
 
 /// After so many good steps, smaller steps grow again.
 const STEPS_BEFORE_GROWTH: u32 = 16;
-
-/// One partition that the task reads.
-pub(crate) struct Input {
-    pub(crate) topic: Arc<str>,
-    id: PartitionId,
-    offset_key: Bytes,
-    /// The offset of the next event to commit, as of the last step made.
-    pub(crate) next: i64,
-    /// The offset to fetch next.
-    fetch: i64,
-    waiter: Option<Waiter>,
-}
-
-impl Input {
-    pub(crate) fn new(topic: Arc<str>, id: PartitionId, offset_key: Bytes, offset: i64) -> Input {
-        Input {
-            topic,
-            id,
-            offset_key,
-            next: offset,
-            fetch: offset,
-            waiter: None,
-        }
-    }
-
-    /// Makes events of batches until they have so many bytes, which they may go beyond by one batch; answers how many they
-    /// have. What was read is bounded as it lies in the log; what compressed batches become is bounded here, and the next
-    /// fetch begins with the first batch that is left.
-    fn decode(
-        &mut self,
-        pieces: Vec<Bytes>,
-        max_bytes: usize,
-        events: &mut Vec<Event>,
-    ) -> Result<usize, Ended> {
-        let mut bytes = 0;
-        for mut piece in pieces {
-            while bytes < max_bytes
-                && let Some(batch) = Batch::split_first_trusted(&mut piece)
-                    .map_err(|error| unreadable(self, &error))?
-            {
-                if batch.next_offset() <= self.fetch {
-                    continue;
-                }
-                let from = std::mem::replace(&mut self.fetch, batch.next_offset());
-                if batch.header().is_control() {
-                    continue;
-                }
-                events.reserve(usize::try_from(batch.record_count()).unwrap_or(0));
-                for record in batch.records().map_err(|error| unreadable(self, &error))? {
-                    let record = record.map_err(|error| unreadable(self, &error))?;
-                    if record.offset < from {
-                        continue;
-                    }
-                    let event = Event {
-                        topic: self.topic.clone(),
-                        partition: self.id.index,
-                        offset: record.offset,
-                        timestamp_ms: record.timestamp_ms,
-                        key: record.key,
-                        value: record.value,
-                        headers: record.headers,
-                    };
-                    bytes += event.size_bytes();
-                    events.push(event);
-                }
-            }
-        }
-        Ok(bytes)
-    }
-}
-
-/// A frame on its way.
-struct InFlight {
-    ticket: Ticket<Committed>,
-    outcome: Option<Result<Committed, EngineError>>,
-    changes: StepChanges,
-    /// The offset behind it, by input.
-    positions: Vec<(usize, i64)>,
-    /// Offsets that follow in a frame of their own: only under the mutation that shows that this is found.
-    late: Vec<StoreOp>,
-    counts: Counts,
-}
-
-/// What a frame adds to the counts of its task.
-#[derive(Clone, Copy, Default)]
-struct Counts {
-    events: u64,
-    outputs: u64,
-    dead_letters: u64,
-}
 
 /// The running part of a task.
 pub(crate) struct Stepper<'a> {
@@ -394,102 +305,6 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// Undoes a step that failed, and decides how the events are tried again. Only an event that was run alone is judged.
-    async fn failed(&mut self, size: usize, failure: StepFailure) -> Result<(), Ended> {
-        self.state.roll_back();
-        if let StepFailure::NoMemory { wanted_bytes } = failure {
-            tracing::debug!(handler = %self.label, wanted_bytes, "a step waits for memory");
-            self.wanted_bytes = wanted_bytes;
-            return Ok(());
-        }
-        self.task.handle.status.lock().failures += 1;
-        if !failure.blames_events() {
-            return Err(failure.into());
-        }
-        if size > 1 {
-            tracing::debug!(handler = %self.label, size, %failure, "a step failed; its events are tried in smaller steps");
-            // Where the step itself was too large, nobody is suspected.
-            if let Some(fitting) = self.fitting(size, &failure) {
-                self.max_events = fitting.clamp(1, size - 1);
-                self.good_steps = 0;
-                return Ok(());
-            }
-            self.suspects = Some(size);
-            return Ok(());
-        }
-        self.suspects = Some(1);
-        self.attempts += 1;
-        let Some(event) = self.events.get(self.done).cloned() else {
-            return Ok(());
-        };
-        let why = format!(
-            "topic `{}`, partition {}, offset {}: {failure} (attempt {} of {})",
-            event.topic,
-            event.partition,
-            event.offset,
-            self.attempts,
-            self.task.record.on_error.attempts()
-        );
-        self.task.note_error(&why);
-        // Whatever it waits for from here on, it holds no memory.
-        self.instance = None;
-        if self.attempts < self.task.record.on_error.attempts() {
-            self.task.set_state(TaskState::Retrying);
-            self.task.wait_to_retry(self.attempts).await;
-            self.task.set_state(TaskState::Running);
-            return Ok(());
-        }
-        match self.task.record.on_error {
-            OnError::DeadLetter { .. } => self.dead_letter(&event, &failure).await,
-            OnError::Halt { .. } => self.halt().await,
-        }
-    }
-
-    /// How many events a step may have that failed because it had so many.
-    fn fitting(&self, size: usize, failure: &StepFailure) -> Option<usize> {
-        let each = self.task.record.fuel_per_event.clamp(1, MAX_FUEL_PER_EVENT);
-        match failure {
-            // It was cut short by the limit of the step, not by the sum of its events'.
-            StepFailure::OutOfFuel { fuel } if *fuel < each.saturating_mul(size as u64) => {
-                Some(usize::try_from(fuel / each).unwrap_or(usize::MAX))
-            }
-            StepFailure::TooLarge(_) => Some(size / 2),
-            _ => None,
-        }
-    }
-
-    /// Sends the event away and passes it, in one frame.
-    async fn dead_letter(&mut self, event: &Event, failure: &StepFailure) -> Result<(), Ended> {
-        let Some(topic) = self.dead_letters.clone() else {
-            return self.halt().await;
-        };
-        let mut batches =
-            OutputBatches::new(&self.outputs, self.task.partition, event.timestamp_ms);
-        let max_bytes = self.task.options.max_step_bytes;
-        batches.add_dead_letter(
-            &topic,
-            event,
-            &failure.to_string(),
-            self.attempts,
-            max_bytes,
-        )?;
-        let (appends, _) = batches.finish()?;
-        self.attempts = 0;
-        self.suspects = None;
-        self.commit(1, appends, 0, 1).await
-    }
-
-    /// Stands still before the event, until somebody has done something about it.
-    async fn halt(&mut self) -> Result<(), Ended> {
-        let seen = self.task.commands();
-        self.settle_all().await?;
-        self.task.set_state(TaskState::Halted);
-        self.task.wait_for_command(seen).await;
-        self.attempts = 0;
-        self.task.set_state(TaskState::Running);
-        Ok(())
-    }
-
     /// Makes the frame of the next `size` events, and hands it over.
     async fn commit(
         &mut self,
@@ -536,136 +351,6 @@ impl<'a> Stepper<'a> {
         }
     }
 
-    /// Makes a frame of outputs, changes of the state, and where the inputs stand behind it.
-    async fn hand_over(
-        &mut self,
-        appends: Vec<Append>,
-        positions: Vec<(usize, i64)>,
-        counts: Counts,
-    ) -> Result<(), Ended> {
-        let (mut store_ops, changes) = self.state.commit();
-        let mut offsets = Vec::with_capacity(positions.len());
-        for (place, offset) in &positions {
-            if let Some(input) = self.inputs.get_mut(*place) {
-                input.next = *offset;
-                offsets.push(StoreOp::put(
-                    Family::Offsets,
-                    input.offset_key.clone(),
-                    keys::number(*offset as u64),
-                ));
-            }
-        }
-        let late = match mutation::active(mutation::STEP_OFFSET_OUTSIDE_FRAME) {
-            true => std::mem::take(&mut offsets),
-            false => Vec::new(),
-        };
-        store_ops.append(&mut offsets);
-        let submission = Submission {
-            appends,
-            store_ops,
-            checks: vec![self.fence.check()],
-            all_or_nothing: true,
-            ..Submission::default()
-        };
-        let engine = self.task.broker.engine();
-        let permit = engine
-            .reserve_with_store(submission.size_bytes(), submission.store_bytes())
-            .await?;
-        let ticket = engine.submit(submission, permit);
-        self.in_flight.push_back(InFlight {
-            ticket,
-            outcome: None,
-            changes,
-            positions,
-            late,
-            counts,
-        });
-        Ok(())
-    }
-
-    /// Takes note of the frames that are committed.
-    fn settle_ready(&mut self) -> Result<(), Ended> {
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|front| front.outcome.is_some() || front.ticket.is_ready())
-        {
-            let Some(mut front) = self.in_flight.pop_front() else {
-                break;
-            };
-            let outcome = match front.outcome.take() {
-                Some(outcome) => outcome,
-                // It is ready: this does not block.
-                None => front.ticket.wait(),
-            };
-            outcome?;
-            self.state.forget(front.changes);
-            self.submit_late(front.late);
-            let mut status = self.task.handle.status.lock();
-            status.events += front.counts.events;
-            status.outputs += front.counts.outputs;
-            status.dead_letters += front.counts.dead_letters;
-            status.steps += 1;
-            for (place, offset) in front.positions {
-                if let Some(input) = status.inputs.get_mut(place) {
-                    input.offset = offset;
-                }
-            }
-            drop(status);
-            self.task
-                .handle
-                .rate
-                .lock()
-                .add(front.counts.events, self.task.executor.now_ms());
-        }
-        Ok(())
-    }
-
-    /// Nothing, but for the mutation.
-    fn submit_late(&self, store_ops: Vec<StoreOp>) {
-        if store_ops.is_empty() {
-            return;
-        }
-        let engine = self.task.broker.engine();
-        let submission = Submission {
-            store_ops,
-            ..Submission::default()
-        };
-        let permit = engine.reserve_with_store(submission.size_bytes(), submission.store_bytes());
-        if permit.is_ready()
-            && let Ok(permit) = permit.wait()
-        {
-            drop(engine.submit(submission, permit));
-        }
-    }
-
-    async fn settle_one(&mut self) -> Result<(), Ended> {
-        std::future::poll_fn(|context| self.poll_front(context)).await;
-        self.settle_ready()
-    }
-
-    async fn settle_all(&mut self) -> Result<(), Ended> {
-        while !self.in_flight.is_empty() {
-            self.settle_one().await?;
-        }
-        Ok(())
-    }
-
-    fn poll_front(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        match self.in_flight.front_mut() {
-            Some(front) if front.outcome.is_none() => {
-                match Pin::new(&mut front.ticket).poll(context) {
-                    Poll::Ready(outcome) => {
-                        front.outcome = Some(outcome);
-                        Poll::Ready(())
-                    }
-                    Poll::Pending => Poll::Pending,
-                }
-            }
-            _ => Poll::Ready(()),
-        }
-    }
-
     /// Waits for records, for a frame to be committed, or for a command.
     async fn wait_for_work(&mut self) -> Result<(), Ended> {
         let log = self.task.broker.engine().log();
@@ -694,50 +379,5 @@ impl<'a> Stepper<'a> {
         })
         .await;
         Ok(())
-    }
-}
-
-fn unreadable(input: &Input, error: &dyn std::fmt::Display) -> Ended {
-    Ended::Failed(format!(
-        "topic `{}`, partition {}, near offset {}: a batch cannot be read: {error}",
-        input.topic, input.id.index, input.fetch
-    ))
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used)]
-mod tests {
-    use super::*;
-    use mainstem_log::TopicId;
-    use mainstem_record::{BatchBuilder, Compression, assign};
-
-    #[test]
-    fn what_batches_decompress_to_is_bounded_and_nothing_is_left_out() {
-        let mut piece = Vec::new();
-        for offset in 0..5 {
-            let mut builder = BatchBuilder::new(Compression::Zstd, 4 << 20);
-            let value = vec![b'x'; 1 << 20];
-            builder.append(1, None, Some(&value), &[]).unwrap();
-            let mut batch = builder.build().unwrap().bytes().to_vec();
-            assign(&mut batch, offset, 0);
-            piece.extend_from_slice(&batch);
-        }
-        let piece = Bytes::from(piece);
-        assert!(piece.len() < 10_000);
-        let id = PartitionId::new(TopicId(1), 0);
-        let mut input = Input::new("t".into(), id, Bytes::new(), 0);
-        let mut offsets = Vec::new();
-        for expected in [2, 2, 1, 0] {
-            let mut events = Vec::new();
-            let max_bytes = (1 << 20) + 100;
-            assert!(
-                input
-                    .decode(vec![piece.clone()], max_bytes, &mut events)
-                    .is_ok()
-            );
-            assert_eq!(events.len(), expected);
-            offsets.extend(events.iter().map(|event| event.offset));
-        }
-        assert_eq!(offsets, [0, 1, 2, 3, 4]);
     }
 }
