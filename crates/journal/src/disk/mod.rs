@@ -4,6 +4,7 @@ mod blocks;
 mod lock;
 mod memory;
 mod real;
+mod staging;
 
 pub(crate) use blocks::BLOCK_BYTES;
 pub use blocks::BlockBuffer;

@@ -1,5 +1,6 @@
 //! The disk of the machine.
 
+use super::staging::Stage;
 use super::{BLOCK_BYTES, Disk, DiskFile, DiskWork, OpenMode};
 use crate::mutation;
 use parking_lot::Mutex;
@@ -82,17 +83,11 @@ impl RealFile {
     }
 }
 
-/// The whole blocks of a write, `[from, to)`, if they may go past the page cache: where they lie in memory they are
-/// aligned as on disk.
-fn whole_blocks(buf: &[u8], position: u64) -> Option<(usize, usize)> {
+/// The whole blocks of a write, `[from, to)` of its bytes, if they are so many that they go past the page cache.
+fn whole_blocks(len: usize, position: u64) -> Option<(usize, usize)> {
     let from = (position.next_multiple_of(BLOCK_BYTES as u64) - position) as usize;
-    let to = from + buf.len().checked_sub(from)? / BLOCK_BYTES * BLOCK_BYTES;
-    let aligned = buf
-        .as_ptr()
-        .wrapping_add(from)
-        .addr()
-        .is_multiple_of(BLOCK_BYTES);
-    (aligned && to - from >= DIRECT_FROM_BYTES).then_some((from, to))
+    let blocks_bytes = len.checked_sub(from)? / BLOCK_BYTES * BLOCK_BYTES;
+    (blocks_bytes >= DIRECT_FROM_BYTES).then_some((from, from + blocks_bytes))
 }
 
 impl Disk for RealDisk {
@@ -218,19 +213,23 @@ impl DiskFile for RealFile {
     }
 
     fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
-        let direct = whole_blocks(buf, position).and_then(|blocks| Some((blocks, self.direct()?)));
-        let Some(((from, to), direct)) = direct else {
+        let direct = whole_blocks(buf.len(), position)
+            .and_then(|blocks| Some((blocks, self.direct()?, Stage::take()?)));
+        let Some(((from, to), direct, mut stage)) = direct else {
             return self.file.write_all_at(buf, position);
         };
         let (head, rest) = buf.split_at(from);
         let (blocks, tail) = rest.split_at(to - from);
         self.file.write_all_at(head, position)?;
-        match direct.write_all_at(blocks, position + from as u64) {
+        let blocks_position = position + from as u64;
+        let write =
+            |piece: &[u8], at: usize| direct.write_all_at(piece, blocks_position + at as u64);
+        match stage.pass(blocks, write) {
             // Not with blocks of this size, or not at all, as some file systems say only now. What is written stays, and is
             // written again.
             Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
                 self.direct_refused.store(true, Ordering::Relaxed);
-                self.file.write_all_at(blocks, position + from as u64)?;
+                self.file.write_all_at(blocks, blocks_position)?;
             }
             outcome => outcome?,
         }
@@ -287,9 +286,8 @@ mod tests {
         let refusing = File::options().write(true).open("/proc/self/oom_score_adj");
         file.direct.set(Some(refusing.unwrap())).unwrap();
         let bytes = vec![b'x'; 3 * DIRECT_FROM_BYTES];
-        let at = bytes.as_ptr().align_offset(BLOCK_BYTES);
-        let whole = &bytes[at..at + 2 * DIRECT_FROM_BYTES];
-        assert!(whole_blocks(whole, 0).is_some());
+        let whole = &bytes[1..][..2 * DIRECT_FROM_BYTES];
+        assert!(whole_blocks(whole.len(), 0).is_some());
         file.write_all_at(whole, 0).unwrap();
         let mut read = vec![0; whole.len()];
         assert_eq!(file.read_at(&mut read, 0).unwrap(), whole.len());
