@@ -159,12 +159,12 @@ impl GroupBuilder {
         let padded = end.next_multiple_of(BLOCK_BYTES);
         // Readers keep slices of this buffer, and with them all of it: a small group does not keep a large one.
         if too_roomy(buffer.bytes.capacity(), padded) {
-            let mut small = self.pool.take_for_blocks(padded);
+            let mut small = self.pool.take(padded);
             small.bytes.extend_from_slice(buffer.as_ref());
             buffer = small;
         }
         buffer.bytes.reserve_exact(padded - end);
-        buffer.bytes.resize(buffer.origin + padded, 0);
+        buffer.bytes.resize(padded, 0);
         self.pool.learn(padded);
         self.reserved_bytes = 0;
         let payload_crc = std::mem::take(&mut self.payload_crc);
@@ -182,8 +182,8 @@ impl GroupBuilder {
         let buffer = self.buffer.get_or_insert_with(|| {
             let mut buffer = self
                 .pool
-                .take_for_blocks(self.reserved_bytes.max(self.pool.expected_bytes()));
-            buffer.bytes.resize(buffer.origin + GROUP_HEADER_BYTES, 0);
+                .take(self.reserved_bytes.max(self.pool.expected_bytes()));
+            buffer.bytes.resize(GROUP_HEADER_BYTES, 0);
             buffer
         });
         &mut buffer.bytes

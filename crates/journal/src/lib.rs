@@ -41,9 +41,7 @@ mod pool;
 
 /// The checksum of everything that Mainstem writes, for small files beside the journal.
 pub use crc32c::crc32c;
-pub use disk::{
-    BlockBuffer, DirectoryLock, Disk, DiskFile, DiskWork, MemoryDisk, OpenMode, RealDisk,
-};
+pub use disk::{DirectoryLock, Disk, DiskFile, DiskWork, MemoryDisk, OpenMode, RealDisk};
 pub use durable::{durable_rename, write_file_durably};
 pub use error::JournalError;
 pub use file::{FileMedium, JournalOptions, Replay, verify};
@@ -51,4 +49,4 @@ pub use frame::{Frame, Frames, Section, Sections, View};
 pub use group::{Group, GroupBuilder, SealedGroup};
 pub use lsn::Lsn;
 pub use medium::{Known, Medium, Space};
-pub use pool::{BufferPool, SharedBlocks};
+pub use pool::{BufferPool, PooledBuffer};

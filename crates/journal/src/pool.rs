@@ -46,7 +46,7 @@ impl BufferPool {
     }
 
     /// An empty buffer with room for `bytes`, and not for very much more: whoever keeps a slice keeps the whole.
-    pub(crate) fn take(&self, bytes: usize) -> PooledBuffer {
+    pub fn take(&self, bytes: usize) -> PooledBuffer {
         let mut kept = self.shelf.kept.lock();
         let fit = kept
             .buffers
@@ -70,31 +70,8 @@ impl BufferPool {
         };
         PooledBuffer {
             bytes,
-            origin: 0,
             shelf: self.shelf.clone(),
         }
-    }
-
-    /// The same for what will be written to disk: while it does not outgrow the room asked for, a large buffer begins
-    /// in memory where a block would.
-    pub(crate) fn take_for_blocks(&self, bytes: usize) -> PooledBuffer {
-        if bytes < MIN_BUFFER_BYTES {
-            return self.take(bytes);
-        }
-        let mut buffer = self.take(bytes + BLOCK_BYTES);
-        let address = buffer.bytes.as_ptr().addr();
-        buffer.origin = address.next_multiple_of(BLOCK_BYTES) - address;
-        buffer.bytes.resize(buffer.origin, 0);
-        buffer
-    }
-
-    /// An empty buffer for a write of `bytes` at `position`, laid out as the blocks of the file are.
-    pub fn blocks(&self, position: u64, bytes: usize) -> SharedBlocks {
-        let lead = (position % BLOCK_BYTES as u64) as usize;
-        let mut buffer = self.take_for_blocks(lead + bytes);
-        let start = buffer.bytes.len() + lead;
-        buffer.bytes.resize(start, 0);
-        SharedBlocks { buffer, lead }
     }
 
     /// The size that a group is likely to have.
@@ -121,29 +98,34 @@ pub(crate) fn too_roomy(capacity: usize, used: usize) -> bool {
 }
 
 /// A buffer that returns to its pool when dropped.
-pub(crate) struct PooledBuffer {
+pub struct PooledBuffer {
     pub(crate) bytes: Vec<u8>,
-    /// Where the contents begin; before it there is nothing.
-    pub(crate) origin: usize,
     shelf: Arc<Shelf>,
 }
 
 impl PooledBuffer {
     /// Hands out the contents as shared bytes, without a copy; the buffer returns with the last of them.
-    pub(crate) fn freeze(self) -> Bytes {
+    pub fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
+    }
+
+    /// Takes what comes next, and lends it to be changed.
+    pub fn extend(&mut self, bytes: &[u8]) -> &mut [u8] {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        self.bytes.get_mut(at..).unwrap_or_default()
     }
 }
 
 impl AsRef<[u8]> for PooledBuffer {
     fn as_ref(&self) -> &[u8] {
-        self.bytes.get(self.origin..).unwrap_or_default()
+        &self.bytes
     }
 }
 
 impl AsMut<[u8]> for PooledBuffer {
     fn as_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.origin..).unwrap_or_default()
+        &mut self.bytes
     }
 }
 
@@ -160,34 +142,6 @@ impl Drop for PooledBuffer {
             kept.bytes += capacity;
             kept.buffers.entry(capacity).or_default().push(buffer);
         }
-    }
-}
-
-/// Bytes for one write at a known position, as a [`BlockBuffer`](crate::BlockBuffer) holds them, that can be kept
-/// afterwards.
-pub struct SharedBlocks {
-    buffer: PooledBuffer,
-    /// Bytes before the first, so that it lies in memory as in its block.
-    lead: usize,
-}
-
-impl SharedBlocks {
-    /// Takes what comes next, and lends it to be changed.
-    pub fn extend(&mut self, bytes: &[u8]) -> &mut [u8] {
-        let at = self.buffer.bytes.len();
-        self.buffer.bytes.extend_from_slice(bytes);
-        self.buffer.bytes.get_mut(at..).unwrap_or_default()
-    }
-
-    /// What has gathered.
-    pub fn bytes(&self) -> &[u8] {
-        self.buffer.as_ref().get(self.lead..).unwrap_or_default()
-    }
-
-    /// The same as shared bytes, without a copy; the memory is used again once the last of them is dropped.
-    pub fn freeze(self) -> Bytes {
-        let lead = self.lead;
-        self.buffer.freeze().slice(lead..)
     }
 }
 
@@ -227,14 +181,6 @@ mod tests {
         drop(sealed(1_000_000));
         let second = sealed(1_000_000);
         let address = second.buffer.bytes.as_ptr();
-        assert!(
-            second
-                .buffer
-                .as_ref()
-                .as_ptr()
-                .addr()
-                .is_multiple_of(BLOCK_BYTES)
-        );
         drop(second);
         assert_eq!(
             sealed(990_000).buffer.bytes.as_ptr(),
@@ -247,21 +193,6 @@ mod tests {
             BLOCK_BYTES,
             "a small group keeps little"
         );
-    }
-
-    #[test]
-    fn blocks_lie_in_memory_as_in_the_file() {
-        let pool = BufferPool::new(1 << 20);
-        for position in [0, 1, 4_095, 4_096, 1_000_001] {
-            let mut blocks = pool.blocks(position, 100_000);
-            blocks.extend(&[7; 50_000])[0] = 1;
-            blocks.extend(&[9; 50_000]);
-            let in_memory = blocks.bytes().as_ptr().addr() % BLOCK_BYTES;
-            assert_eq!(in_memory as u64, position % BLOCK_BYTES as u64);
-            let bytes = blocks.freeze();
-            assert_eq!(bytes.len(), 100_000);
-            assert_eq!((bytes[0], bytes[1], bytes[99_999]), (1, 7, 9));
-        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mainstem_journal::{BlockBuffer, DiskWork, Lsn, OpenMode, mutation};
+use mainstem_journal::{DiskWork, Lsn, OpenMode, mutation};
 use mainstem_record::BatchHeader;
 
 use crate::files::SegmentName;
@@ -60,9 +60,8 @@ pub(crate) struct Worker {
     evictable: Vec<Arc<Partition>>,
     /// Partitions with segments below their recorded start.
     pub(crate) retiring: BTreeMap<PartitionId, Arc<Partition>>,
-    /// Emptied lists and buffers, to be used again.
+    /// Emptied lists, to be used again.
     lists: Vec<Vec<TailBatch>>,
-    buffers: Vec<BlockBuffer>,
 }
 
 /// Batches of one partition on their way into a segment, or those that stand there already.
@@ -70,7 +69,6 @@ struct Run {
     partition: Arc<Partition>,
     segment: Arc<Segment>,
     batches: Vec<TailBatch>,
-    buffer: BlockBuffer,
     outcome: Result<Written, LogError>,
 }
 
@@ -85,7 +83,7 @@ impl Run {
             Some(Stands::InSegment | Stands::OnlyInSegment) => {
                 self.segment.take_in(shelf, &self.batches)
             }
-            _ => self.segment.write(shelf, &self.batches, &mut self.buffer),
+            _ => self.segment.write(shelf, &self.batches),
         };
         self.outcome = written;
     }
@@ -328,7 +326,6 @@ impl Shared {
             partition: partition.clone(),
             segment,
             batches,
-            buffer: worker.buffers.pop().unwrap_or_default(),
             // Until it is written.
             outcome: Err(LogError::Poisoned),
         }))
@@ -355,9 +352,6 @@ impl Shared {
             bytes += self.publish(worker, &run.partition, &run.batches);
             worker.changed.insert(run.partition.id, run.partition);
             worker.lists.push(run.batches);
-            if run.buffer.capacity_bytes() <= 2 * WRITE_BYTES {
-                worker.buffers.push(run.buffer);
-            }
         }
         Ok(bytes)
     }

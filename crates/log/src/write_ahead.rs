@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_journal::{BufferPool, DiskFile, DiskWork, OpenMode, SharedBlocks, mutation};
+use mainstem_journal::{BufferPool, DiskFile, DiskWork, OpenMode, PooledBuffer, mutation};
 use mainstem_record::{BATCH_HEADER_BYTES, assign};
 
 use crate::files::{SegmentName, partition_dir};
@@ -48,8 +48,8 @@ struct Run {
     position: u64,
     /// Up to where they reach.
     end: u64,
-    blocks: SharedBlocks,
-    /// Of each batch, where in `blocks` it begins.
+    bytes: PooledBuffer,
+    /// Of each batch, where in `bytes` it begins.
     starts: Vec<usize>,
     outcome: Result<Arc<dyn DiskFile>, LogError>,
 }
@@ -67,7 +67,7 @@ impl Run {
 
     /// Piece by piece: what the journal writes meanwhile has no more than one piece of each run before it.
     fn write_to(&self, file: &dyn DiskFile) -> std::io::Result<()> {
-        let (mut rest, mut position) = (self.blocks.bytes(), self.position);
+        let (mut rest, mut position) = (self.bytes.as_ref(), self.position);
         while !rest.is_empty() {
             // Up to where a block begins: none is written in two parts.
             let room = WRITE_BYTES - (position % WRITE_BYTES as u64) as usize;
@@ -115,7 +115,7 @@ impl AheadWriter {
         let first = runs.first().map(|run| run.path.clone()).unwrap_or_default();
         for run in runs {
             files.push(run.outcome?);
-            written.push((run.blocks.freeze(), run.starts));
+            written.push((run.bytes.freeze(), run.starts));
         }
         if !mutation::active(mutation::REFERENCE_BEFORE_SYNC) {
             let action = "sync segments, the first of which is";
@@ -166,7 +166,7 @@ impl AheadWriter {
                 path: dir.join(name(base_offset).log()),
                 position,
                 end,
-                blocks: self.pool.blocks(position, (end - position) as usize),
+                bytes: self.pool.take((end - position) as usize),
                 starts: Vec::new(),
                 // Until it is written.
                 outcome: Err(LogError::Poisoned),
@@ -175,15 +175,15 @@ impl AheadWriter {
         let mut runs: Vec<Run> = ends.into_iter().map(run).collect();
         let of_batch = batches.iter().zip(run_of).map(|(batch, at)| {
             let run = &mut runs[at];
-            run.starts.push(run.blocks.bytes().len());
-            let bytes = run.blocks.extend(&batch.bytes);
+            run.starts.push(run.bytes.as_ref().len());
+            let bytes = run.bytes.extend(&batch.bytes);
             assign(bytes, batch.base_offset, batch.leader_epoch);
             (at, run.starts.len() - 1)
         });
         let of_batch = of_batch.collect();
         debug_assert!(
             runs.iter()
-                .all(|run| run.position + run.blocks.bytes().len() as u64 == run.end)
+                .all(|run| run.position + run.bytes.as_ref().len() as u64 == run.end)
         );
         (runs, of_batch)
     }

@@ -112,6 +112,10 @@ impl DiskFile for TimedFile {
         self.file.write_all_at(buf, position)
     }
 
+    fn write_parts_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
+        self.file.write_parts_at(parts, position)
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         let begun = Instant::now();
         let result = self.file.sync_data();

@@ -1,13 +1,10 @@
 //! The first seam: a disk with files, directories and sync.
 
-mod blocks;
 mod lock;
 mod memory;
 mod real;
 mod staging;
 
-pub(crate) use blocks::BLOCK_BYTES;
-pub use blocks::BlockBuffer;
 pub use lock::DirectoryLock;
 pub use memory::{MemoryDisk, Op, OpCounts};
 pub use real::RealDisk;
@@ -15,6 +12,9 @@ pub use real::RealDisk;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+/// What disks and page caches deal in.
+pub(crate) const BLOCK_BYTES: usize = 4096;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,9 +90,12 @@ pub type DiskWork<'a> = Box<dyn FnOnce() + Send + 'a>;
 pub trait DiskFile: Send + Sync {
     /// Reads up to `buf.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
-    /// Writes all of `buf`. After an error any part of it may have been written. A large write goes to the disk without
-    /// a copy if it lies in memory as its position does in blocks: a [`BlockBuffer`] sees to that.
+    /// Writes all of `buf`. After an error any part of it may have been written.
     fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()>;
+    /// Writes all of `parts`, one behind the other, as if they were one.
+    fn write_parts_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
+        self.write_all_at(&parts.concat(), position)
+    }
     /// Makes the file's bytes and length durable.
     fn sync_data(&self) -> io::Result<()>;
     /// The length in bytes.

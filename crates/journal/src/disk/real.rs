@@ -81,6 +81,28 @@ impl RealFile {
         };
         self.direct.get_or_init(open).as_ref()
     }
+
+    /// Writes what lies in memory as it will in the file's blocks.
+    fn write_staged(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        let direct =
+            whole_blocks(bytes.len(), position).and_then(|blocks| Some((blocks, self.direct()?)));
+        let Some(((from, to), direct)) = direct else {
+            return self.file.write_all_at(bytes, position);
+        };
+        let (head, rest) = bytes.split_at(from);
+        let (blocks, tail) = rest.split_at(to - from);
+        self.file.write_all_at(head, position)?;
+        match direct.write_all_at(blocks, position + from as u64) {
+            // Not with blocks of this size, or not at all, as some file systems say only now. What is written stays, and is
+            // written again.
+            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+                self.direct_refused.store(true, Ordering::Relaxed);
+                self.file.write_all_at(blocks, position + from as u64)?;
+            }
+            outcome => outcome?,
+        }
+        self.file.write_all_at(tail, position + to as u64)
+    }
 }
 
 /// The whole blocks of a write, `[from, to)` of its bytes, if they are so many that they go past the page cache.
@@ -213,27 +235,24 @@ impl DiskFile for RealFile {
     }
 
     fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
-        let direct = whole_blocks(buf.len(), position)
-            .and_then(|blocks| Some((blocks, self.direct()?, Stage::take()?)));
-        let Some(((from, to), direct, mut stage)) = direct else {
-            return self.file.write_all_at(buf, position);
-        };
-        let (head, rest) = buf.split_at(from);
-        let (blocks, tail) = rest.split_at(to - from);
-        self.file.write_all_at(head, position)?;
-        let blocks_position = position + from as u64;
-        let write =
-            |piece: &[u8], at: usize| direct.write_all_at(piece, blocks_position + at as u64);
-        match stage.pass(blocks, write) {
-            // Not with blocks of this size, or not at all, as some file systems say only now. What is written stays, and is
-            // written again.
-            Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
-                self.direct_refused.store(true, Ordering::Relaxed);
-                self.file.write_all_at(blocks, blocks_position)?;
-            }
-            outcome => outcome?,
+        match buf.len() < DIRECT_FROM_BYTES {
+            true => self.file.write_all_at(buf, position),
+            false => self.write_parts_at(&[buf], position),
         }
-        self.file.write_all_at(tail, position + to as u64)
+    }
+
+    fn write_parts_at(&self, parts: &[&[u8]], position: u64) -> io::Result<()> {
+        if let Some(mut stage) = Stage::take() {
+            let lead = (position % BLOCK_BYTES as u64) as usize;
+            let write = |piece: &[u8], at: usize| self.write_staged(piece, position + at as u64);
+            return stage.pass(parts, lead, write);
+        }
+        let mut position = position;
+        for part in parts {
+            self.file.write_all_at(part, position)?;
+            position += part.len() as u64;
+        }
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -275,6 +294,31 @@ impl DiskFile for RealFile {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_file_of_gathered_writes_holds_what_was_given(
+            runs in prop::collection::vec(prop::collection::vec((0usize..200_000, any::<u8>()), 1..20), 1..5),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let file = RealDisk.open(&dir.path().join("f"), OpenMode::Create).unwrap();
+            let mut expected = Vec::new();
+            for run in runs {
+                let position = expected.len() as u64;
+                let piece = |(length, seed)| (0..length).map(|i| (i / 7) as u8 ^ seed).collect();
+                let pieces: Vec<Vec<u8>> = run.into_iter().map(piece).collect();
+                let parts: Vec<&[u8]> = pieces.iter().map(|piece| &**piece).collect();
+                expected.extend(parts.concat());
+                file.write_parts_at(&parts, position).unwrap();
+                let mut found = vec![0; expected.len() + 1];
+                prop_assert_eq!(file.read_at(&mut found, 0).unwrap(), expected.len());
+                prop_assert!(found[..expected.len()] == expected);
+            }
+        }
+    }
 
     #[test]
     fn a_file_system_that_refuses_direct_writes_gets_them_through_the_page_cache() {

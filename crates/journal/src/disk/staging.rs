@@ -38,22 +38,39 @@ impl Stage {
         })
     }
 
-    /// Calls `write` with copies of `bytes`, aligned to a huge page, piece by piece, each with where in `bytes` it begins.
+    /// Calls `write` with copies of what `parts` hold one behind the other, piece by piece, each with where in them it
+    /// begins. The first piece begins `lead` bytes behind the start of a huge page, every other one at the start.
     pub(super) fn pass<E>(
         &mut self,
-        bytes: &[u8],
+        parts: &[&[u8]],
+        lead: usize,
         mut write: impl FnMut(&[u8], usize) -> Result<(), E>,
     ) -> Result<(), E> {
         let memory = self.memory.as_deref_mut().unwrap_or_default();
         let address = memory.as_ptr().addr();
         let start = address.next_multiple_of(STAGE_BYTES) - address;
-        let stage = memory.get_mut(start..).unwrap_or_default();
-        for (index, piece) in bytes.chunks(STAGE_BYTES).enumerate() {
-            let (staged, _) = stage.split_at_mut(piece.len());
-            staged.copy_from_slice(piece);
-            write(staged, index * STAGE_BYTES)?;
+        let page = memory
+            .get_mut(start..start + STAGE_BYTES)
+            .unwrap_or_default();
+        let (mut from, mut filled, mut passed) = (lead, lead, 0);
+        for part in parts {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(rest.len().min(page.len() - filled));
+                page[filled..][..now.len()].copy_from_slice(now);
+                filled += now.len();
+                rest = later;
+                if filled == page.len() {
+                    write(&page[from..], passed)?;
+                    passed += filled - from;
+                    (from, filled) = (0, 0);
+                }
+            }
         }
-        Ok(())
+        match from < filled {
+            true => write(&page[from..filled], passed),
+            false => Ok(()),
+        }
     }
 }
 
@@ -67,24 +84,33 @@ impl Drop for Stage {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_whole_aligned_and_in_order() {
-        let bytes: Vec<u8> = (0..2 * STAGE_BYTES + 4096)
+    fn what_passes_is_whole_in_order_and_aligned_as_on_disk() {
+        let bytes: Vec<u8> = (0..2 * STAGE_BYTES + 5000)
             .map(|i| (i / 511) as u8)
             .collect();
-        let mut stage = Stage::take().unwrap_or_else(|| panic!("no memory"));
-        let mut passed = Vec::new();
-        let outcome: Result<(), ()> = stage.pass(&bytes, |piece, at| {
-            assert_eq!(at, passed.len());
-            assert!(piece.as_ptr().addr().is_multiple_of(STAGE_BYTES));
-            passed.extend_from_slice(piece);
-            Ok(())
-        });
-        assert_eq!(outcome, Ok(()));
-        assert!(passed == bytes);
-        assert_eq!(stage.pass(&bytes, |_, at| Err(at)), Err(0));
+        let mut stage = Stage::take().unwrap();
+        for (lead, cuts) in [(0, [0, 0]), (1, [1, 4096]), (4095, [100, STAGE_BYTES + 7])] {
+            let parts = [
+                &bytes[..cuts[0]],
+                &bytes[cuts[0]..cuts[1]],
+                &bytes[cuts[1]..],
+            ];
+            let mut passed = Vec::new();
+            let outcome: Result<(), ()> = stage.pass(&parts, lead, |piece, at| {
+                assert_eq!(at, passed.len());
+                let in_page = piece.as_ptr().addr() % STAGE_BYTES;
+                assert_eq!(in_page, (lead + at) % STAGE_BYTES);
+                passed.extend_from_slice(piece);
+                Ok(())
+            });
+            assert_eq!(outcome, Ok(()));
+            assert!(passed == bytes);
+        }
+        assert_eq!(stage.pass(&[&bytes], 0, |_, at| Err(at)), Err(0));
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstem_journal::{BlockBuffer, Lsn, OpenMode};
+use mainstem_journal::{Lsn, OpenMode};
 use mainstem_record::{Batch, BatchHeader};
 
 use crate::LogError;
@@ -29,7 +29,6 @@ pub(crate) struct Output {
     /// The first offset that nothing written stands for yet.
     written_to: i64,
     synced_to: u64,
-    buffer: BlockBuffer,
 }
 
 impl Output {
@@ -44,7 +43,6 @@ impl Output {
             run_bytes: 0,
             written_to: name.base_offset,
             synced_to: 0,
-            buffer: BlockBuffer::default(),
         })
     }
 
@@ -94,7 +92,7 @@ impl Output {
 
     fn write(&mut self, shelf: &SegmentShelf) -> Result<(), LogError> {
         if !self.run.is_empty() {
-            self.segment.append(shelf, &self.run, &mut self.buffer)?;
+            self.segment.append(shelf, &self.run)?;
             self.run.clear();
             self.run_bytes = 0;
         }

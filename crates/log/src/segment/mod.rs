@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use mainstem_journal::{BlockBuffer, DiskFile, Lsn, OpenMode};
+use mainstem_journal::{DiskFile, Lsn, OpenMode};
 use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
 use parking_lot::Mutex;
 
@@ -255,30 +255,26 @@ impl Segment {
         Ok(length)
     }
 
-    /// Writes batches at the end and publishes them. `buffer` is scratch.
+    /// Writes batches at the end and publishes them.
     pub(crate) fn append(
         &self,
         shelf: &SegmentShelf,
         batches: &[TailBatch],
-        buffer: &mut BlockBuffer,
     ) -> Result<(), LogError> {
-        let written = self.write(shelf, batches, buffer)?;
+        let written = self.write(shelf, batches)?;
         self.publish(shelf, &written)
     }
 
-    /// Writes batches at the end, in one go. `buffer` is scratch.
+    /// Writes batches at the end, in one go.
     pub(crate) fn write(
         &self,
         shelf: &SegmentShelf,
         batches: &[TailBatch],
-        buffer: &mut BlockBuffer,
     ) -> Result<Written, LogError> {
         let file = self.file(shelf, OpenMode::Write)?;
-        let position = self.end().position;
-        let bytes = batches.iter().map(|batch| batch.bytes.len()).sum();
-        buffer.begin(position, bytes);
-        let written = self.lay_out(shelf, batches, |batch| buffer.extend(&batch.bytes))?;
-        file.write_all_at(buffer.bytes(), position)
+        let written = self.lay_out(shelf, batches)?;
+        let parts: Vec<&[u8]> = batches.iter().map(|batch| &*batch.bytes).collect();
+        file.write_parts_at(&parts, written.start.position)
             .map_err(LogError::io("write", &self.path))?;
         Ok(written)
     }
@@ -289,7 +285,7 @@ impl Segment {
         shelf: &SegmentShelf,
         batches: &[TailBatch],
     ) -> Result<Written, LogError> {
-        let written = self.lay_out(shelf, batches, |_| {})?;
+        let written = self.lay_out(shelf, batches)?;
         let file = self.file(shelf, OpenMode::Write)?;
         let length = file.len().map_err(LogError::io("measure", &self.path))?;
         if length < written.end.position {
@@ -303,12 +299,7 @@ impl Segment {
     }
 
     /// What the segment is with these batches at its end.
-    fn lay_out(
-        &self,
-        shelf: &SegmentShelf,
-        batches: &[TailBatch],
-        mut each: impl FnMut(&TailBatch),
-    ) -> Result<Written, LogError> {
+    fn lay_out(&self, shelf: &SegmentShelf, batches: &[TailBatch]) -> Result<Written, LogError> {
         let start = self.end();
         let mut points = Index::new(shelf.interval_bytes);
         let mut end = start;
@@ -323,7 +314,6 @@ impl Segment {
             })?;
             points.note(end);
             end = end.after(&header, &batch.bytes);
-            each(batch);
             headers.push(header);
         }
         Ok(Written {
