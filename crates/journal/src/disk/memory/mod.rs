@@ -1,7 +1,12 @@
 //! A disk in memory that can lose and tear what was not synced, and can be told to fail.
 
+mod inode;
+mod ops;
+
 use super::{Disk, DiskFile, OpenMode};
 use crate::mutation;
+use inode::Inode;
+pub use ops::{Op, OpCounts};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -9,60 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// What a disk writes as one: each is there after a loss of power, or is not.
-const SECTOR_BYTES: usize = 512;
-
-/// The kinds of operations, to count them and to let them fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Op {
-    /// [`Disk::open`] of an existing file.
-    Open,
-    /// [`Disk::open`] with [`OpenMode::Create`], or with [`OpenMode::WriteOrCreate`] of what is not there.
-    Create,
-    /// [`DiskFile::read_at`].
-    Read,
-    /// [`DiskFile::write_all_at`].
-    Write,
-    /// [`DiskFile::sync_data`].
-    Sync,
-    /// [`DiskFile::set_len`].
-    SetLen,
-    /// [`DiskFile::allocate`].
-    Allocate,
-    /// [`Disk::rename`].
-    Rename,
-    /// [`Disk::remove_file`] and [`Disk::remove_dir_all`].
-    Remove,
-    /// [`Disk::create_dir_all`] and [`Disk::create_dir`].
-    CreateDir,
-    /// [`Disk::list`].
-    List,
-    /// [`Disk::sync_dir`].
-    SyncDir,
-}
-
-/// How many operations there were of each kind, and bytes read and written.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct OpCounts {
-    counts: BTreeMap<Op, u64>,
-    /// Bytes read.
-    pub read_bytes: u64,
-    /// Bytes written.
-    pub written_bytes: u64,
-}
-
-impl OpCounts {
-    /// Operations of one kind.
-    pub fn of(&self, op: Op) -> u64 {
-        self.counts.get(&op).copied().unwrap_or(0)
-    }
-
-    /// All operations that may change the disk.
-    pub fn total(&self) -> u64 {
-        self.counts.values().sum()
-    }
-}
 
 /// A disk in memory, deterministic and faulty on demand. Clones are the same disk.
 ///
@@ -117,97 +68,6 @@ struct Injection {
     after: u64,
     count: u64,
     error: io::ErrorKind,
-}
-
-#[derive(Default)]
-struct Inode {
-    bytes: Vec<u8>,
-    durable_len: u64,
-    /// Sectors that are not sure to be on disk, with what is there if they are not.
-    dirty: BTreeMap<u64, Dirty>,
-    /// Shared with the open handles: a file without a name lives as long as they do.
-    handles: Arc<()>,
-}
-
-struct Dirty {
-    /// `None`: zeros, the file did not reach that far.
-    before: Option<Box<[u8; SECTOR_BYTES]>>,
-    /// A sync of this sector has failed: the next one passes it over.
-    given_up: bool,
-}
-
-impl Inode {
-    fn sector(&self, sector: u64) -> Option<Box<[u8; SECTOR_BYTES]>> {
-        let start = sector as usize * SECTOR_BYTES;
-        let rest = self.bytes.get(start..).filter(|rest| !rest.is_empty())?;
-        let mut before = Box::new([0; SECTOR_BYTES]);
-        let n = rest.len().min(SECTOR_BYTES);
-        before[..n].copy_from_slice(&rest[..n]);
-        Some(before)
-    }
-
-    /// Remembers what the sectors from `start` to `end` hold, before they change.
-    fn touch(&mut self, start: u64, end: u64) {
-        for sector in start / SECTOR_BYTES as u64..end.div_ceil(SECTOR_BYTES as u64) {
-            if let Some(dirty) = self.dirty.get_mut(&sector) {
-                dirty.given_up = false;
-            } else {
-                let before = self.sector(sector);
-                self.dirty.insert(
-                    sector,
-                    Dirty {
-                        before,
-                        given_up: false,
-                    },
-                );
-            }
-        }
-    }
-
-    fn write(&mut self, buf: &[u8], position: u64) {
-        let end = position as usize + buf.len();
-        self.touch(position, end as u64);
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
-        }
-        self.bytes[position as usize..end].copy_from_slice(buf);
-    }
-
-    fn set_len(&mut self, len: u64) {
-        let old = self.bytes.len() as u64;
-        if len < old {
-            self.touch(len, old);
-        }
-        self.bytes.resize(len as usize, 0);
-    }
-
-    fn sync(&mut self) {
-        self.dirty.retain(|_, dirty| dirty.given_up);
-        self.durable_len = self.bytes.len() as u64;
-    }
-
-    fn lose_power(&mut self, rng: &mut SmallRng) {
-        // One crash in four keeps nothing, one in four almost everything: both hide other faults than a coin each time.
-        let keep = [0.0, 0.5, 0.5, 0.95][rng.random_range(0..4)];
-        let len = self.bytes.len() as u64;
-        if len != self.durable_len && !rng.random_bool(keep) {
-            let dirty = std::mem::take(&mut self.dirty);
-            self.bytes.resize(self.durable_len as usize, 0);
-            self.dirty = dirty;
-        }
-        for (sector, dirty) in std::mem::take(&mut self.dirty) {
-            let start = sector as usize * SECTOR_BYTES;
-            if rng.random_bool(keep) || start >= self.bytes.len() {
-                continue;
-            }
-            let end = self.bytes.len().min(start + SECTOR_BYTES);
-            match dirty.before {
-                Some(before) => self.bytes[start..end].copy_from_slice(&before[..end - start]),
-                None => self.bytes[start..end].fill(0),
-            }
-        }
-        self.durable_len = self.bytes.len() as u64;
-    }
 }
 
 impl State {
@@ -695,15 +555,11 @@ impl DiskFile for MemoryFile {
     fn sync_data(&self) -> io::Result<()> {
         self.with(Op::Sync, |state, begun, inode| {
             let inode = state.inode(inode)?;
-            if begun.is_err() {
-                inode
-                    .dirty
-                    .values_mut()
-                    .for_each(|dirty| dirty.given_up = true);
+            match begun {
+                Ok(()) => inode.sync(),
+                Err(_) => inode.give_up(),
             }
-            begun?;
-            inode.sync();
-            Ok(())
+            begun
         })
     }
 
