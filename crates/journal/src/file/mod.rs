@@ -19,12 +19,17 @@ use rand::{Rng, SeedableRng};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use stock::{OpenFile, Stock};
+use stock::{MAX_STEP_BYTES, OpenFile, QUIET_STEP_BYTES, Stock};
 
 /// The smallest journal file: a header and a few groups.
 const MIN_FILE_BYTES: u64 = 8 * BLOCK_BYTES as u64;
 /// The largest: lengths in it are 32 bits.
 const MAX_FILE_BYTES: u64 = 2 << 30;
+/// What is written of a new file for each byte of the active one, while one is lacking: it is there when half of the active
+/// one is used.
+const PACE: u64 = 2;
+/// Less of it is not written at a time: each step has a sync of its own.
+const MIN_STEP_BYTES: u64 = 64 << 10;
 /// The next files are given their headers when this part of the active one is used, so that they are ready in time.
 const PREPARE_AT_PERCENT: u64 = 50;
 
@@ -211,7 +216,7 @@ impl FileMedium {
                 self.stock
                     .prepare(self.journal_id, self.durable_lsn, self.active.number)?;
         } else if self.lacks_files() {
-            self.stock.make_some()?;
+            self.stock.make_some(QUIET_STEP_BYTES)?;
         } else {
             return Ok(false);
         }
@@ -230,14 +235,14 @@ impl FileMedium {
         {
             self.work_ahead()?;
         }
-        // Twice as fast as the active file fills up: the next one is there by the middle of it.
-        while self.owed_bytes >= 512 << 10 {
-            self.owed_bytes -= 512 << 10;
-            if !self.lacks_files() {
-                self.owed_bytes = 0;
-                break;
-            }
-            self.stock.make_some()?;
+        // Little by little where little is written: a lone record does not wait for a large step.
+        while self.lacks_files() && self.owed_bytes * PACE >= MIN_STEP_BYTES {
+            let step_bytes = (self.owed_bytes * PACE).min(MAX_STEP_BYTES);
+            self.owed_bytes -= step_bytes / PACE;
+            self.stock.make_some(step_bytes)?;
+        }
+        if !self.lacks_files() {
+            self.owed_bytes = 0;
         }
         Ok(())
     }

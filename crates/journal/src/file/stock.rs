@@ -18,8 +18,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How much of a new file is written, and synced, in one step.
-const STEP_BYTES: usize = 1 << 20;
+/// The most of a new file that is written, and synced, in one step.
+pub(super) const MAX_STEP_BYTES: u64 = 1 << 20;
+/// A step in a quiet moment: a record that comes meanwhile waits for it.
+pub(super) const QUIET_STEP_BYTES: u64 = 256 << 10;
 /// Spares that are left alone while the journal runs: recovery needs a file even on a full disk.
 const RESERVED_FILES: usize = 1;
 
@@ -107,8 +109,8 @@ impl Stock {
         self.spares.len() < RESERVED_FILES + more
     }
 
-    /// Does one step towards another spare. Without space nothing is made, and that is not an error.
-    pub(super) fn make_some(&mut self) -> Result<(), JournalError> {
+    /// Does one step of up to `step_bytes` towards another spare. Without space nothing is made, and that is not an error.
+    pub(super) fn make_some(&mut self, step_bytes: u64) -> Result<(), JournalError> {
         let path = self.dir.join("new.tmp");
         if self.making.is_none() {
             let file = self
@@ -132,7 +134,8 @@ impl Stock {
         let Some(making) = &mut self.making else {
             return Ok(());
         };
-        let step = (making.len_bytes - making.written_bytes).min(STEP_BYTES as u64);
+        let left = making.len_bytes - making.written_bytes;
+        let step = left.min(step_bytes).min(MAX_STEP_BYTES);
         making
             .file
             .write_all_at(&ZEROS[..step as usize], making.written_bytes)
@@ -206,7 +209,7 @@ impl Stock {
                     .map_err(|error| self.full_or(error, &path, want_bytes - len_bytes))?;
                 let mut position = len_bytes;
                 while position < want_bytes {
-                    let step = (want_bytes - position).min(STEP_BYTES as u64);
+                    let step = (want_bytes - position).min(MAX_STEP_BYTES);
                     file.write_all_at(&ZEROS[..step as usize], position)
                         .at("writing", &path)?;
                     position += step;
@@ -222,7 +225,7 @@ impl Stock {
         let had = self.spares.len();
         self.stalled = false;
         while self.spares.len() == had {
-            self.make_some()?;
+            self.make_some(MAX_STEP_BYTES)?;
             if self.stalled {
                 return Err(self.full(self.file_bytes));
             }
@@ -318,4 +321,4 @@ impl Stock {
     }
 }
 
-static ZEROS: [u8; STEP_BYTES] = [0; STEP_BYTES];
+static ZEROS: [u8; MAX_STEP_BYTES as usize] = [0; MAX_STEP_BYTES as usize];
