@@ -89,6 +89,17 @@ class Records(unittest.TestCase):
                     with self.subTest(writer=writer.name, codec=codec, reader=reader.name):
                         self.assertEqual(reader.consume(topic, len(RECORDS)), shown(reader, written(writer)))
 
+    def test_a_topics_own_codec(self):
+        for wanted in ["uncompressed", "gzip", "snappy", "lz4", "zstd"]:
+            topic = topic_name()
+            Confluent.create(topic, **{"compression.type": wanted})
+            for codec in CODECS:
+                Confluent.produce(topic, codec, idempotent=True)
+            for reader in readers(Confluent, "zstd"):
+                with self.subTest(wanted=wanted, reader=reader.name):
+                    expected = len(CODECS) * shown(reader, written(Confluent))
+                    self.assertEqual(reader.consume(topic, len(expected)), expected)
+
     def test_idempotent_producers(self):
         for writer in [Confluent, KafkaPython, AioKafka]:
             with self.subTest(writer=writer.name):

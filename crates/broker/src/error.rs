@@ -123,6 +123,12 @@ pub enum BrokerError {
         /// The topic's limit.
         limit_bytes: usize,
     },
+    /// The compressed batches of one request are too large.
+    #[error("the request's batches have more than {limit_bytes} bytes when decompressed")]
+    TooMuchDecompressed {
+        /// What they may have.
+        limit_bytes: usize,
+    },
     /// A batch or record that is not well-formed, or that producers may not send.
     #[error("the batch is refused: {why}")]
     InvalidBatch {
@@ -493,6 +499,7 @@ impl BrokerError {
             BrokerError::InvalidConfig { .. } => "invalid_config",
             BrokerError::RefusedConfig { .. } => "refused_config",
             BrokerError::RecordTooLarge { .. } => "record_too_large",
+            BrokerError::TooMuchDecompressed { .. } => "too_much_decompressed",
             BrokerError::InvalidBatch { .. } => "invalid_batch",
             BrokerError::InvalidTimestamp { .. } => "invalid_timestamp",
             BrokerError::KeyRequired { .. } => "key_required",
@@ -615,6 +622,7 @@ impl BrokerError {
             }
             BrokerError::Engine(_) => "look at the server's log".into(),
             BrokerError::RequestTooLarge { .. } => "send smaller requests".into(),
+            BrokerError::TooMuchDecompressed { .. } => "send fewer batches at a time".into(),
             BrokerError::WritesStopped { .. } => {
                 "reads go on; where the disk was full, free space and the server goes on by itself; else check the disk and restart \
                  the server. What was acknowledged is kept"

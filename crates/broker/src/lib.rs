@@ -37,6 +37,7 @@ mod topic;
 mod topics;
 mod traffic;
 mod transactions;
+mod unpacking;
 
 pub use access::Caller;
 pub use broker::{Broker, BrokerSettings, Random};
@@ -62,3 +63,4 @@ pub use transactions::{
     TransactionFilter, TransactionListing, TransactionSettings, TransactionState,
     TransactionalProducer,
 };
+pub use unpacking::Unpacking;

@@ -12,6 +12,7 @@ use crate::access::{self, Access};
 use crate::broker::Broker;
 use crate::topic::Topic;
 use crate::topics::not_found;
+use crate::unpacking::{Unpacking, check_size};
 use crate::{BrokerError, Caller};
 
 /// One batch for one partition.
@@ -206,6 +207,16 @@ fn timed(topic: &Topic, batch: Batch, now_ms: i64) -> Batch {
     }
 }
 
+/// A batch in the codec that the topic wants, where its gateway has not seen to that.
+fn compressed(topic: &Topic, batch: Batch) -> Result<Batch, BrokerError> {
+    match topic.limits.codec {
+        Some(codec) if codec.compression != batch.header().compression() => {
+            Unpacking::default().take(topic, batch)
+        }
+        _ => Ok(batch),
+    }
+}
+
 /// A batch of a topic that the caller may write to.
 pub(crate) fn allowed(caller: &Caller, placed: PlacedBatch) -> Result<PlacedBatch, BrokerError> {
     let topic = &placed.topic;
@@ -260,7 +271,8 @@ impl ProduceCall {
                     .partition_id(*partition)
                     .ok_or_else(|| no_partition(topic, *partition))?;
                 check_batch(topic, &placed.batch, may_be_transactional, now_ms)?;
-                let batch = timed(topic, placed.batch.clone(), now_ms);
+                let batch = compressed(topic, placed.batch.clone())?;
+                let batch = timed(topic, batch, now_ms);
                 Ok((PlacedBatch { batch, ..placed }, id))
             });
             call.outcomes.push(match checked {
@@ -383,10 +395,7 @@ fn check_batch(
 ) -> Result<(), BrokerError> {
     let refuse = |why: &str| Err(BrokerError::InvalidBatch { why: why.into() });
     let header = batch.header();
-    let bytes = batch.bytes().len();
-    if bytes > topic.limits.max_message_bytes {
-        return Err(too_large(topic, "a batch", bytes));
-    }
+    check_size(topic, batch)?;
     if header.is_control() {
         return refuse("control batches are written by the server alone");
     }
@@ -422,11 +431,11 @@ fn key_required(topic: &Topic) -> BrokerError {
     }
 }
 
-fn too_large(topic: &Topic, what: &'static str, bytes: usize) -> BrokerError {
+fn too_large(topic: &Topic, bytes: usize) -> BrokerError {
     let limit_bytes = topic.limits.max_message_bytes;
     BrokerError::RecordTooLarge {
         topic: topic.name.to_string(),
-        what,
+        what: "a record",
         bytes,
         limit_bytes,
     }
@@ -488,11 +497,7 @@ fn place(topic: &Topic, records: Vec<NewRecord>, now_ms: i64) -> Result<Placed, 
             let full = std::mem::replace(slot, begin(topic, &mut finished));
             finish(&mut finished, partition, full)?;
             if !add(topic, &mut slot.builder, record, now_ms)? {
-                return Err(too_large(
-                    topic,
-                    "a record",
-                    topic.limits.max_message_bytes + 1,
-                ));
+                return Err(too_large(topic, topic.limits.max_message_bytes + 1));
             }
         }
         places.push(Place {
@@ -516,7 +521,8 @@ fn place(topic: &Topic, records: Vec<NewRecord>, now_ms: i64) -> Result<Placed, 
 
 fn begin(topic: &Topic, finished: &mut Vec<Option<(u32, Batch)>>) -> Filling {
     finished.push(None);
-    let builder = BatchBuilder::new(Compression::None, topic.limits.max_message_bytes);
+    let codec = topic.limits.codec.unwrap_or(Compression::None.into());
+    let builder = BatchBuilder::new(codec, topic.limits.max_message_bytes);
     Filling {
         builder,
         index: finished.len() - 1,
@@ -565,11 +571,7 @@ fn add(
                 .into_iter()
                 .flatten()
                 .map(Bytes::len);
-            Err(too_large(
-                topic,
-                "a record",
-                parts.chain(headers_bytes).sum(),
-            ))
+            Err(too_large(topic, parts.chain(headers_bytes).sum()))
         }
         Err(error) => Err(error.into()),
     }

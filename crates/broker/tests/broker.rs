@@ -14,7 +14,7 @@ use mainstem_broker::{
     ProduceBatch, ProducerIdentity, TopicChange, TopicTraffic,
 };
 use mainstem_engine::testing::{Crash, poll_once, small_options};
-use mainstem_record::{BatchBuilder, Compression, partition_for_key};
+use mainstem_record::{Batch, BatchBuilder, Compression, partition_for_key};
 
 fn create(test: &mut TestBroker, topic: NewTopic) {
     test.run(|broker, caller| async move { broker.create_topic(&caller, topic, 7).await })
@@ -127,7 +127,7 @@ fn requests_that_cannot_be_are_refused_by_name() {
             "invalid_config",
         ),
         (
-            NewTopic::named("a").config("compression.type", "gzip"),
+            NewTopic::named("a").config("min.insync.replicas", "2"),
             "refused_config",
         ),
     ] {
@@ -458,6 +458,93 @@ fn batches_that_producers_may_not_send_are_refused() {
     create(&mut test, NewTopic::named("u"));
     let nameless = sequenced(ProducerIdentity { id: 4, epoch: -1 }, 0, &["x"]);
     assert_eq!(code(test.produce_one("u", 0, nameless)), "invalid_batch");
+}
+
+#[test]
+fn a_topic_has_its_own_codec_whoever_writes() {
+    let mut test = TestBroker::open(17);
+    for (name, codec) in [
+        ("uncompressed", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("snappy", Compression::Snappy),
+        ("lz4", Compression::Lz4),
+        ("zstd", Compression::Zstd),
+    ] {
+        create(
+            &mut test,
+            NewTopic::named(name).config("compression.type", name),
+        );
+        let producer = test
+            .run(|broker, caller| async move { broker.init_producer(&caller).await })
+            .unwrap();
+        for (sequence, sent) in Compression::ALL.into_iter().enumerate() {
+            let mut builder = BatchBuilder::new(sent, 1 << 20);
+            builder.producer(producer.id, producer.epoch, sequence as i32);
+            builder
+                .append(1_000, Some(b"k"), None, &[("h", None), ("h", Some(b""))])
+                .unwrap();
+            let batch = builder.build().unwrap();
+            let [first, again] =
+                [batch.clone(), batch].map(|batch| test.produce_one(name, 0, batch).unwrap());
+            assert!(!first.duplicate && again.duplicate, "{sent} in {name}");
+            assert_eq!(first.base_offset, again.base_offset);
+        }
+        let records = vec![record(Some("k"), "v")];
+        test.run(|broker, caller| async move {
+            broker.produce_records(&caller, name, records, 5).await
+        })
+        .unwrap();
+        let request = FetchRequest {
+            topic: name.into(),
+            partition: 0,
+            offset: 0,
+            max_bytes: 1 << 20,
+            isolation: Isolation::ReadUncommitted,
+        };
+        let fetched = test.broker.fetch(&test.caller, &request).unwrap();
+        let mut batches = 0;
+        for mut piece in fetched.batches {
+            while let Some(batch) = Batch::split_first(&mut piece).unwrap() {
+                assert_eq!(batch.header().compression(), codec);
+                batches += 1;
+            }
+        }
+        assert_eq!(batches, 6);
+        let read = test.read_all(name, 0);
+        let headers = [
+            (Bytes::from("h"), None),
+            (Bytes::from("h"), Some(Bytes::new())),
+        ];
+        assert!(read[..5].iter().all(|record| record.headers == headers));
+        assert!(read[..5].iter().all(|record| record.value.is_none()));
+    }
+}
+
+#[test]
+fn what_a_batch_becomes_keeps_to_the_topics_limit() {
+    let mut test = TestBroker::open(18);
+    let topic = NewTopic::named("t").config("max.message.bytes", "2000");
+    create(&mut test, topic.config("compression.type", "uncompressed"));
+    let zeros = |bytes: usize| {
+        let mut builder = BatchBuilder::new(Compression::Zstd, 32 << 20);
+        builder
+            .append(1_000, None, Some(&vec![0; bytes]), &[])
+            .unwrap();
+        builder.build().unwrap()
+    };
+    test.produce_one("t", 0, zeros(1_900)).unwrap();
+    // Just above the limit with its header, above it by itself, and a bomb.
+    assert_eq!(
+        code(test.produce_one("t", 0, zeros(1_960))),
+        "record_too_large"
+    );
+    for bytes in [2_100, 30 << 20] {
+        let bomb = zeros(bytes);
+        let outcome = test.produce_one("t", 0, bomb);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("more than 2000 bytes"), "{error}");
+    }
+    assert_eq!(test.read_all("t", 0).len(), 1);
 }
 
 #[test]

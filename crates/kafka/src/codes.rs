@@ -82,9 +82,9 @@ pub(crate) fn of_broker(error: &BrokerError) -> ResponseError {
         BrokerError::UnknownConfig { .. }
         | BrokerError::InvalidConfig { .. }
         | BrokerError::RefusedConfig { .. } => ResponseError::InvalidConfig,
-        BrokerError::RecordTooLarge { .. } | BrokerError::RequestTooLarge { .. } => {
-            ResponseError::MessageTooLarge
-        }
+        BrokerError::RecordTooLarge { .. }
+        | BrokerError::RequestTooLarge { .. }
+        | BrokerError::TooMuchDecompressed { .. } => ResponseError::MessageTooLarge,
         BrokerError::InvalidBatch { .. } | BrokerError::KeyRequired { .. } => {
             ResponseError::InvalidRecord
         }

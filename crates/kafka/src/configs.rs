@@ -47,7 +47,7 @@ fn type_code(kind: Kind) -> i8 {
     match kind {
         Kind::Flag => 1,
         Kind::Text | Kind::Word(_) => 2,
-        Kind::Number { .. } => 3,
+        Kind::Number { .. } | Kind::NumberOr { .. } => 3,
         Kind::Millis { .. } | Kind::Bytes { .. } | Kind::Count { .. } => 5,
         Kind::Share => 6,
         Kind::Words(_) => 7,
