@@ -23,6 +23,7 @@ mod broker;
 mod catalog;
 pub mod configs;
 mod delete_records;
+mod encoding;
 mod error;
 mod fetch;
 mod frames;
