@@ -669,8 +669,10 @@ fn who_waits_for_data_is_woken_by_it_or_by_the_topics_end() {
     create(&mut test, NewTopic::named("t"));
     test.produce_one("t", 0, batch(&["a"])).unwrap();
     let wait = |test: &TestBroker, offset| {
+        let topic = test.broker.topic(&test.caller, "t").unwrap();
+        let isolation = Isolation::ReadUncommitted;
         test.broker
-            .wait_for_data(&test.caller, "t", 0, offset)
+            .wait_for_data(&test.caller, &topic, 0, offset, isolation)
             .unwrap()
     };
     let mut there = pin!(wait(&test, 0));
