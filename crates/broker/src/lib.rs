@@ -60,8 +60,7 @@ pub use retention::{CompactionRound, RetentionRound};
 pub use topic::{NewTopic, Topic, TopicChange, TopicDescription};
 pub use traffic::TopicTraffic;
 pub use transactions::{
-    ActiveProducer, Isolation, StableOffset, TransactionCommit, TransactionDescription,
-    TransactionFilter, TransactionListing, TransactionSettings, TransactionState,
-    TransactionalProducer,
+    ActiveProducer, Isolation, TransactionCommit, TransactionDescription, TransactionFilter,
+    TransactionListing, TransactionSettings, TransactionState, TransactionalProducer,
 };
 pub use unpacking::Unpacking;

@@ -8,8 +8,8 @@ use std::future::Future;
 use common::TestBroker;
 use mainstem_broker::{
     Broker, BrokerError, Caller, FetchRequest, GroupCommit, GroupMember, Isolation, NewTopic,
-    OffsetCommit, OffsetSpec, PlacedBatch, ProducerIdentity, StableOffset, TransactionCommit,
-    TransactionFilter, TransactionState, TransactionalProducer,
+    OffsetCommit, OffsetSpec, PlacedBatch, ProducerIdentity, TransactionCommit, TransactionFilter,
+    TransactionState, TransactionalProducer,
 };
 use mainstem_engine::testing::poll_once;
 use mainstem_record::{BatchBuilder, Compression};
@@ -189,15 +189,6 @@ fn what_is_open_shows_in_offsets_lists_and_descriptions() {
         (latest(OffsetSpec::LastStable), latest(OffsetSpec::Latest)),
         (0, 1)
     );
-    let stable = || {
-        broker
-            .fetch_stable_offsets(caller, "g", "u", &[0, 1])
-            .unwrap()
-    };
-    assert_eq!(
-        stable(),
-        [StableOffset::Committed(None), StableOffset::Unstable]
-    );
     let unstable = || broker.unstable_offsets(caller, "g").unwrap();
     assert_eq!(unstable(), [("u".to_owned(), 1)]);
     assert_eq!(
@@ -246,11 +237,8 @@ fn what_is_open_shows_in_offsets_lists_and_descriptions() {
     assert_eq!(next.epoch, producer.identity.epoch + 1);
     assert_eq!(test.end(&producer, true).unwrap(), next, "asked again");
     let (broker, caller) = test.broker();
-    let stable = broker.fetch_stable_offsets(caller, "g", "u", &[1]).unwrap();
-    let StableOffset::Committed(Some(offset)) = &stable[0] else {
-        panic!("{stable:?}")
-    };
-    assert_eq!(offset.offset, 7);
+    let committed = broker.fetch_offsets(caller, "g", "u", &[1]).unwrap();
+    assert_eq!(committed[0].as_ref().unwrap().offset, 7);
     assert_eq!(broker.unstable_offsets(caller, "g").unwrap(), []);
     // Its group is there, as after any commit.
     assert!(broker.describe_group(caller, "g").is_ok());
