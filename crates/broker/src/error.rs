@@ -135,7 +135,7 @@ pub enum BrokerError {
         /// What is wrong with it.
         why: String,
     },
-    /// A record's time is further from the server's than the topic allows.
+    /// Times of records are further from the server's than the topic allows.
     #[error(
         "a record of topic '{topic}' lies {ahead_ms} ms ahead of the server's time; message.timestamp.after.max.ms allows {limit_ms}"
     )]
@@ -152,6 +152,8 @@ pub enum BrokerError {
     KeyRequired {
         /// The topic.
         topic: String,
+        /// The first records of the batch without one, by their position from 0.
+        records: Vec<i32>,
     },
     /// Records of a topic that is only compacted cannot be deleted from the front.
     #[error("the records of topic '{topic}' are not deleted: its cleanup.policy is 'compact'")]
@@ -198,6 +200,30 @@ pub enum BrokerError {
         got: i16,
         /// The epoch that holds now.
         current: i16,
+    },
+    /// A batch that is not transactional, of a producer that has an open transaction on the partition.
+    #[error(
+        "producer {producer_id} has an open transaction on {topic}/{partition}, and the batch is not part of it"
+    )]
+    OutsideTransaction {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The producer.
+        producer_id: i64,
+    },
+    /// A name that is Kafka's for what lies in the store here.
+    #[error("'{topic}' is an internal topic: what Kafka keeps in it lies in the store here")]
+    InternalTopic {
+        /// The name.
+        topic: String,
+    },
+    /// A transaction with more in it than one frame can end.
+    #[error("transactional id '{id}': the transaction would have more than its end can hold")]
+    TransactionTooLarge {
+        /// The transactional id, shortened.
+        id: String,
     },
     /// Not a group's name.
     #[error("'{group}' is no group name: {why}")]
@@ -507,6 +533,9 @@ impl BrokerError {
             BrokerError::OutOfOrderSequence { .. } => "out_of_order_sequence",
             BrokerError::DuplicateSequence { .. } => "duplicate_sequence",
             BrokerError::ProducerFenced { .. } => "producer_fenced",
+            BrokerError::OutsideTransaction { .. } => "outside_transaction",
+            BrokerError::InternalTopic { .. } => "internal_topic",
+            BrokerError::TransactionTooLarge { .. } => "transaction_too_large",
             BrokerError::InvalidGroup { .. } => "invalid_group",
             BrokerError::GroupNotFound { .. } => "group_not_found",
             BrokerError::GroupNotEmpty { .. } => "group_not_empty",
@@ -577,6 +606,11 @@ impl BrokerError {
             BrokerError::NotDeleted { topic } => {
                 format!("write tombstones, or: mainstem topic alter {topic} --set cleanup.policy=compact,delete")
             }
+            BrokerError::OutsideTransaction { .. } => "end the transaction first, or send the batch as part of it".into(),
+            BrokerError::InternalTopic { .. } => {
+                "choose another name; the table system.group_offsets has the offsets of groups".into()
+            }
+            BrokerError::TransactionTooLarge { .. } => "abort it, and write to fewer partitions in one transaction".into(),
             BrokerError::ProducerFenced { .. } => "take a new producer id; another producer uses this one".into(),
             BrokerError::GroupNotEmpty { .. } => "stop its members first".into(),
             BrokerError::GroupSubscribed { .. } => "stop the members that read the topic first".into(),
@@ -682,6 +716,11 @@ impl BrokerError {
                 producer_id,
                 got,
                 current,
+            },
+            AppendError::OpenTransaction { producer_id } => BrokerError::OutsideTransaction {
+                topic,
+                partition,
+                producer_id,
             },
             other => BrokerError::InvalidBatch {
                 why: other.to_string(),

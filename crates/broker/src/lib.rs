@@ -54,6 +54,7 @@ pub use groups::{
     OffsetsOfTopic, Protocol, STATIC_LEAVE_EPOCH, SyncGroup, Synced,
 };
 pub use mainstem_log::{PartitionId, TopicId, Waiter};
+pub use names::INTERNAL_TOPICS;
 pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;
 pub use retention::{CompactionRound, RetentionRound};

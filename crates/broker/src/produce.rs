@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::topic::Topic;
 use crate::topics::not_found;
 use crate::unpacking::{Unpacking, check_size};
-use crate::{BrokerError, Caller};
+use crate::{BrokerError, Caller, names};
 
 /// One batch for one partition.
 #[derive(Clone, Debug)]
@@ -221,6 +221,7 @@ fn compressed(topic: &Topic, batch: Batch) -> Result<Batch, BrokerError> {
 pub(crate) fn allowed(caller: &Caller, placed: PlacedBatch) -> Result<PlacedBatch, BrokerError> {
     let topic = &placed.topic;
     access::check(caller, Access::Write { topic: &topic.name })?;
+    names::check_not_internal(&topic.name)?;
     if topic.tenant != caller.tenant {
         return Err(not_found(&topic.name));
     }

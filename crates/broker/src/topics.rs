@@ -85,6 +85,7 @@ impl Broker {
     fn check_new(&self, caller: &Caller, new: &NewTopic) -> Result<u32, BrokerError> {
         access::check(caller, Access::Create { topic: &new.name })?;
         names::check_topic(&new.name)?;
+        names::check_not_internal(&new.name)?;
         configs::check_all(&new.configs)?;
         let partitions = new.partitions.unwrap_or(self.inner.num_partitions);
         check_partitions(&new.name, partitions)?;
@@ -210,6 +211,9 @@ impl Broker {
         name: &str,
     ) -> Result<Arc<Topic>, BrokerError> {
         access::check(caller, access)?;
+        if matches!(access, Access::Write { .. }) {
+            names::check_not_internal(name)?;
+        }
         self.inner
             .catalog
             .find(&self.inner.engine, &caller.tenant, name)

@@ -130,11 +130,17 @@ fn requests_that_cannot_be_are_refused_by_name() {
             NewTopic::named("a").config("min.insync.replicas", "2"),
             "refused_config",
         ),
+        (NewTopic::named("__consumer_offsets"), "internal_topic"),
+        (NewTopic::named("__transaction_state"), "internal_topic"),
     ] {
         let outcome =
             test.run(|broker, caller| async move { broker.create_topic(&caller, new, 0).await });
         assert_eq!(code(outcome), expected);
     }
+    let error = test.produce_one("__consumer_offsets", 0, batch(&["x"]));
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), "internal_topic");
+    assert!(error.hint().unwrap().contains("system.group_offsets"));
     create(&mut test, NewTopic::named("t").partitions(2));
     let error = test.produce_one("t", 2, batch(&["x"])).unwrap_err();
     assert_eq!(

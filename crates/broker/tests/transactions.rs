@@ -309,3 +309,32 @@ fn timeouts_and_ids_are_checked() {
         assert_eq!(refused.unwrap_err().code(), code);
     }
 }
+
+#[test]
+fn a_transaction_that_could_not_end_is_refused_while_it_grows() {
+    let mut test = Test::new();
+    let topic = NewTopic::named("wide").partitions(2_000);
+    test.run(|broker, caller| async move { broker.create_topic(&caller, topic, NOW_MS).await })
+        .unwrap();
+    let producer = test.init();
+    let add = |test: &mut Test, partitions: std::ops::Range<u32>| {
+        let partitions: Vec<_> = partitions.map(|index| ("wide".to_owned(), index)).collect();
+        let producer = producer.clone();
+        test.run(|broker, caller| async move {
+            broker
+                .add_partitions(&caller, &producer, &partitions, NOW_MS)
+                .await
+        })
+    };
+    // A frame takes 256 KiB here.
+    assert!(add(&mut test, 0..1_000).is_ok());
+    let refused = add(&mut test, 1_000..2_000).unwrap_err();
+    assert_eq!(refused.code(), "transaction_too_large");
+    assert!(add(&mut test, 1_000..1_600).is_ok());
+    test.end(&producer, true).unwrap();
+    let (broker, caller) = test.broker();
+    for index in [0, 1_599] {
+        let bounds = broker.partition_bounds(caller, "wide", index).unwrap();
+        assert_eq!(bounds.high_watermark, 1, "its marker");
+    }
+}

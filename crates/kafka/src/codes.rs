@@ -57,7 +57,11 @@ pub(crate) fn of_coordinator(
 ) -> ResponseError {
     match error {
         BrokerError::ProducerFenced { .. } if knows_fenced => ResponseError::ProducerFenced,
-        BrokerError::NotInTransaction { .. } if !knows_abortable => ResponseError::InvalidTxnState,
+        BrokerError::NotInTransaction { .. } | BrokerError::TransactionTooLarge { .. }
+            if !knows_abortable =>
+        {
+            ResponseError::InvalidTxnState
+        }
         BrokerError::Contended { .. } => ResponseError::ConcurrentTransactions,
         BrokerError::DiskFull { .. } | BrokerError::WritesStopped { .. } => {
             ResponseError::CoordinatorNotAvailable
@@ -75,7 +79,9 @@ pub(crate) fn of_broker(error: &BrokerError) -> ResponseError {
         }
         BrokerError::TopicIdNotFound { .. } => ResponseError::UnknownTopicId,
         BrokerError::TopicExists { .. } => ResponseError::TopicAlreadyExists,
-        BrokerError::InvalidTopicName { .. } => ResponseError::InvalidTopicException,
+        BrokerError::InvalidTopicName { .. } | BrokerError::InternalTopic { .. } => {
+            ResponseError::InvalidTopicException
+        }
         BrokerError::InvalidTenant { .. } => ResponseError::InvalidRequest,
         BrokerError::InvalidPartitions { .. } => ResponseError::InvalidPartitions,
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
@@ -119,9 +125,13 @@ pub(crate) fn of_broker(error: &BrokerError) -> ResponseError {
         BrokerError::TransactionalIdNotFound { .. } => ResponseError::TransactionalIdNotFound,
         BrokerError::InvalidTransactionTimeout { .. } => ResponseError::InvalidTransactionTimeout,
         BrokerError::InvalidProducerMapping { .. } => ResponseError::InvalidProducerIdMapping,
-        BrokerError::InvalidTransactionState { .. } => ResponseError::InvalidTxnState,
+        BrokerError::InvalidTransactionState { .. } | BrokerError::OutsideTransaction { .. } => {
+            ResponseError::InvalidTxnState
+        }
         BrokerError::ConcurrentTransactions { .. } => ResponseError::ConcurrentTransactions,
-        BrokerError::NotInTransaction { .. } => ResponseError::TransactionAbortable,
+        BrokerError::NotInTransaction { .. } | BrokerError::TransactionTooLarge { .. } => {
+            ResponseError::TransactionAbortable
+        }
         BrokerError::NotAttempted => ResponseError::OperationNotAttempted,
         // Kafka's clients try these again.
         BrokerError::Contended { .. } => ResponseError::RequestTimedOut,

@@ -6,14 +6,15 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
+use mainstem::broker::INTERNAL_TOPICS;
 use mainstem::broker::configs::{self, ConfigValue};
 
 use crate::codes::Refusal;
 use crate::topic_ref::TopicRef;
 
-/// What groups have committed.
-pub(crate) const OFFSETS: &str = "__consumer_offsets";
-const TRANSACTIONS: &str = "__transaction_state";
+/// What groups have committed, and transactions.
+pub(crate) const OFFSETS: &str = INTERNAL_TOPICS[0];
+const TRANSACTIONS: &str = INTERNAL_TOPICS[1];
 
 /// One of them.
 #[derive(Debug, PartialEq, Eq)]
