@@ -426,6 +426,26 @@ class Failures(unittest.TestCase):
         producer.flush(TIMEOUT_S)
         self.assertEqual([error.name() for error in errors], ["MSG_SIZE_TOO_LARGE"])
 
+    def test_times_that_are_too_far_away_reach_the_producer(self):
+        topic, now_ms = topic_name(), int(time.time() * 1_000)
+        Confluent.create(topic, **{"message.timestamp.before.max.ms": "3600000"})
+        told = []
+        producer = Confluent.producer()
+        for offset_ms in [-7_200_000, 0, 7_200_000]:
+            producer.produce(topic, "x", timestamp=now_ms + offset_ms,
+                             on_delivery=lambda error, _: told.append(error and error.name()))
+            producer.flush(TIMEOUT_S)
+        self.assertEqual(told, ["INVALID_TIMESTAMP", None, "INVALID_TIMESTAMP"])
+        # Of a batch with one such record nothing is kept.
+        producer = Confluent.producer(**{"linger.ms": 500})
+        for offset_ms in [0, -7_200_000, 0]:
+            producer.produce(topic, "x", timestamp=now_ms + offset_ms, partition=0,
+                             on_delivery=lambda error, _: told.append(error and error.name()))
+        producer.flush(TIMEOUT_S)
+        self.assertEqual(len([one for one in told[3:] if one is None]), 0)
+        self.assertIn("INVALID_TIMESTAMP", told[3:])
+        self.assertEqual(len(Confluent.values(topic)), 1)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -120,10 +120,19 @@ pub struct TopicLimits {
     pub max_message_bytes: usize,
     /// What batches are compressed with, whatever their producers did; `None` keeps them as they come.
     pub codec: Option<Codec>,
-    /// How far a record's time may lie ahead of the server's.
-    pub timestamp_after_max_ms: i64,
+    /// Which times records may have, where they have their producer's.
+    pub times: TimeLimits,
     /// Whether the log gives records its own time, instead of their producer's.
     pub append_time: bool,
+}
+
+/// How far records' times may be from the server's (KIP-937).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// How far behind; `i64::MAX` is without limit.
+    pub before_max_ms: i64,
+    /// How far ahead; `i64::MAX` is without limit.
+    pub after_max_ms: i64,
 }
 
 /// How a topic is compacted.
@@ -146,7 +155,6 @@ const ONE_COPY: &str = "there is one copy of a partition on a node";
 const BY_RATIO: &str = "compaction begins by min.cleanable.dirty.ratio alone";
 const ONE_LEVEL: &str = "lz4 compresses at one level here";
 const NO_TIERS: &str = "there is no second tier of storage yet";
-const OWN_TIME: &str = "records keep any time their producer gave them";
 const OWN_INDEX: &str = "the index is kept in memory and rebuilt by itself";
 
 /// Every topic setting there is, in the order of names.
@@ -286,7 +294,7 @@ pub const TABLE: &[ConfigKey] = &[
     key(
         "message.timestamp.after.max.ms",
         Kind::Millis { min: 0 },
-        "9223372036854775807",
+        "3600000",
         "How far a record's time may lie ahead of the server's.",
         Support::Acted,
     ),
@@ -295,7 +303,7 @@ pub const TABLE: &[ConfigKey] = &[
         Kind::Millis { min: 0 },
         "9223372036854775807",
         "How far a record's time may lie behind the server's.",
-        Support::DefaultOnly(OWN_TIME),
+        Support::Acted,
     ),
     key(
         "message.timestamp.type",
@@ -569,7 +577,10 @@ impl TopicLimits {
                 compression,
                 level: level(compression, number),
             }),
-            timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+            times: TimeLimits {
+                before_max_ms: number("message.timestamp.before.max.ms"),
+                after_max_ms: number("message.timestamp.after.max.ms"),
+            },
             append_time: own("message.timestamp.type").is_some_and(|own| own == "LogAppendTime"),
         }
     }

@@ -137,18 +137,25 @@ pub enum BrokerError {
     },
     /// Times of records are further from the server's than the topic allows.
     #[error(
-        "a record of topic '{topic}' lies {ahead_ms} ms ahead of the server's time; message.timestamp.after.max.ms allows {limit_ms}"
+        "topic '{topic}' takes times from {earliest_ms} to {latest_ms}, as message.timestamp.before.max.ms and message.timestamp.after.max.ms say; record {} of the batch has {}",
+        records.first().map_or(0, |(index, _)| *index),
+        records.first().map_or(0, |(_, time_ms)| *time_ms)
     )]
     InvalidTimestamp {
         /// The topic.
         topic: String,
-        /// How far ahead it is.
-        ahead_ms: i64,
-        /// How far it may be.
-        limit_ms: i64,
+        /// The earliest time that is taken now.
+        earliest_ms: i64,
+        /// The latest.
+        latest_ms: i64,
+        /// The first records of the batch with another, by their position from 0, and their times.
+        records: Vec<(i32, i64)>,
     },
-    /// A record without a key for a topic that keeps the last record of each key.
-    #[error("topic '{topic}' is compacted by key, and a record has none")]
+    /// Records without a key for a topic that keeps the last record of each key.
+    #[error(
+        "topic '{topic}' is compacted by key, and record {} of the batch has none",
+        records.first().map_or(0, |index| *index)
+    )]
     KeyRequired {
         /// The topic.
         topic: String,
@@ -680,6 +687,30 @@ impl BrokerError {
                 | BrokerError::WritesStopped { .. }
                 | BrokerError::Closed
         )
+    }
+
+    /// What is wrong with single records of a batch that was refused, by their position in it from 0: the first of them.
+    pub fn of_records(&self) -> Vec<(i32, String)> {
+        match self {
+            BrokerError::InvalidTimestamp {
+                earliest_ms,
+                latest_ms,
+                records,
+                ..
+            } => {
+                let why = |(index, time_ms): &(i32, i64)| {
+                    let why =
+                        format!("its time {time_ms} is not from {earliest_ms} to {latest_ms}");
+                    (*index, why)
+                };
+                records.iter().map(why).collect()
+            }
+            BrokerError::KeyRequired { records, .. } => {
+                let why = |index: &i32| (*index, "it has no key".to_owned());
+                records.iter().map(why).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// What the engine said about one append of a batch to a partition, in the words of its topic.

@@ -43,7 +43,7 @@ mod unpacking;
 pub use access::Caller;
 pub use broker::{Broker, BrokerSettings, Random};
 pub use catalog::read_entry as read_topic_entry;
-pub use configs::{CompactionLimits, TopicLimits};
+pub use configs::{CompactionLimits, TimeLimits, TopicLimits};
 pub use error::BrokerError;
 pub use fetch::{AbortedTransaction, FetchRequest, Fetched, OffsetSpec, PartitionBounds};
 pub use groups::{

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstem_engine::{Append, AppendError, Appended, EngineError, Submission};
-use mainstem_record::{Batch, BatchBuilder, Compression, RecordError, TimestampType};
+use mainstem_record::{Batch, BatchBuilder, Compression, RecordError, RecordView, TimestampType};
 
 use crate::access::{self, Access};
 use crate::broker::Broker;
+use crate::configs::TimeLimits;
 use crate::topic::Topic;
 use crate::topics::not_found;
 use crate::unpacking::{Unpacking, check_size};
@@ -151,6 +152,7 @@ impl Broker {
                 let id = topic
                     .partition_id(partition)
                     .ok_or_else(|| no_partition(&topic, partition))?;
+                check_times(&topic, &batch, now_ms)?;
                 Ok(Append {
                     partition: id,
                     batch: timed(&topic, batch, now_ms),
@@ -413,23 +415,76 @@ fn check_batch(
         return refuse("it has a producer id, but no epoch or sequence");
     }
     if topic.limits.compaction.is_some() {
-        batch.for_each(|record| record.key.map(|_| ()).ok_or_else(|| key_required(topic)))?;
+        let keyless = first_records(batch, |record| record.key.is_none().then_some(()))?;
+        if !keyless.is_empty() {
+            let records = keyless.into_iter().map(|(index, ())| index);
+            return Err(key_required(topic, records.collect()));
+        }
     }
-    let ahead_ms = header.max_timestamp_ms.saturating_sub(now_ms);
-    if !topic.limits.append_time && ahead_ms > topic.limits.timestamp_after_max_ms {
-        return Err(BrokerError::InvalidTimestamp {
-            topic: topic.name.to_string(),
-            ahead_ms,
-            limit_ms: topic.limits.timestamp_after_max_ms,
-        });
-    }
-    Ok(())
+    check_times(topic, batch, now_ms)
 }
 
-fn key_required(topic: &Topic) -> BrokerError {
+fn key_required(topic: &Topic, records: Vec<i32>) -> BrokerError {
     BrokerError::KeyRequired {
         topic: topic.name.to_string(),
+        records,
     }
+}
+
+/// Refuses a batch with times that are too far from the server's. Its newest time stands in its header; for the oldest the
+/// records are looked at, and only where there is a limit to it.
+fn check_times(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerError> {
+    /// A record without a time (`RecordBatch.NO_TIMESTAMP`) is taken anywhere.
+    const NO_TIME: i64 = -1;
+    if topic.limits.append_time {
+        return Ok(());
+    }
+    let TimeLimits {
+        before_max_ms,
+        after_max_ms,
+    } = topic.limits.times;
+    let earliest_ms = match before_max_ms {
+        i64::MAX => i64::MIN,
+        before_max_ms => now_ms.saturating_sub(before_max_ms),
+    };
+    let latest_ms = now_ms.saturating_add(after_max_ms);
+    let taken = earliest_ms..=latest_ms;
+    let newest_ms = batch.header().max_timestamp_ms;
+    let says_all = earliest_ms == i64::MIN || batch.record_count() == 1;
+    if says_all && taken.contains(&newest_ms) {
+        return Ok(());
+    }
+    let records = first_records(batch, |record| {
+        let time_ms = record.timestamp_ms;
+        (time_ms != NO_TIME && !taken.contains(&time_ms)).then_some(time_ms)
+    })?;
+    if records.is_empty() {
+        return Ok(());
+    }
+    Err(BrokerError::InvalidTimestamp {
+        topic: topic.name.to_string(),
+        earliest_ms,
+        latest_ms,
+        records,
+    })
+}
+
+/// The first records in which `find` finds something, by their position in the batch: as many as are worth telling of.
+fn first_records<T>(
+    batch: &Batch,
+    find: impl Fn(RecordView<'_>) -> Option<T>,
+) -> Result<Vec<(i32, T)>, BrokerError> {
+    /// A refusal is to be no larger than the batch.
+    const MOST: usize = 16;
+    let (mut index, mut found) = (0, Vec::new());
+    batch.for_each(|record| {
+        if found.len() < MOST {
+            found.extend(find(record).map(|one| (index, one)));
+        }
+        index += 1;
+        Ok::<(), RecordError>(())
+    })?;
+    Ok(found)
 }
 
 fn too_large(topic: &Topic, bytes: usize) -> BrokerError {
@@ -470,9 +525,10 @@ fn place(topic: &Topic, records: Vec<NewRecord>, now_ms: i64) -> Result<Placed, 
     let mut filling: BTreeMap<u32, Filling> = BTreeMap::new();
     let mut places = Vec::with_capacity(records.len());
     let mut took_turns = false;
-    for record in &records {
+    for (index, record) in records.iter().enumerate() {
         if record.key.is_none() && topic.limits.compaction.is_some() {
-            return Err(key_required(topic));
+            let index = i32::try_from(index).unwrap_or(i32::MAX);
+            return Err(key_required(topic, vec![index]));
         }
         let partition = match (record.partition, &record.key) {
             (Some(partition), _) if partition >= topic.partitions => {

@@ -462,8 +462,86 @@ fn batches_that_producers_may_not_send_are_refused() {
         "invalid_timestamp"
     );
     create(&mut test, NewTopic::named("u"));
+    let late = BatchBuilder::new(Compression::None, 1 << 20);
+    assert_eq!(
+        code(test.produce_one("u", 0, at(late, &[3_600_001]))),
+        "invalid_timestamp",
+        "an hour ahead is the default"
+    );
     let nameless = sequenced(ProducerIdentity { id: 4, epoch: -1 }, 0, &["x"]);
     assert_eq!(code(test.produce_one("u", 0, nameless)), "invalid_batch");
+}
+
+/// A batch of records at these times.
+fn at(mut builder: BatchBuilder, times_ms: &[i64]) -> Batch {
+    for time_ms in times_ms {
+        builder.append(*time_ms, Some(b"k"), None, &[]).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+#[test]
+fn times_are_judged_record_by_record() {
+    const NOW_MS: i64 = 10_000;
+    let mut test = TestBroker::open(19);
+    let both = NewTopic::named("both").config("message.timestamp.before.max.ms", "100");
+    create(
+        &mut test,
+        both.config("message.timestamp.after.max.ms", "50"),
+    );
+    let own = NewTopic::named("own").config("message.timestamp.before.max.ms", "0");
+    create(
+        &mut test,
+        own.config("message.timestamp.type", "LogAppendTime"),
+    );
+    create(&mut test, NewTopic::named("default"));
+    let mut wrong = |topic: &str, codec, times_ms: &[i64]| {
+        let batch = at(BatchBuilder::new(codec, 1 << 20), times_ms);
+        let batches = vec![ProduceBatch {
+            topic: topic.into(),
+            partition: 0,
+            batch,
+        }];
+        let outcomes = test
+            .run(|broker, caller| async move { broker.produce(&caller, batches, NOW_MS).await });
+        match outcomes.unwrap().remove(0) {
+            Ok(_) => Vec::new(),
+            Err(BrokerError::InvalidTimestamp { records, .. }) => records,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    for codec in [Compression::None, Compression::Lz4] {
+        // The edges are in; -1 is no time.
+        assert_eq!(wrong("both", codec, &[9_900, 10_050, -1, 10_000]), []);
+        assert_eq!(wrong("both", codec, &[-1]), []);
+        assert_eq!(wrong("both", codec, &[9_899]), [(0, 9_899)]);
+        assert_eq!(wrong("both", codec, &[10_051]), [(0, 10_051)]);
+        // In the middle, and both kinds at once.
+        assert_eq!(
+            wrong("both", codec, &[10_000, 9_000, 10_000, 11_000, i64::MIN]),
+            [(1, 9_000), (3, 11_000), (4, i64::MIN)]
+        );
+        assert_eq!(wrong("both", codec, &[1; 40]).len(), 16, "the first");
+        assert_eq!(wrong("own", codec, &[0, i64::MAX]), []);
+        assert_eq!(wrong("default", codec, &[i64::MIN, 0, 3_610_000]), []);
+        assert_eq!(wrong("default", codec, &[0, 3_610_001]), [(1, 3_610_001)]);
+    }
+    let old = NewRecord {
+        timestamp_ms: Some(0),
+        ..record(None, "v")
+    };
+    let refused = test.run(|broker, caller| async move {
+        let records = vec![record(None, "v"), old];
+        broker
+            .produce_records(&caller, "both", records, NOW_MS)
+            .await
+    });
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.of_records()[0].0, 1);
+    assert!(
+        refused.to_string().contains("from 9900 to 10050"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub(crate) struct Refusal {
     pub(crate) error: ResponseError,
     /// What was wrong and what to do about it, where the answer has a place for it.
     pub(crate) message: String,
+    /// What was wrong with single records of a batch, by their position in it (KIP-467).
+    pub(crate) records: Vec<(i32, String)>,
 }
 
 impl Refusal {
@@ -21,6 +23,7 @@ impl Refusal {
         Refusal {
             error,
             message: message.into(),
+            records: Vec::new(),
         }
     }
 
@@ -40,7 +43,10 @@ impl From<BrokerError> for Refusal {
             Some(hint) => format!("{error}; {hint}"),
             None => error.to_string(),
         };
-        Refusal::new(of_broker(&error), message)
+        Refusal {
+            records: error.of_records(),
+            ..Refusal::new(of_broker(&error), message)
+        }
     }
 }
 

@@ -110,6 +110,7 @@ impl Checked {
                     base_offset: -1,
                     append_time_ms: -1,
                     log_start: -1,
+                    record_errors: Vec::new(),
                     message: None,
                 };
                 match placed {
@@ -190,6 +191,7 @@ impl Checked {
 impl PartitionResult {
     fn refuse(&mut self, refusal: Refusal) {
         self.error_code = refusal.code();
+        self.record_errors = refusal.records;
         self.message = Some(refusal.message);
     }
 }

@@ -152,6 +152,37 @@ fn a_topic_may_want_a_codec_of_its_own() {
 }
 
 #[test]
+fn records_that_are_refused_are_named() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    let configs = [("message.timestamp.before.max.ms", "3600000")];
+    assert_eq!(create(&mut client, "t", 1, &configs), 0);
+    let now_ms = mainstem::now_ms();
+    let (before, after) = (now_ms - 7_200_000, now_ms + 7_200_000);
+    for codec in [Compression::None, Compression::Zstd] {
+        let records = [(now_ms, "a"), (before, "b"), (now_ms, "c"), (after, "d")];
+        let answer = client.produce("t", 0, batch_with(codec, &records));
+        assert_eq!((answer.error_code, answer.base_offset), (32, -1));
+        let named = answer.record_errors.iter();
+        let named: Vec<i32> = named.map(|one| one.batch_index).collect();
+        assert_eq!(named, [1, 3]);
+        let why = answer.record_errors[0].batch_index_error_message.clone();
+        assert!(why.unwrap().contains(&before.to_string()));
+        let answer = client.produce("t", 0, batch_with(codec, &[(now_ms, "a")]));
+        assert_eq!((answer.error_code, answer.record_errors.len()), (0, 0));
+    }
+    let configs = [("cleanup.policy", "compact")];
+    assert_eq!(create(&mut client, "compacted", 1, &configs), 0);
+    let answer = client.produce("compacted", 0, batch(&["x", "y"]));
+    let named = answer.record_errors.iter();
+    let named: Vec<i32> = named.map(|one| one.batch_index).collect();
+    assert_eq!((answer.error_code, named), (87, vec![0, 1]));
+    // Removed with Kafka 4.0.
+    let old = [("message.timestamp.difference.max.ms", "1")];
+    assert_eq!(create(&mut client, "old", 1, &old), 40);
+}
+
+#[test]
 fn one_request_may_hold_what_is_refused_when_it_is_looked_into() {
     let gateway = Gateway::start();
     let mut client = gateway.connect();
