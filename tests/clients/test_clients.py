@@ -293,6 +293,35 @@ class Admin(unittest.TestCase):
         self.admin.delete_topics([topic])[topic].result(TIMEOUT_S)
         self.assertNotIn(topic, self.admin.list_topics(timeout=TIMEOUT_S).topics)
 
+    def test_settings_of_the_broker_change_while_it_runs(self):
+        kinds = confluent_admin.AlterConfigOpType
+
+        def alter(broker, name, value, operation=kinds.SET):
+            entry = confluent_admin.ConfigEntry(name, value, incremental_operation=operation)
+            resource = confluent_admin.ConfigResource("broker", broker, incremental_configs=[entry])
+            return self.admin.incremental_alter_configs([resource])[resource]
+
+        def show(kind, name, setting):
+            resource = confluent_admin.ConfigResource(kind, name)
+            config = self.admin.describe_configs([resource])[resource].result(TIMEOUT_S)[setting]
+            return config.value, confluent_admin.ConfigSource(config.source).name
+
+        topic = topic_name()
+        Confluent.create(topic)
+        alter("1", "log.retention.ms", "70000").result(TIMEOUT_S)
+        self.assertEqual(show("topic", topic, "retention.ms"), ("70000", "DYNAMIC_BROKER_CONFIG"))
+        self.assertEqual(show("broker", "1", "log.retention.ms"), ("70000", "DYNAMIC_BROKER_CONFIG"))
+        alter("1", "log.cleanup.policy", "compact", kinds.APPEND).result(TIMEOUT_S)
+        self.assertEqual(show("topic", topic, "cleanup.policy")[0], "delete,compact")
+        SERVER.kill()
+        SERVER.start()
+        self.admin = Confluent.admin()
+        self.assertEqual(show("topic", topic, "retention.ms"), ("70000", "DYNAMIC_BROKER_CONFIG"))
+        for name in ["log.retention.ms", "log.cleanup.policy"]:
+            alter("1", name, None, kinds.DELETE).result(TIMEOUT_S)
+        self.assertEqual(show("topic", topic, "retention.ms"), ("604800000", "DEFAULT_CONFIG"))
+        self.assertEqual(self.refused(alter("1", "num.partitions", "3")), "INVALID_REQUEST")
+
     def test_refusals_are_kafkas(self):
         topic = topic_name()
         Confluent.create(topic, 2)

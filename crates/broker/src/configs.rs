@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use mainstem_log::SegmentLimits;
 use mainstem_record::{Codec, Compression};
 
+use crate::defaults::{TopicDefaults, broker_name};
 use crate::{BrokerError, names};
 
 /// What values a setting takes.
@@ -86,7 +87,11 @@ pub struct ConfigKey {
 pub enum Source {
     /// Set on the topic.
     Topic,
-    /// Set for the whole broker.
+    /// Set for this node while it ran.
+    DynamicNode,
+    /// Set for all nodes while they ran.
+    DynamicCluster,
+    /// Given when the broker started.
     Broker,
     /// The default of the table.
     Default,
@@ -100,6 +105,19 @@ pub struct ConfigValue {
     /// Its value.
     pub value: String,
     /// Where the value comes from.
+    pub source: Source,
+    /// Every value that there is for it, the one that holds first.
+    pub synonyms: Vec<Synonym>,
+}
+
+/// A value that a setting has somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synonym {
+    /// The setting's name there.
+    pub name: &'static str,
+    /// The value.
+    pub value: String,
+    /// Where.
     pub source: Source,
 }
 
@@ -514,25 +532,35 @@ pub fn check_all(configs: &BTreeMap<String, String>) -> Result<(), BrokerError> 
 }
 
 /// Every setting with the value that holds: the topic's, else the broker's, else the table's.
-pub fn effective(
-    topic: &BTreeMap<String, String>,
-    broker: &BTreeMap<String, String>,
-) -> Vec<ConfigValue> {
-    TABLE
-        .iter()
-        .map(|key| {
-            let (value, source) = match (topic.get(key.name), broker.get(key.name)) {
-                (Some(value), _) => (value.as_str(), Source::Topic),
-                (None, Some(value)) => (value.as_str(), Source::Broker),
-                (None, None) => (key.default, Source::Default),
-            };
-            ConfigValue {
-                key,
+pub fn effective(topic: &BTreeMap<String, String>, defaults: &TopicDefaults) -> Vec<ConfigValue> {
+    let value = |key: &'static ConfigKey| {
+        let own = topic
+            .get(key.name)
+            .map(|value| (key.name, value.as_str(), Source::Topic));
+        let default = broker_name(key.name).unwrap_or(key.name);
+        let default = (default, key.default, Source::Default);
+        let synonyms: Vec<Synonym> = own
+            .into_iter()
+            .chain(defaults.values(key.name))
+            .chain([default])
+            .map(|(name, value, source)| Synonym {
+                name,
                 value: value.to_owned(),
                 source,
-            }
-        })
-        .collect()
+            })
+            .collect();
+        let (value, source) = synonyms.first().map_or_else(
+            || (key.default.to_owned(), Source::Default),
+            |first| (first.value.clone(), first.source),
+        );
+        ConfigValue {
+            key,
+            value,
+            source,
+            synonyms,
+        }
+    };
+    TABLE.iter().map(value).collect()
 }
 
 impl TopicLimits {
@@ -705,7 +733,7 @@ mod tests {
         assert_eq!(limits.retention_ms, None);
         assert_eq!(limits.retention_bytes, None);
         assert_eq!(limits.max_message_bytes, 2048);
-        let sources: Vec<Source> = effective(&topic, &broker)
+        let sources: Vec<Source> = effective(&topic, &TopicDefaults::given(broker))
             .into_iter()
             .filter(|value| {
                 ["retention.ms", "max.message.bytes", "segment.bytes"].contains(&value.key.name)

@@ -91,6 +91,12 @@ pub enum BrokerError {
         /// Existing names like it.
         near: Vec<String>,
     },
+    /// A setting of the broker that holds from its start to its end.
+    #[error("the setting '{name}' of the broker cannot be changed while it runs")]
+    NotDynamic {
+        /// The setting.
+        name: String,
+    },
     /// Not a value of that setting.
     #[error("'{value}' is no value of {name}: {why}")]
     InvalidConfig {
@@ -529,6 +535,7 @@ impl BrokerError {
             BrokerError::PartitionNotFound { .. } => "partition_not_found",
             BrokerError::OffsetOutOfRange { .. } => "offset_out_of_range",
             BrokerError::UnknownConfig { .. } => "unknown_config",
+            BrokerError::NotDynamic { .. } => "not_dynamic",
             BrokerError::InvalidConfig { .. } => "invalid_config",
             BrokerError::RefusedConfig { .. } => "refused_config",
             BrokerError::RecordTooLarge { .. } => "record_too_large",
@@ -594,6 +601,7 @@ impl BrokerError {
                 format!("did you mean {}?", one_of(near))
             }
             BrokerError::UnknownConfig { .. } => "'mainstem topic describe' lists every setting".into(),
+            BrokerError::NotDynamic { name } => format!("start it anew with: mainstem serve --set {name}=…"),
             BrokerError::RefusedConfig { .. } => "leave the setting out, or give it a value that can be kept".into(),
             BrokerError::TopicIdNotFound { .. } => "look the topic up by its name again".into(),
             BrokerError::InvalidTimestamp { .. } => "check the producer's clock".into(),

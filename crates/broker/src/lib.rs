@@ -22,6 +22,7 @@ mod access;
 mod broker;
 mod catalog;
 pub mod configs;
+mod defaults;
 mod delete_records;
 mod encoding;
 mod error;
@@ -44,6 +45,9 @@ pub use access::Caller;
 pub use broker::{Broker, BrokerSettings, Random};
 pub use catalog::read_entry as read_topic_entry;
 pub use configs::{CompactionLimits, TimeLimits, TopicLimits};
+pub use defaults::{
+    BrokerScope, TOPIC_DEFAULTS, TopicDefaults, check_entry as check_broker_configs,
+};
 pub use error::BrokerError;
 pub use fetch::{AbortedTransaction, FetchRequest, Fetched, OffsetSpec, PartitionBounds};
 pub use groups::{

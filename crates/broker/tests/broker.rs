@@ -10,8 +10,8 @@ use bytes::Bytes;
 use common::{TestBroker, batch, record, records_of, sequenced, values};
 use mainstem_broker::configs::Source;
 use mainstem_broker::{
-    Broker, BrokerError, Caller, FetchRequest, Isolation, NewRecord, NewTopic, OffsetSpec,
-    ProduceBatch, ProducerIdentity, TopicChange, TopicTraffic,
+    Broker, BrokerError, BrokerScope, Caller, FetchRequest, Isolation, NewRecord, NewTopic,
+    OffsetSpec, ProduceBatch, ProducerIdentity, TopicChange, TopicTraffic,
 };
 use mainstem_engine::testing::{Crash, poll_once, small_options};
 use mainstem_record::{Batch, BatchBuilder, Compression, partition_for_key};
@@ -470,6 +470,98 @@ fn batches_that_producers_may_not_send_are_refused() {
     );
     let nameless = sequenced(ProducerIdentity { id: 4, epoch: -1 }, 0, &["x"]);
     assert_eq!(code(test.produce_one("u", 0, nameless)), "invalid_batch");
+}
+
+#[test]
+fn settings_of_the_broker_hold_for_topics_without_their_own() {
+    fn alter(
+        test: &mut TestBroker,
+        scope: BrokerScope,
+        name: &str,
+        value: Option<&str>,
+        only_checks: bool,
+    ) -> Result<(), BrokerError> {
+        let changes = [(name.to_owned(), value.map(str::to_owned))].into();
+        test.run(|broker, caller| async move {
+            broker
+                .alter_broker_configs(&caller, scope, &changes, only_checks)
+                .await
+        })
+    }
+    fn retention(test: &TestBroker, topic: &str) -> Option<i64> {
+        let topic = test.broker.topic(&test.caller, topic).unwrap();
+        let by_id = test.broker.topic_by_id(&test.caller, topic.id).unwrap();
+        assert_eq!(topic.limits, by_id.limits);
+        topic.limits.retention_ms
+    }
+    let (node, all) = (BrokerScope::Node, BrokerScope::Cluster);
+    let name = "log.retention.ms";
+    let mut test = TestBroker::open(20);
+    create(&mut test, NewTopic::named("t"));
+    create(
+        &mut test,
+        NewTopic::named("own").config("retention.ms", "7"),
+    );
+    alter(&mut test, all, "message.max.bytes", Some("1024"), false).unwrap();
+    let large = batch(&["x".repeat(2_000).as_str()]);
+    assert_eq!(code(test.produce_one("t", 0, large)), "record_too_large");
+    alter(&mut test, all, name, Some("5"), false).unwrap();
+    alter(&mut test, node, name, Some("6"), true).unwrap();
+    assert_eq!(retention(&test, "t"), Some(5));
+    alter(&mut test, node, name, Some("6"), false).unwrap();
+    for crash in [Crash::Process, Crash::Power] {
+        let retentions = ["t", "own"].map(|topic| retention(&test, topic));
+        assert_eq!(retentions, [Some(6), Some(7)]);
+        test = test.crash(crash);
+    }
+    test = test.restart();
+    create(&mut test, NewTopic::named("later"));
+    assert_eq!(retention(&test, "later"), Some(6));
+    let synonyms = |topic: &str| -> Vec<(&'static str, String, Source)> {
+        let described = test.broker.describe_topic(&test.caller, topic).unwrap();
+        let mut configs = described.configs.into_iter();
+        let config = configs.find(|one| one.key.name == "retention.ms").unwrap();
+        let first = &config.synonyms[0];
+        assert_eq!((&first.value, first.source), (&config.value, config.source));
+        let all = config.synonyms.into_iter();
+        all.map(|one| (one.name, one.value, one.source)).collect()
+    };
+    let mut expected = vec![
+        (name, "6".to_owned(), Source::DynamicNode),
+        (name, "5".to_owned(), Source::DynamicCluster),
+        (name, "604800000".to_owned(), Source::Default),
+    ];
+    assert_eq!(synonyms("t"), expected);
+    expected.insert(0, ("retention.ms", "7".to_owned(), Source::Topic));
+    assert_eq!(synonyms("own"), expected);
+    // Another node has other settings of its own.
+    let mut settings = common::settings(20);
+    settings.node_id = 2;
+    let other = Broker::open(test.node.engine.clone(), settings).unwrap();
+    let other = other.topic(&test.caller, "t").unwrap();
+    assert_eq!(other.limits.retention_ms, Some(5));
+
+    alter(&mut test, node, name, None, false).unwrap();
+    assert_eq!(retention(&test, "t"), Some(5));
+    alter(&mut test, all, name, None, false).unwrap();
+    assert_eq!(retention(&test, "t"), Some(604_800_000));
+    for (name, value, expected) in [
+        ("num.partitions", "2", "not_dynamic"),
+        ("retention.ms", "2", "not_dynamic"),
+        ("log.retention.ms", "soon", "invalid_config"),
+        ("min.insync.replicas", "2", "refused_config"),
+    ] {
+        let refused = alter(&mut test, all, name, Some(value), true);
+        assert_eq!(code(refused), expected, "{name}");
+    }
+    // Who stops waiting leaves nothing behind that others do not see.
+    let changes = [(name.to_owned(), Some("8".to_owned()))].into();
+    let (broker, caller) = (test.broker.clone(), test.caller.clone());
+    let mut given_up = Box::pin(broker.alter_broker_configs(&caller, all, &changes, false));
+    assert!(poll_once(given_up.as_mut()).is_pending());
+    drop(given_up);
+    test.node.driver.settle();
+    assert_eq!(retention(&test, "t"), Some(8));
 }
 
 /// A batch of records at these times.

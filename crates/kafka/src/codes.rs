@@ -88,7 +88,9 @@ pub(crate) fn of_broker(error: &BrokerError) -> ResponseError {
         BrokerError::InvalidTopicName { .. } | BrokerError::InternalTopic { .. } => {
             ResponseError::InvalidTopicException
         }
-        BrokerError::InvalidTenant { .. } => ResponseError::InvalidRequest,
+        BrokerError::InvalidTenant { .. } | BrokerError::NotDynamic { .. } => {
+            ResponseError::InvalidRequest
+        }
         BrokerError::InvalidPartitions { .. } => ResponseError::InvalidPartitions,
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         BrokerError::UnknownConfig { .. }

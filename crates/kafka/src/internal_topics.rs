@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
-use mainstem::broker::INTERNAL_TOPICS;
 use mainstem::broker::configs::{self, ConfigValue};
+use mainstem::broker::{INTERNAL_TOPICS, TopicDefaults};
 
 use crate::codes::Refusal;
 use crate::topic_ref::TopicRef;
@@ -81,7 +81,7 @@ pub(crate) fn settings() -> Vec<ConfigValue> {
         ("segment.bytes", "104857600"),
     ];
     let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    configs::effective(&BTreeMap::from(given), &BTreeMap::new())
+    configs::effective(&BTreeMap::from(given), &TopicDefaults::default())
 }
 
 /// The partition of [`OFFSETS`] in which Kafka keeps a group's.
