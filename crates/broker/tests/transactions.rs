@@ -45,7 +45,7 @@ impl Test {
             if let std::task::Poll::Ready(output) = poll_once(call.as_mut()) {
                 return output;
             }
-            broker.move_groups(self.now_ms);
+            broker.move_coordinators(self.now_ms);
             self.inner.node.driver.step();
         }
         panic!("what is waited for has not come")
@@ -269,7 +269,7 @@ fn time_ends_what_nobody_ends_and_forgets_who_is_gone() {
     let pass = |test: &mut Test, ms| {
         test.now_ms += ms;
         for _ in 0..3 {
-            test.inner.broker.move_groups(test.now_ms);
+            test.inner.broker.move_coordinators(test.now_ms);
             test.inner.node.driver.settle();
         }
     };

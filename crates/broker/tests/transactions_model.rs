@@ -205,7 +205,7 @@ impl World {
                 self.test.node.driver.step();
             }
             4 => {
-                self.test.broker.move_groups(self.now_ms);
+                self.test.broker.move_coordinators(self.now_ms);
             }
             5 if self.rng.random_bool(0.2) => self.now_ms += self.rng.random_range(0..20),
             6 if !self.zombies.is_empty() => {
@@ -579,7 +579,7 @@ impl World {
                 self.producers[index] = producer;
             }
             self.test.node.driver.settle();
-            self.test.broker.move_groups(self.now_ms);
+            self.test.broker.move_coordinators(self.now_ms);
         }
         let (broker, caller, _) = self.handles();
         let ongoing = TransactionFilter {
@@ -592,7 +592,7 @@ impl World {
         self.told.counts.timeouts += open.len() as u64;
         for _ in 0..20 {
             self.now_ms += TIMEOUT_MS;
-            self.test.broker.move_groups(self.now_ms);
+            self.test.broker.move_coordinators(self.now_ms);
             self.test.node.driver.settle();
         }
         let open = broker

@@ -120,7 +120,9 @@ impl Mainstem {
         threads
             .start_tasks(runtime, or_cores(options.task_workers))
             .map_err(no_threads())?;
-        threads.start_groups(broker.clone()).map_err(no_threads())?;
+        threads
+            .start_coordinators(broker.clone())
+            .map_err(no_threads())?;
         threads
             .start_retention(broker, retention_every, compaction_every)
             .map_err(no_threads())?;
