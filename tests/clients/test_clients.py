@@ -89,6 +89,17 @@ class Records(unittest.TestCase):
                     with self.subTest(writer=writer.name, codec=codec, reader=reader.name):
                         self.assertEqual(reader.consume(topic, len(RECORDS)), shown(reader, written(writer)))
 
+    def test_a_topics_own_codec(self):
+        for wanted in ["uncompressed", "gzip", "snappy", "lz4", "zstd"]:
+            topic = topic_name()
+            Confluent.create(topic, **{"compression.type": wanted})
+            for codec in CODECS:
+                Confluent.produce(topic, codec, idempotent=True)
+            for reader in readers(Confluent, "zstd"):
+                with self.subTest(wanted=wanted, reader=reader.name):
+                    expected = len(CODECS) * shown(reader, written(Confluent))
+                    self.assertEqual(reader.consume(topic, len(expected)), expected)
+
     def test_idempotent_producers(self):
         for writer in [Confluent, KafkaPython, AioKafka]:
             with self.subTest(writer=writer.name):
@@ -282,6 +293,35 @@ class Admin(unittest.TestCase):
         self.admin.delete_topics([topic])[topic].result(TIMEOUT_S)
         self.assertNotIn(topic, self.admin.list_topics(timeout=TIMEOUT_S).topics)
 
+    def test_settings_of_the_broker_change_while_it_runs(self):
+        kinds = confluent_admin.AlterConfigOpType
+
+        def alter(broker, name, value, operation=kinds.SET):
+            entry = confluent_admin.ConfigEntry(name, value, incremental_operation=operation)
+            resource = confluent_admin.ConfigResource("broker", broker, incremental_configs=[entry])
+            return self.admin.incremental_alter_configs([resource])[resource]
+
+        def show(kind, name, setting):
+            resource = confluent_admin.ConfigResource(kind, name)
+            config = self.admin.describe_configs([resource])[resource].result(TIMEOUT_S)[setting]
+            return config.value, confluent_admin.ConfigSource(config.source).name
+
+        topic = topic_name()
+        Confluent.create(topic)
+        alter("1", "log.retention.ms", "70000").result(TIMEOUT_S)
+        self.assertEqual(show("topic", topic, "retention.ms"), ("70000", "DYNAMIC_BROKER_CONFIG"))
+        self.assertEqual(show("broker", "1", "log.retention.ms"), ("70000", "DYNAMIC_BROKER_CONFIG"))
+        alter("1", "log.cleanup.policy", "compact", kinds.APPEND).result(TIMEOUT_S)
+        self.assertEqual(show("topic", topic, "cleanup.policy")[0], "delete,compact")
+        SERVER.kill()
+        SERVER.start()
+        self.admin = Confluent.admin()
+        self.assertEqual(show("topic", topic, "retention.ms"), ("70000", "DYNAMIC_BROKER_CONFIG"))
+        for name in ["log.retention.ms", "log.cleanup.policy"]:
+            alter("1", name, None, kinds.DELETE).result(TIMEOUT_S)
+        self.assertEqual(show("topic", topic, "retention.ms"), ("604800000", "DEFAULT_CONFIG"))
+        self.assertEqual(self.refused(alter("1", "num.partitions", "3")), "INVALID_REQUEST")
+
     def test_refusals_are_kafkas(self):
         topic = topic_name()
         Confluent.create(topic, 2)
@@ -414,6 +454,26 @@ class Failures(unittest.TestCase):
         producer.produce(topic, "x" * 5_000, on_delivery=lambda error, _: errors.append(error))
         producer.flush(TIMEOUT_S)
         self.assertEqual([error.name() for error in errors], ["MSG_SIZE_TOO_LARGE"])
+
+    def test_times_that_are_too_far_away_reach_the_producer(self):
+        topic, now_ms = topic_name(), int(time.time() * 1_000)
+        Confluent.create(topic, **{"message.timestamp.before.max.ms": "3600000"})
+        told = []
+        producer = Confluent.producer()
+        for offset_ms in [-7_200_000, 0, 7_200_000]:
+            producer.produce(topic, "x", timestamp=now_ms + offset_ms,
+                             on_delivery=lambda error, _: told.append(error and error.name()))
+            producer.flush(TIMEOUT_S)
+        self.assertEqual(told, ["INVALID_TIMESTAMP", None, "INVALID_TIMESTAMP"])
+        # Of a batch with one such record nothing is kept.
+        producer = Confluent.producer(**{"linger.ms": 500})
+        for offset_ms in [0, -7_200_000, 0]:
+            producer.produce(topic, "x", timestamp=now_ms + offset_ms, partition=0,
+                             on_delivery=lambda error, _: told.append(error and error.name()))
+        producer.flush(TIMEOUT_S)
+        self.assertEqual(len([one for one in told[3:] if one is None]), 0)
+        self.assertIn("INVALID_TIMESTAMP", told[3:])
+        self.assertEqual(len(Confluent.values(topic)), 1)
 
 
 if __name__ == "__main__":

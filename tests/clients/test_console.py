@@ -64,6 +64,25 @@ class Console(unittest.TestCase):
         self.assertNotIn("retention.ms=", tool(configs, "--describe", *entity))
         self.assertIn("num.partitions=1", tool(configs, "--describe", "--entity-type", "brokers", "--entity-name", "1", "--all"))
 
+    def test_configs_of_brokers(self):
+        topic = topic_name()
+        Confluent.create(topic)
+        configs, one = "kafka.admin.ConfigCommand", ["--entity-type", "brokers", "--entity-name", "1"]
+        everyone = ["--entity-type", "brokers", "--entity-default"]
+        tool(configs, "--alter", *everyone, "--add-config", "log.segment.bytes=2097152,compression.type=lz4")
+        tool(configs, "--alter", *one, "--add-config", "log.segment.bytes=3145728")
+        self.assertRegex(tool(configs, "--describe", *everyone), r"log\.segment\.bytes=2097152 .*DYNAMIC_DEFAULT_BROKER_CONFIG")
+        self.assertRegex(
+            tool(configs, "--describe", *one),
+            r"log\.segment\.bytes=3145728 .*DYNAMIC_BROKER_CONFIG:log\.segment\.bytes=3145728, "
+            r"DYNAMIC_DEFAULT_BROKER_CONFIG:log\.segment\.bytes=2097152, DEFAULT_CONFIG:log\.segment\.bytes=")
+        shown = tool(configs, "--describe", "--entity-type", "topics", "--entity-name", topic, "--all")
+        self.assertRegex(shown, r"segment\.bytes=3145728 ")
+        self.assertRegex(shown, r"compression\.type=lz4 ")
+        tool(configs, "--alter", *one, "--delete-config", "log.segment.bytes")
+        tool(configs, "--alter", *everyone, "--delete-config", "log.segment.bytes,compression.type")
+        self.assertNotIn("log.segment.bytes", tool(configs, "--describe", *everyone))
+
     def test_producer_consumer_and_groups(self):
         topic, group = topic_name(), uuid.uuid4().hex
         Confluent.create(topic)

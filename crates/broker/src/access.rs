@@ -57,6 +57,8 @@ pub(crate) enum Access<'a> {
         topic: &'a str,
     },
     ProducerId,
+    DescribeBroker,
+    AlterBroker,
     /// To be the producer of a transactional id.
     WriteTransaction {
         id: &'a str,

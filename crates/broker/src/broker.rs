@@ -20,8 +20,11 @@ pub type Random = Box<dyn FnMut() -> u128 + Send>;
 pub struct BrokerSettings {
     /// Partitions of a topic that is created without a number (`num.partitions`).
     pub num_partitions: u32,
-    /// Topic settings for the whole broker, by their topic names; a topic's own come first.
+    /// Topic settings for the whole broker, by their topic names; a topic's own come first, and what was set while the
+    /// broker ran ([`Broker::alter_broker_configs`]).
     pub topic_defaults: BTreeMap<String, String>,
+    /// This node's number (`node.id`): settings that were set for one node are found by it.
+    pub node_id: u32,
     /// What consumer groups keep to.
     pub groups: GroupSettings,
     /// What transactions keep to.
@@ -36,6 +39,7 @@ impl BrokerSettings {
         BrokerSettings {
             num_partitions: 1,
             topic_defaults: BTreeMap::new(),
+            node_id: 1,
             groups: GroupSettings::default(),
             transactions: TransactionSettings::default(),
             random,
@@ -55,6 +59,7 @@ impl fmt::Debug for BrokerSettings {
         f.debug_struct("BrokerSettings")
             .field("num_partitions", &self.num_partitions)
             .field("topic_defaults", &self.topic_defaults)
+            .field("node_id", &self.node_id)
             .field("groups", &self.groups)
             .field("transactions", &self.transactions)
             .finish_non_exhaustive()
@@ -71,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) engine: Engine,
     pub(crate) catalog: Catalog,
     pub(crate) num_partitions: u32,
+    pub(crate) node_id: u32,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) groups: Groups,
     pub(crate) transactions: Transactions,
@@ -82,7 +88,7 @@ impl Broker {
     /// transactional ids.
     pub fn open(engine: Engine, settings: BrokerSettings) -> Result<Broker, BrokerError> {
         configs::check_all(&settings.topic_defaults)?;
-        let catalog = Catalog::load(&engine, settings.topic_defaults)?;
+        let catalog = Catalog::load(&engine, settings.topic_defaults, settings.node_id)?;
         let groups = Groups::load(&engine, settings.groups)?;
         let signal = groups.signal().clone();
         let transactions = Transactions::load(&engine, settings.transactions, signal)?;
@@ -91,6 +97,7 @@ impl Broker {
                 engine,
                 catalog,
                 num_partitions: settings.num_partitions,
+                node_id: settings.node_id,
                 producer_ids: ProducerIds::default(),
                 groups,
                 transactions,

@@ -1,4 +1,5 @@
-//! The catalogue: the topics of all tenants, in memory, as the store has them.
+//! The catalogue: the topics of all tenants, and what those without settings of their own take, in memory, as the store has
+//! them.
 //!
 //! The store is the truth. Whatever changes a topic commits a frame and then has the entry read again from the store,
 //! under the lock: so the memory always moves towards the newest durable state, whoever of several changers comes
@@ -18,6 +19,7 @@ use mainstem_store::StoreSnapshot;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
+use crate::defaults::TopicDefaults;
 use crate::keys::{self, Kind};
 use crate::topic::Topic;
 use crate::{BrokerError, TopicLimits, names};
@@ -28,14 +30,24 @@ type Topics = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<Topic>>>;
 
 pub(crate) struct Catalog {
     /// The broker's own topic settings, below a topic's.
-    pub(crate) defaults: BTreeMap<String, String>,
+    defaults: RwLock<Arc<TopicDefaults>>,
+    node_id: u32,
     topics: RwLock<Topics>,
     /// The same topics by their ids, which are unique over all tenants.
     ids: RwLock<BTreeMap<TopicId, Arc<Topic>>>,
-    abandoned: Mutex<Vec<(Entry, Ticket<Committed>)>>,
+    abandoned: Mutex<Vec<(Changed, Ticket<Committed>)>>,
     has_abandoned: AtomicBool,
     /// How often anything in it has changed.
     version: AtomicU64,
+}
+
+/// What a frame changes.
+#[derive(Clone, Debug)]
+pub(crate) enum Changed {
+    /// A topic.
+    Topic(Entry),
+    /// What topics without settings of their own take.
+    Defaults,
 }
 
 /// A name in the catalogue.
@@ -62,8 +74,10 @@ impl Catalog {
     /// Reads all topics of all tenants.
     pub(crate) fn load(
         engine: &Engine,
-        defaults: BTreeMap<String, String>,
+        given: BTreeMap<String, String>,
+        node_id: u32,
     ) -> Result<Catalog, BrokerError> {
+        let defaults = TopicDefaults::given(given).read(&**engine.store(), node_id)?;
         let mut topics = Topics::new();
         let mut ids = BTreeMap::new();
         let mut failure = None;
@@ -87,7 +101,7 @@ impl Catalog {
                         name: name.into(),
                     },
                     value,
-                    &defaults,
+                    &defaults.holding,
                 ) {
                     Ok(topic) => {
                         engine
@@ -110,7 +124,8 @@ impl Catalog {
         match failure {
             Some(error) => Err(error),
             None => Ok(Catalog {
-                defaults,
+                defaults: RwLock::new(Arc::new(defaults)),
+                node_id,
                 topics: RwLock::new(topics),
                 ids: RwLock::new(ids),
                 abandoned: Mutex::new(Vec::new()),
@@ -184,6 +199,12 @@ impl Catalog {
             .collect())
     }
 
+    /// What topics without settings of their own take.
+    pub(crate) fn defaults(&self, engine: &Engine) -> Result<Arc<TopicDefaults>, BrokerError> {
+        self.finish_abandoned(engine)?;
+        Ok(self.defaults.read().clone())
+    }
+
     /// A number that is another whenever a topic was created, changed or deleted.
     pub(crate) fn version(&self, engine: &Engine) -> Result<u64, BrokerError> {
         self.finish_abandoned(engine)?;
@@ -197,17 +218,13 @@ impl Catalog {
         entry: &Entry,
     ) -> Result<Option<Topic>, BrokerError> {
         match store.get(keys::FAMILY, &entry.key())? {
-            Some(value) => decode(entry, &value, &self.defaults).map(Some),
+            Some(value) => decode(entry, &value, &self.defaults.read().holding).map(Some),
             None => Ok(None),
         }
     }
 
     /// Reads an entry again from the store, which shows durable frames only.
-    pub(crate) fn refresh(
-        &self,
-        engine: &Engine,
-        entry: &Entry,
-    ) -> Result<Option<Arc<Topic>>, BrokerError> {
+    fn refresh(&self, engine: &Engine, entry: &Entry) -> Result<Option<Arc<Topic>>, BrokerError> {
         let mut topics = self.topics.write();
         let found = self.read(&**engine.store(), entry)?;
         let names = topics.entry(entry.tenant.clone()).or_default();
@@ -251,6 +268,36 @@ impl Catalog {
         Ok(topic)
     }
 
+    /// Reads from the store again what topics take that have no settings of their own, and has them take it.
+    fn refresh_defaults(&self, engine: &Engine) -> Result<(), BrokerError> {
+        let mut topics = self.topics.write();
+        let before = self.defaults.read().clone();
+        let defaults = Arc::new(before.read(&**engine.store(), self.node_id)?);
+        let mut ids = self.ids.write();
+        for topic in topics.values_mut().flat_map(BTreeMap::values_mut) {
+            let limits = TopicLimits::of(&topic.configs, &defaults.holding);
+            if limits == topic.limits {
+                continue;
+            }
+            engine.log().set_segment_limits(topic.id, limits.segments);
+            *topic = Arc::new(Topic {
+                limits,
+                ..Topic::clone(topic)
+            });
+            ids.insert(topic.id, topic.clone());
+        }
+        *self.defaults.write() = defaults;
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    fn renew(&self, engine: &Engine, changed: &Changed) -> Result<Option<Arc<Topic>>, BrokerError> {
+        match changed {
+            Changed::Topic(entry) => self.refresh(engine, entry),
+            Changed::Defaults => self.refresh_defaults(engine).map(|()| None),
+        }
+    }
+
     /// Takes over what callers that stopped waiting have left, as far as it is decided.
     fn finish_abandoned(&self, engine: &Engine) -> Result<(), BrokerError> {
         if !self.has_abandoned.load(Ordering::Acquire) {
@@ -266,20 +313,20 @@ impl Catalog {
         // Under the lock, so that nobody else looks before the entries are there.
         ready
             .iter()
-            .try_for_each(|(entry, _)| self.refresh(engine, entry).map(|_| ()))
+            .try_for_each(|(changed, _)| self.renew(engine, changed).map(|_| ()))
     }
 }
 
-/// A frame that changes a catalogue entry, under way.
+/// A frame that changes the catalogue, under way.
 pub(crate) struct Change<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) engine: &'a Engine,
-    pub(crate) entry: &'a Entry,
+    pub(crate) changed: &'a Changed,
     pub(crate) ticket: Option<Ticket<Committed>>,
 }
 
 impl Change<'_> {
-    /// Waits until the frame is durable, and has the catalogue show it.
+    /// Waits until the frame is durable, and has the catalogue show it; where a topic was changed, that is the answer.
     pub(crate) async fn finish(
         mut self,
     ) -> Result<Result<Option<Arc<Topic>>, EngineError>, BrokerError> {
@@ -289,7 +336,7 @@ impl Change<'_> {
         let outcome = ticket.await;
         self.ticket = None;
         match outcome {
-            Ok(_) => self.catalog.refresh(self.engine, self.entry).map(Ok),
+            Ok(_) => self.catalog.renew(self.engine, self.changed).map(Ok),
             Err(error) => Ok(Err(error)),
         }
     }
@@ -299,7 +346,7 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             let mut abandoned = self.catalog.abandoned.lock();
-            abandoned.push((self.entry.clone(), ticket));
+            abandoned.push((self.changed.clone(), ticket));
             self.catalog.has_abandoned.store(true, Ordering::Release);
         }
     }

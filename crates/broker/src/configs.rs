@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use mainstem_log::SegmentLimits;
+use mainstem_record::{Codec, Compression};
 
+use crate::defaults::{TopicDefaults, broker_name};
 use crate::{BrokerError, names};
 
 /// What values a setting takes.
@@ -31,6 +33,15 @@ pub enum Kind {
         /// The least value allowed.
         min: i64,
         /// The largest value allowed.
+        max: i64,
+    },
+    /// A number from a range, or that one which stands for the default.
+    NumberOr {
+        /// What stands for the default.
+        default: i64,
+        /// The least value allowed else.
+        min: i64,
+        /// The largest value allowed else.
         max: i64,
     },
     /// `true` or `false`.
@@ -76,7 +87,11 @@ pub struct ConfigKey {
 pub enum Source {
     /// Set on the topic.
     Topic,
-    /// Set for the whole broker.
+    /// Set for this node while it ran.
+    DynamicNode,
+    /// Set for all nodes while they ran.
+    DynamicCluster,
+    /// Given when the broker started.
     Broker,
     /// The default of the table.
     Default,
@@ -90,6 +105,19 @@ pub struct ConfigValue {
     /// Its value.
     pub value: String,
     /// Where the value comes from.
+    pub source: Source,
+    /// Every value that there is for it, the one that holds first.
+    pub synonyms: Vec<Synonym>,
+}
+
+/// A value that a setting has somewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Synonym {
+    /// The setting's name there.
+    pub name: &'static str,
+    /// The value.
+    pub value: String,
+    /// Where.
     pub source: Source,
 }
 
@@ -108,10 +136,21 @@ pub struct TopicLimits {
     pub compaction: Option<CompactionLimits>,
     /// The largest batch accepted.
     pub max_message_bytes: usize,
-    /// How far a record's time may lie ahead of the server's.
-    pub timestamp_after_max_ms: i64,
+    /// What batches are compressed with, whatever their producers did; `None` keeps them as they come.
+    pub codec: Option<Codec>,
+    /// Which times records may have, where they have their producer's.
+    pub times: TimeLimits,
     /// Whether the log gives records its own time, instead of their producer's.
     pub append_time: bool,
+}
+
+/// How far records' times may be from the server's (KIP-937).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeLimits {
+    /// How far behind; `i64::MAX` is without limit.
+    pub before_max_ms: i64,
+    /// How far ahead; `i64::MAX` is without limit.
+    pub after_max_ms: i64,
 }
 
 /// How a topic is compacted.
@@ -132,10 +171,8 @@ const SYNCED: &str =
     "every answer waits for the sync of its frame; there is nothing to flush less or more often";
 const ONE_COPY: &str = "there is one copy of a partition on a node";
 const BY_RATIO: &str = "compaction begins by min.cleanable.dirty.ratio alone";
-const KEPT_BYTES: &str =
-    "a producer's batch is kept byte for byte, under the checksum its producer gave it";
+const ONE_LEVEL: &str = "lz4 compresses at one level here";
 const NO_TIERS: &str = "there is no second tier of storage yet";
-const OWN_TIME: &str = "records keep any time their producer gave them";
 const OWN_INDEX: &str = "the index is kept in memory and rebuilt by itself";
 
 /// Every topic setting there is, in the order of names.
@@ -149,24 +186,28 @@ pub const TABLE: &[ConfigKey] = &[
     ),
     key(
         "compression.gzip.level",
-        Kind::Number { min: -1, max: 9 },
+        Kind::NumberOr {
+            default: -1,
+            min: 1,
+            max: 9,
+        },
         "-1",
-        "How hard gzip compresses; -1 is its default.",
-        Support::Idle(KEPT_BYTES),
+        "How hard gzip compresses where compression.type is gzip; -1 is its default.",
+        Support::Acted,
     ),
     key(
         "compression.lz4.level",
         Kind::Number { min: 1, max: 17 },
         "9",
-        "How hard lz4 compresses.",
-        Support::Idle(KEPT_BYTES),
+        "How hard lz4 compresses where compression.type is lz4.",
+        Support::Idle(ONE_LEVEL),
     ),
     key(
         "compression.type",
         Kind::Word(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
         "producer",
         "How batches are compressed at rest; 'producer' keeps what the producer chose.",
-        Support::DefaultOnly(KEPT_BYTES),
+        Support::Acted,
     ),
     key(
         "compression.zstd.level",
@@ -175,8 +216,8 @@ pub const TABLE: &[ConfigKey] = &[
             max: 22,
         },
         "3",
-        "How hard zstd compresses.",
-        Support::Idle(KEPT_BYTES),
+        "How hard zstd compresses where compression.type is zstd.",
+        Support::Acted,
     ),
     key(
         "delete.retention.ms",
@@ -271,7 +312,7 @@ pub const TABLE: &[ConfigKey] = &[
     key(
         "message.timestamp.after.max.ms",
         Kind::Millis { min: 0 },
-        "9223372036854775807",
+        "3600000",
         "How far a record's time may lie ahead of the server's.",
         Support::Acted,
     ),
@@ -280,7 +321,7 @@ pub const TABLE: &[ConfigKey] = &[
         Kind::Millis { min: 0 },
         "9223372036854775807",
         "How far a record's time may lie behind the server's.",
-        Support::DefaultOnly(OWN_TIME),
+        Support::Acted,
     ),
     key(
         "message.timestamp.type",
@@ -457,6 +498,10 @@ impl ConfigKey {
             Kind::Bytes { min, max } => number(min, max, "a number of bytes"),
             Kind::Count { min } => number(min, i64::MAX, "a whole number"),
             Kind::Number { min, max } => number(min, max, "a whole number"),
+            Kind::NumberOr { default, .. } if value.parse() == Ok(default) => Ok(()),
+            Kind::NumberOr { default, min, max } => {
+                number(min, max, "a whole number").map_err(|why| format!("{why}, or {default}"))
+            }
             Kind::Flag if matches!(value, "true" | "false") => Ok(()),
             Kind::Flag => Err("it takes 'true' or 'false'".into()),
             Kind::Word(words) if words.contains(&value) => Ok(()),
@@ -487,25 +532,35 @@ pub fn check_all(configs: &BTreeMap<String, String>) -> Result<(), BrokerError> 
 }
 
 /// Every setting with the value that holds: the topic's, else the broker's, else the table's.
-pub fn effective(
-    topic: &BTreeMap<String, String>,
-    broker: &BTreeMap<String, String>,
-) -> Vec<ConfigValue> {
-    TABLE
-        .iter()
-        .map(|key| {
-            let (value, source) = match (topic.get(key.name), broker.get(key.name)) {
-                (Some(value), _) => (value.as_str(), Source::Topic),
-                (None, Some(value)) => (value.as_str(), Source::Broker),
-                (None, None) => (key.default, Source::Default),
-            };
-            ConfigValue {
-                key,
+pub fn effective(topic: &BTreeMap<String, String>, defaults: &TopicDefaults) -> Vec<ConfigValue> {
+    let value = |key: &'static ConfigKey| {
+        let own = topic
+            .get(key.name)
+            .map(|value| (key.name, value.as_str(), Source::Topic));
+        let default = broker_name(key.name).unwrap_or(key.name);
+        let default = (default, key.default, Source::Default);
+        let synonyms: Vec<Synonym> = own
+            .into_iter()
+            .chain(defaults.values(key.name))
+            .chain([default])
+            .map(|(name, value, source)| Synonym {
+                name,
                 value: value.to_owned(),
                 source,
-            }
-        })
-        .collect()
+            })
+            .collect();
+        let (value, source) = synonyms.first().map_or_else(
+            || (key.default.to_owned(), Source::Default),
+            |first| (first.value.clone(), first.source),
+        );
+        ConfigValue {
+            key,
+            value,
+            source,
+            synonyms,
+        }
+    };
+    TABLE.iter().map(value).collect()
 }
 
 impl TopicLimits {
@@ -546,10 +601,37 @@ impl TopicLimits {
             retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
             retention_bytes: u64::try_from(number("retention.bytes")).ok(),
             max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
-            timestamp_after_max_ms: number("message.timestamp.after.max.ms"),
+            codec: compression(own("compression.type")).map(|compression| Codec {
+                compression,
+                level: level(compression, number),
+            }),
+            times: TimeLimits {
+                before_max_ms: number("message.timestamp.before.max.ms"),
+                after_max_ms: number("message.timestamp.after.max.ms"),
+            },
             append_time: own("message.timestamp.type").is_some_and(|own| own == "LogAppendTime"),
         }
     }
+}
+
+/// What `compression.type` says.
+fn compression(value: Option<&String>) -> Option<Compression> {
+    match value?.as_str() {
+        "producer" => None,
+        "uncompressed" => Some(Compression::None),
+        name => name.parse().ok(),
+    }
+}
+
+/// The level that a codec is to have (KIP-390), where it has several.
+fn level(compression: Compression, number: impl Fn(&str) -> i64) -> Option<i32> {
+    let level = match compression {
+        Compression::Gzip => number("compression.gzip.level"),
+        Compression::Zstd => number("compression.zstd.level"),
+        Compression::None | Compression::Snappy | Compression::Lz4 => return None,
+    };
+    let is_default = compression == Compression::Gzip && level < 0;
+    i32::try_from(level).ok().filter(|_| !is_default)
 }
 
 #[cfg(test)]
@@ -582,7 +664,12 @@ mod tests {
             ("max.message.bytes", "10", "invalid_config"),
             ("cleanup.policy", "delete", "ok"),
             ("cleanup.policy", "compact", "ok"),
-            ("compression.type", "gzip", "refused_config"),
+            ("compression.type", "gzip", "ok"),
+            ("compression.type", "none", "invalid_config"),
+            ("compression.gzip.level", "-1", "ok"),
+            ("compression.gzip.level", "0", "invalid_config"),
+            ("compression.zstd.level", "-131072", "ok"),
+            ("compression.zstd.level", "23", "invalid_config"),
             ("cleanup.policy", "shred", "invalid_config"),
             ("min.insync.replicas", "2", "refused_config"),
             ("unclean.leader.election.enable", "true", "refused_config"),
@@ -604,6 +691,38 @@ mod tests {
     }
 
     #[test]
+    fn the_codec_comes_with_its_level() {
+        let codec = |configs: &[(&str, &str)]| {
+            let configs = configs
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()));
+            let limits = TopicLimits::of(&configs.collect(), &BTreeMap::new());
+            limits.codec.map(|codec| (codec.compression, codec.level))
+        };
+        assert_eq!(codec(&[]), None);
+        assert_eq!(codec(&[("compression.type", "producer")]), None);
+        for (name, expected) in [
+            ("uncompressed", (Compression::None, None)),
+            ("gzip", (Compression::Gzip, None)),
+            ("snappy", (Compression::Snappy, None)),
+            ("lz4", (Compression::Lz4, None)),
+            ("zstd", (Compression::Zstd, Some(3))),
+        ] {
+            assert_eq!(codec(&[("compression.type", name)]), Some(expected));
+        }
+        let gzip = [
+            ("compression.type", "gzip"),
+            ("compression.gzip.level", "9"),
+        ];
+        assert_eq!(codec(&gzip), Some((Compression::Gzip, Some(9))));
+        let zstd = [
+            ("compression.type", "zstd"),
+            ("compression.zstd.level", "-5"),
+        ];
+        assert_eq!(codec(&zstd), Some((Compression::Zstd, Some(-5))));
+    }
+
+    #[test]
     fn limits_come_from_the_topic_then_the_broker_then_the_table() {
         let topic = BTreeMap::from([("retention.ms".to_owned(), "-1".to_owned())]);
         let broker = BTreeMap::from([
@@ -614,7 +733,7 @@ mod tests {
         assert_eq!(limits.retention_ms, None);
         assert_eq!(limits.retention_bytes, None);
         assert_eq!(limits.max_message_bytes, 2048);
-        let sources: Vec<Source> = effective(&topic, &broker)
+        let sources: Vec<Source> = effective(&topic, &TopicDefaults::given(broker))
             .into_iter()
             .filter(|value| {
                 ["retention.ms", "max.message.bytes", "segment.bytes"].contains(&value.key.name)

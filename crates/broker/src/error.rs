@@ -91,6 +91,12 @@ pub enum BrokerError {
         /// Existing names like it.
         near: Vec<String>,
     },
+    /// A setting of the broker that holds from its start to its end.
+    #[error("the setting '{name}' of the broker cannot be changed while it runs")]
+    NotDynamic {
+        /// The setting.
+        name: String,
+    },
     /// Not a value of that setting.
     #[error("'{value}' is no value of {name}: {why}")]
     InvalidConfig {
@@ -123,29 +129,44 @@ pub enum BrokerError {
         /// The topic's limit.
         limit_bytes: usize,
     },
+    /// The compressed batches of one request are too large.
+    #[error("the request's batches have more than {limit_bytes} bytes when decompressed")]
+    TooMuchDecompressed {
+        /// What they may have.
+        limit_bytes: usize,
+    },
     /// A batch or record that is not well-formed, or that producers may not send.
     #[error("the batch is refused: {why}")]
     InvalidBatch {
         /// What is wrong with it.
         why: String,
     },
-    /// A record's time is further from the server's than the topic allows.
+    /// Times of records are further from the server's than the topic allows.
     #[error(
-        "a record of topic '{topic}' lies {ahead_ms} ms ahead of the server's time; message.timestamp.after.max.ms allows {limit_ms}"
+        "topic '{topic}' takes times from {earliest_ms} to {latest_ms}, as message.timestamp.before.max.ms and message.timestamp.after.max.ms say; record {} of the batch has {}",
+        records.first().map_or(0, |(index, _)| *index),
+        records.first().map_or(0, |(_, time_ms)| *time_ms)
     )]
     InvalidTimestamp {
         /// The topic.
         topic: String,
-        /// How far ahead it is.
-        ahead_ms: i64,
-        /// How far it may be.
-        limit_ms: i64,
+        /// The earliest time that is taken now.
+        earliest_ms: i64,
+        /// The latest.
+        latest_ms: i64,
+        /// The first records of the batch with another, by their position from 0, and their times.
+        records: Vec<(i32, i64)>,
     },
-    /// A record without a key for a topic that keeps the last record of each key.
-    #[error("topic '{topic}' is compacted by key, and a record has none")]
+    /// Records without a key for a topic that keeps the last record of each key.
+    #[error(
+        "topic '{topic}' is compacted by key, and record {} of the batch has none",
+        records.first().map_or(0, |index| *index)
+    )]
     KeyRequired {
         /// The topic.
         topic: String,
+        /// The first records of the batch without one, by their position from 0.
+        records: Vec<i32>,
     },
     /// Records of a topic that is only compacted cannot be deleted from the front.
     #[error("the records of topic '{topic}' are not deleted: its cleanup.policy is 'compact'")]
@@ -192,6 +213,30 @@ pub enum BrokerError {
         got: i16,
         /// The epoch that holds now.
         current: i16,
+    },
+    /// A batch that is not transactional, of a producer that has an open transaction on the partition.
+    #[error(
+        "producer {producer_id} has an open transaction on {topic}/{partition}, and the batch is not part of it"
+    )]
+    OutsideTransaction {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// The producer.
+        producer_id: i64,
+    },
+    /// A name that is Kafka's for what lies in the store here.
+    #[error("'{topic}' is an internal topic: what Kafka keeps in it lies in the store here")]
+    InternalTopic {
+        /// The name.
+        topic: String,
+    },
+    /// A transaction with more in it than one frame can end.
+    #[error("transactional id '{id}': the transaction would have more than its end can hold")]
+    TransactionTooLarge {
+        /// The transactional id, shortened.
+        id: String,
     },
     /// Not a group's name.
     #[error("'{group}' is no group name: {why}")]
@@ -490,9 +535,11 @@ impl BrokerError {
             BrokerError::PartitionNotFound { .. } => "partition_not_found",
             BrokerError::OffsetOutOfRange { .. } => "offset_out_of_range",
             BrokerError::UnknownConfig { .. } => "unknown_config",
+            BrokerError::NotDynamic { .. } => "not_dynamic",
             BrokerError::InvalidConfig { .. } => "invalid_config",
             BrokerError::RefusedConfig { .. } => "refused_config",
             BrokerError::RecordTooLarge { .. } => "record_too_large",
+            BrokerError::TooMuchDecompressed { .. } => "too_much_decompressed",
             BrokerError::InvalidBatch { .. } => "invalid_batch",
             BrokerError::InvalidTimestamp { .. } => "invalid_timestamp",
             BrokerError::KeyRequired { .. } => "key_required",
@@ -500,6 +547,9 @@ impl BrokerError {
             BrokerError::OutOfOrderSequence { .. } => "out_of_order_sequence",
             BrokerError::DuplicateSequence { .. } => "duplicate_sequence",
             BrokerError::ProducerFenced { .. } => "producer_fenced",
+            BrokerError::OutsideTransaction { .. } => "outside_transaction",
+            BrokerError::InternalTopic { .. } => "internal_topic",
+            BrokerError::TransactionTooLarge { .. } => "transaction_too_large",
             BrokerError::InvalidGroup { .. } => "invalid_group",
             BrokerError::GroupNotFound { .. } => "group_not_found",
             BrokerError::GroupNotEmpty { .. } => "group_not_empty",
@@ -551,6 +601,7 @@ impl BrokerError {
                 format!("did you mean {}?", one_of(near))
             }
             BrokerError::UnknownConfig { .. } => "'mainstem topic describe' lists every setting".into(),
+            BrokerError::NotDynamic { name } => format!("start it anew with: mainstem serve --set {name}=…"),
             BrokerError::RefusedConfig { .. } => "leave the setting out, or give it a value that can be kept".into(),
             BrokerError::TopicIdNotFound { .. } => "look the topic up by its name again".into(),
             BrokerError::InvalidTimestamp { .. } => "check the producer's clock".into(),
@@ -570,6 +621,11 @@ impl BrokerError {
             BrokerError::NotDeleted { topic } => {
                 format!("write tombstones, or: mainstem topic alter {topic} --set cleanup.policy=compact,delete")
             }
+            BrokerError::OutsideTransaction { .. } => "end the transaction first, or send the batch as part of it".into(),
+            BrokerError::InternalTopic { .. } => {
+                "choose another name; the table system.group_offsets has the offsets of groups".into()
+            }
+            BrokerError::TransactionTooLarge { .. } => "abort it, and write to fewer partitions in one transaction".into(),
             BrokerError::ProducerFenced { .. } => "take a new producer id; another producer uses this one".into(),
             BrokerError::GroupNotEmpty { .. } => "stop its members first".into(),
             BrokerError::GroupSubscribed { .. } => "stop the members that read the topic first".into(),
@@ -615,6 +671,7 @@ impl BrokerError {
             }
             BrokerError::Engine(_) => "look at the server's log".into(),
             BrokerError::RequestTooLarge { .. } => "send smaller requests".into(),
+            BrokerError::TooMuchDecompressed { .. } => "send fewer batches at a time".into(),
             BrokerError::WritesStopped { .. } => {
                 "reads go on; where the disk was full, free space and the server goes on by itself; else check the disk and restart \
                  the server. What was acknowledged is kept"
@@ -638,6 +695,30 @@ impl BrokerError {
                 | BrokerError::WritesStopped { .. }
                 | BrokerError::Closed
         )
+    }
+
+    /// What is wrong with single records of a batch that was refused, by their position in it from 0: the first of them.
+    pub fn of_records(&self) -> Vec<(i32, String)> {
+        match self {
+            BrokerError::InvalidTimestamp {
+                earliest_ms,
+                latest_ms,
+                records,
+                ..
+            } => {
+                let why = |(index, time_ms): &(i32, i64)| {
+                    let why =
+                        format!("its time {time_ms} is not from {earliest_ms} to {latest_ms}");
+                    (*index, why)
+                };
+                records.iter().map(why).collect()
+            }
+            BrokerError::KeyRequired { records, .. } => {
+                let why = |index: &i32| (*index, "it has no key".to_owned());
+                records.iter().map(why).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// What the engine said about one append of a batch to a partition, in the words of its topic.
@@ -674,6 +755,11 @@ impl BrokerError {
                 producer_id,
                 got,
                 current,
+            },
+            AppendError::OpenTransaction { producer_id } => BrokerError::OutsideTransaction {
+                topic,
+                partition,
+                producer_id,
             },
             other => BrokerError::InvalidBatch {
                 why: other.to_string(),

@@ -166,41 +166,22 @@ impl Broker {
         Ok(fetched(topic, offset, read, last_stable, aborted))
     }
 
-    /// Waits until the partition holds a record at `offset`, or goes away. The caller brings the timer.
+    /// Waits until a partition of a topic that the caller has looked up holds a record at `offset` that this isolation
+    /// shows, or goes away. The caller brings the timer.
     pub fn wait_for_data(
         &self,
         caller: &Caller,
-        topic: &str,
-        partition: u32,
-        offset: i64,
-    ) -> Result<Waiter, BrokerError> {
-        let (_, partition) = self.partition_for(caller, topic, partition)?;
-        Ok(self.inner.engine.log().on_data(partition, offset))
-    }
-
-    /// As [`wait_for_data`](Self::wait_for_data), in a topic that the caller has looked up.
-    pub fn wait_for_data_in(
-        &self,
-        caller: &Caller,
         topic: &Topic,
         partition: u32,
         offset: i64,
+        isolation: Isolation,
     ) -> Result<Waiter, BrokerError> {
         let partition = partition_of(caller, topic, partition)?;
-        Ok(self.inner.engine.log().on_data(partition, offset))
-    }
-
-    /// As [`wait_for_data_in`](Self::wait_for_data_in), for who reads committed: until the last stable offset is above
-    /// `offset`.
-    pub fn wait_for_committed_in(
-        &self,
-        caller: &Caller,
-        topic: &Topic,
-        partition: u32,
-        offset: i64,
-    ) -> Result<Waiter, BrokerError> {
-        let partition = partition_of(caller, topic, partition)?;
-        Ok(self.inner.engine.log().on_stable_data(partition, offset))
+        let log = self.inner.engine.log();
+        Ok(match isolation {
+            Isolation::ReadUncommitted => log.on_data(partition, offset),
+            Isolation::ReadCommitted => log.on_stable_data(partition, offset),
+        })
     }
 
     /// The first record whose time is at or after `timestamp_ms`, as its offset and time; none where all are earlier.

@@ -3,6 +3,7 @@
 //! | family | key |
 //! |---|---|
 //! | `catalog` | shard 0, tenant, kind u8, name |
+//! | `catalog` | shard 0, no tenant, kind `BrokerConfigs`, the node's number, or nothing for all nodes |
 //! | `catalog` | the group's shard, tenant, kind `Group`, name |
 //! | `catalog` | the transactional id's shard, tenant, kind `Transaction`, id |
 //! | `catalog` | the group's shard, tenant, kind `GroupConfigs`, name |
@@ -33,6 +34,8 @@ pub enum Kind {
     Transaction = 5,
     /// The settings of a consumer group; they lie in its shard.
     GroupConfigs = 6,
+    /// What settings of the broker were changed to while it ran; the tenant is empty.
+    BrokerConfigs = 7,
 }
 
 /// The key of something with a name.
@@ -70,6 +73,12 @@ pub fn parse_catalog_key(key: &[u8]) -> Option<(&str, u8, &str)> {
 /// The key of the first producer id that no block has taken yet; its value is eight bytes, big-endian.
 pub fn next_producer_id() -> Bytes {
     catalog_key("", Kind::Counter, "producer-id")
+}
+
+/// The key of the settings of a node, or of all of them.
+pub fn broker_configs(node_id: Option<u32>) -> Bytes {
+    let name = node_id.map(|node_id| node_id.to_string());
+    catalog_key("", Kind::BrokerConfigs, &name.unwrap_or_default())
 }
 
 /// The shard of a group: its record and its offsets lie in it. Part of the format, never to change.
@@ -228,5 +237,7 @@ mod tests {
             catalog_key("t", Kind::Topic, "n").as_ref(),
             b"\0\0\0\x01t\x02n"
         );
+        assert_eq!(broker_configs(None).as_ref(), b"\0\0\0\0\x07");
+        assert_eq!(broker_configs(Some(12)).as_ref(), b"\0\0\0\0\x0712");
     }
 }

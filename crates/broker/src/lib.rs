@@ -22,7 +22,9 @@ mod access;
 mod broker;
 mod catalog;
 pub mod configs;
+mod defaults;
 mod delete_records;
+mod encoding;
 mod error;
 mod fetch;
 mod frames;
@@ -37,11 +39,15 @@ mod topic;
 mod topics;
 mod traffic;
 mod transactions;
+mod unpacking;
 
 pub use access::Caller;
 pub use broker::{Broker, BrokerSettings, Random};
 pub use catalog::read_entry as read_topic_entry;
-pub use configs::{CompactionLimits, TopicLimits};
+pub use configs::{CompactionLimits, TimeLimits, TopicLimits};
+pub use defaults::{
+    BrokerScope, TOPIC_DEFAULTS, TopicDefaults, check_entry as check_broker_configs,
+};
 pub use error::BrokerError;
 pub use fetch::{AbortedTransaction, FetchRequest, Fetched, OffsetSpec, PartitionBounds};
 pub use groups::{
@@ -52,13 +58,14 @@ pub use groups::{
     OffsetsOfTopic, Protocol, STATIC_LEAVE_EPOCH, SyncGroup, Synced,
 };
 pub use mainstem_log::{PartitionId, TopicId, Waiter};
+pub use names::INTERNAL_TOPICS;
 pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;
 pub use retention::{CompactionRound, RetentionRound};
 pub use topic::{NewTopic, Topic, TopicChange, TopicDescription};
 pub use traffic::TopicTraffic;
 pub use transactions::{
-    ActiveProducer, Isolation, StableOffset, TransactionCommit, TransactionDescription,
-    TransactionFilter, TransactionListing, TransactionSettings, TransactionState,
-    TransactionalProducer,
+    ActiveProducer, Isolation, TransactionCommit, TransactionDescription, TransactionFilter,
+    TransactionListing, TransactionSettings, TransactionState, TransactionalProducer,
 };
+pub use unpacking::Unpacking;

@@ -12,6 +12,19 @@ pub(crate) fn check_topic(name: &str) -> Result<(), BrokerError> {
     })
 }
 
+/// What Kafka keeps in topics of these names (what groups have committed, and transactions) lies in the store here.
+pub const INTERNAL_TOPICS: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
+
+/// Nobody creates a topic of such a name, or writes to one.
+pub(crate) fn check_not_internal(name: &str) -> Result<(), BrokerError> {
+    if name.starts_with("__") && INTERNAL_TOPICS.contains(&name) {
+        return Err(BrokerError::InternalTopic {
+            topic: name.to_owned(),
+        });
+    }
+    Ok(())
+}
+
 /// The same rule for tenants.
 pub(crate) fn check_tenant(name: &str) -> Result<(), BrokerError> {
     check(name).map_err(|why| BrokerError::InvalidTenant {

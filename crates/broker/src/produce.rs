@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstem_engine::{Append, AppendError, Appended, EngineError, Submission};
-use mainstem_record::{Batch, BatchBuilder, Compression, RecordError, TimestampType};
+use mainstem_record::{Batch, BatchBuilder, Compression, RecordError, RecordView, TimestampType};
 
 use crate::access::{self, Access};
 use crate::broker::Broker;
+use crate::configs::TimeLimits;
 use crate::topic::Topic;
 use crate::topics::not_found;
-use crate::{BrokerError, Caller};
+use crate::unpacking::{Unpacking, check_size};
+use crate::{BrokerError, Caller, names};
 
 /// One batch for one partition.
 #[derive(Clone, Debug)]
@@ -150,6 +152,7 @@ impl Broker {
                 let id = topic
                     .partition_id(partition)
                     .ok_or_else(|| no_partition(&topic, partition))?;
+                check_times(&topic, &batch, now_ms)?;
                 Ok(Append {
                     partition: id,
                     batch: timed(&topic, batch, now_ms),
@@ -206,10 +209,21 @@ fn timed(topic: &Topic, batch: Batch, now_ms: i64) -> Batch {
     }
 }
 
+/// A batch in the codec that the topic wants, where its gateway has not seen to that.
+fn compressed(topic: &Topic, batch: Batch) -> Result<Batch, BrokerError> {
+    match topic.limits.codec {
+        Some(codec) if codec.compression != batch.header().compression() => {
+            Unpacking::default().take(topic, batch)
+        }
+        _ => Ok(batch),
+    }
+}
+
 /// A batch of a topic that the caller may write to.
 pub(crate) fn allowed(caller: &Caller, placed: PlacedBatch) -> Result<PlacedBatch, BrokerError> {
     let topic = &placed.topic;
     access::check(caller, Access::Write { topic: &topic.name })?;
+    names::check_not_internal(&topic.name)?;
     if topic.tenant != caller.tenant {
         return Err(not_found(&topic.name));
     }
@@ -260,7 +274,8 @@ impl ProduceCall {
                     .partition_id(*partition)
                     .ok_or_else(|| no_partition(topic, *partition))?;
                 check_batch(topic, &placed.batch, may_be_transactional, now_ms)?;
-                let batch = timed(topic, placed.batch.clone(), now_ms);
+                let batch = compressed(topic, placed.batch.clone())?;
+                let batch = timed(topic, batch, now_ms);
                 Ok((PlacedBatch { batch, ..placed }, id))
             });
             call.outcomes.push(match checked {
@@ -383,10 +398,7 @@ fn check_batch(
 ) -> Result<(), BrokerError> {
     let refuse = |why: &str| Err(BrokerError::InvalidBatch { why: why.into() });
     let header = batch.header();
-    let bytes = batch.bytes().len();
-    if bytes > topic.limits.max_message_bytes {
-        return Err(too_large(topic, "a batch", bytes));
-    }
+    check_size(topic, batch)?;
     if header.is_control() {
         return refuse("control batches are written by the server alone");
     }
@@ -403,30 +415,83 @@ fn check_batch(
         return refuse("it has a producer id, but no epoch or sequence");
     }
     if topic.limits.compaction.is_some() {
-        batch.for_each(|record| record.key.map(|_| ()).ok_or_else(|| key_required(topic)))?;
+        let keyless = first_records(batch, |record| record.key.is_none().then_some(()))?;
+        if !keyless.is_empty() {
+            let records = keyless.into_iter().map(|(index, ())| index);
+            return Err(key_required(topic, records.collect()));
+        }
     }
-    let ahead_ms = header.max_timestamp_ms.saturating_sub(now_ms);
-    if !topic.limits.append_time && ahead_ms > topic.limits.timestamp_after_max_ms {
-        return Err(BrokerError::InvalidTimestamp {
-            topic: topic.name.to_string(),
-            ahead_ms,
-            limit_ms: topic.limits.timestamp_after_max_ms,
-        });
-    }
-    Ok(())
+    check_times(topic, batch, now_ms)
 }
 
-fn key_required(topic: &Topic) -> BrokerError {
+fn key_required(topic: &Topic, records: Vec<i32>) -> BrokerError {
     BrokerError::KeyRequired {
         topic: topic.name.to_string(),
+        records,
     }
 }
 
-fn too_large(topic: &Topic, what: &'static str, bytes: usize) -> BrokerError {
+/// Refuses a batch with times that are too far from the server's. Its newest time stands in its header; for the oldest the
+/// records are looked at, and only where there is a limit to it.
+fn check_times(topic: &Topic, batch: &Batch, now_ms: i64) -> Result<(), BrokerError> {
+    /// A record without a time (`RecordBatch.NO_TIMESTAMP`) is taken anywhere.
+    const NO_TIME: i64 = -1;
+    if topic.limits.append_time {
+        return Ok(());
+    }
+    let TimeLimits {
+        before_max_ms,
+        after_max_ms,
+    } = topic.limits.times;
+    let earliest_ms = match before_max_ms {
+        i64::MAX => i64::MIN,
+        before_max_ms => now_ms.saturating_sub(before_max_ms),
+    };
+    let latest_ms = now_ms.saturating_add(after_max_ms);
+    let taken = earliest_ms..=latest_ms;
+    let newest_ms = batch.header().max_timestamp_ms;
+    let says_all = earliest_ms == i64::MIN || batch.record_count() == 1;
+    if says_all && taken.contains(&newest_ms) {
+        return Ok(());
+    }
+    let records = first_records(batch, |record| {
+        let time_ms = record.timestamp_ms;
+        (time_ms != NO_TIME && !taken.contains(&time_ms)).then_some(time_ms)
+    })?;
+    if records.is_empty() {
+        return Ok(());
+    }
+    Err(BrokerError::InvalidTimestamp {
+        topic: topic.name.to_string(),
+        earliest_ms,
+        latest_ms,
+        records,
+    })
+}
+
+/// The first records in which `find` finds something, by their position in the batch: as many as are worth telling of.
+fn first_records<T>(
+    batch: &Batch,
+    find: impl Fn(RecordView<'_>) -> Option<T>,
+) -> Result<Vec<(i32, T)>, BrokerError> {
+    /// A refusal is to be no larger than the batch.
+    const MOST: usize = 16;
+    let (mut index, mut found) = (0, Vec::new());
+    batch.for_each(|record| {
+        if found.len() < MOST {
+            found.extend(find(record).map(|one| (index, one)));
+        }
+        index += 1;
+        Ok::<(), RecordError>(())
+    })?;
+    Ok(found)
+}
+
+fn too_large(topic: &Topic, bytes: usize) -> BrokerError {
     let limit_bytes = topic.limits.max_message_bytes;
     BrokerError::RecordTooLarge {
         topic: topic.name.to_string(),
-        what,
+        what: "a record",
         bytes,
         limit_bytes,
     }
@@ -460,9 +525,10 @@ fn place(topic: &Topic, records: Vec<NewRecord>, now_ms: i64) -> Result<Placed, 
     let mut filling: BTreeMap<u32, Filling> = BTreeMap::new();
     let mut places = Vec::with_capacity(records.len());
     let mut took_turns = false;
-    for record in &records {
+    for (index, record) in records.iter().enumerate() {
         if record.key.is_none() && topic.limits.compaction.is_some() {
-            return Err(key_required(topic));
+            let index = i32::try_from(index).unwrap_or(i32::MAX);
+            return Err(key_required(topic, vec![index]));
         }
         let partition = match (record.partition, &record.key) {
             (Some(partition), _) if partition >= topic.partitions => {
@@ -488,11 +554,7 @@ fn place(topic: &Topic, records: Vec<NewRecord>, now_ms: i64) -> Result<Placed, 
             let full = std::mem::replace(slot, begin(topic, &mut finished));
             finish(&mut finished, partition, full)?;
             if !add(topic, &mut slot.builder, record, now_ms)? {
-                return Err(too_large(
-                    topic,
-                    "a record",
-                    topic.limits.max_message_bytes + 1,
-                ));
+                return Err(too_large(topic, topic.limits.max_message_bytes + 1));
             }
         }
         places.push(Place {
@@ -516,7 +578,8 @@ fn place(topic: &Topic, records: Vec<NewRecord>, now_ms: i64) -> Result<Placed, 
 
 fn begin(topic: &Topic, finished: &mut Vec<Option<(u32, Batch)>>) -> Filling {
     finished.push(None);
-    let builder = BatchBuilder::new(Compression::None, topic.limits.max_message_bytes);
+    let codec = topic.limits.codec.unwrap_or(Compression::None.into());
+    let builder = BatchBuilder::new(codec, topic.limits.max_message_bytes);
     Filling {
         builder,
         index: finished.len() - 1,
@@ -565,11 +628,7 @@ fn add(
                 .into_iter()
                 .flatten()
                 .map(Bytes::len);
-            Err(too_large(
-                topic,
-                "a record",
-                parts.chain(headers_bytes).sum(),
-            ))
+            Err(too_large(topic, parts.chain(headers_bytes).sum()))
         }
         Err(error) => Err(error.into()),
     }

@@ -9,7 +9,8 @@ use mainstem_store::{StoreOp, key::shard_of_number};
 
 use crate::access::{self, Access};
 use crate::broker::Broker;
-use crate::catalog::{Change, Entry, encode};
+use crate::catalog::{Change, Changed, Entry, encode};
+use crate::defaults::TopicDefaults;
 use crate::topic::{NewTopic, Topic, TopicChange, TopicDescription};
 use crate::{BrokerError, Caller, TopicLimits, configs, keys, names};
 
@@ -47,7 +48,7 @@ impl Broker {
             tenant: entry.tenant.clone(),
             partitions,
             shards: (0..partitions).map(shard_of_partition).collect(),
-            limits: TopicLimits::of(&new.configs, &self.inner.catalog.defaults),
+            limits: TopicLimits::of(&new.configs, &self.defaults()?.holding),
             configs: new.configs,
             schema: new.schema,
             created_ms: now_ms,
@@ -85,6 +86,7 @@ impl Broker {
     fn check_new(&self, caller: &Caller, new: &NewTopic) -> Result<u32, BrokerError> {
         access::check(caller, Access::Create { topic: &new.name })?;
         names::check_topic(&new.name)?;
+        names::check_not_internal(&new.name)?;
         configs::check_all(&new.configs)?;
         let partitions = new.partitions.unwrap_or(self.inner.num_partitions);
         check_partitions(&new.name, partitions)?;
@@ -126,7 +128,7 @@ impl Broker {
             .partition_ids()
             .map(|partition| self.bounds_of(&topic, partition))
             .collect::<Result<Vec<_>, _>>()?;
-        let configs = configs::effective(&topic.configs, &self.inner.catalog.defaults);
+        let configs = configs::effective(&topic.configs, &*self.defaults()?);
         Ok(TopicDescription {
             topic,
             bounds,
@@ -143,10 +145,11 @@ impl Broker {
     ) -> Result<Arc<Topic>, BrokerError> {
         self.validate_change(caller, name, &change)?;
         let entry = Entry::new(&caller.tenant, name);
+        let defaults = self.defaults()?;
         let altered = self
             .change(&entry, |found| {
                 let before = found.ok_or_else(|| not_found(name))?;
-                let after = apply(&before, &change, &self.inner.catalog.defaults)?;
+                let after = apply(&before, &change, &defaults.holding)?;
                 if after.configs == before.configs
                     && after.schema == before.schema
                     && after.partitions == before.partitions
@@ -176,7 +179,7 @@ impl Broker {
             let key = configs::find(config)?;
             value.as_ref().map_or(Ok(()), |value| key.check(value))?;
         }
-        apply(&before, change, &self.inner.catalog.defaults).map(|_| ())
+        apply(&before, change, &self.defaults()?.holding).map(|_| ())
     }
 
     /// Deletes a topic with all its partitions and records.
@@ -202,6 +205,10 @@ impl Broker {
         Ok(())
     }
 
+    fn defaults(&self) -> Result<Arc<TopicDefaults>, BrokerError> {
+        self.inner.catalog.defaults(&self.inner.engine)
+    }
+
     /// A topic, after the access check.
     pub(crate) fn topic_for(
         &self,
@@ -210,6 +217,9 @@ impl Broker {
         name: &str,
     ) -> Result<Arc<Topic>, BrokerError> {
         access::check(caller, access)?;
+        if matches!(access, Access::Write { .. }) {
+            names::check_not_internal(name)?;
+        }
         self.inner
             .catalog
             .find(&self.inner.engine, &caller.tenant, name)
@@ -224,6 +234,7 @@ impl Broker {
     ) -> Result<Option<Arc<Topic>>, BrokerError> {
         let engine = &self.inner.engine;
         let catalog = &self.inner.catalog;
+        let changed = &Changed::Topic(entry.clone());
         for _ in 0..MAX_TRIES {
             let (as_of, store) = engine.read_at()?;
             let (log_ops, store_op) = match plan(catalog.read(&*store, entry)?)? {
@@ -247,7 +258,7 @@ impl Broker {
             match (Change {
                 catalog,
                 engine,
-                entry,
+                changed,
                 ticket,
             })
             .finish()

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use common::{TestBroker, batch, record, records_of, sequenced, values};
 use mainstem_broker::configs::Source;
 use mainstem_broker::{
-    Broker, BrokerError, Caller, FetchRequest, Isolation, NewRecord, NewTopic, OffsetSpec,
-    ProduceBatch, ProducerIdentity, TopicChange, TopicTraffic,
+    Broker, BrokerError, BrokerScope, Caller, FetchRequest, Isolation, NewRecord, NewTopic,
+    OffsetSpec, ProduceBatch, ProducerIdentity, TopicChange, TopicTraffic,
 };
 use mainstem_engine::testing::{Crash, poll_once, small_options};
-use mainstem_record::{BatchBuilder, Compression, partition_for_key};
+use mainstem_record::{Batch, BatchBuilder, Compression, partition_for_key};
 
 fn create(test: &mut TestBroker, topic: NewTopic) {
     test.run(|broker, caller| async move { broker.create_topic(&caller, topic, 7).await })
@@ -127,14 +127,20 @@ fn requests_that_cannot_be_are_refused_by_name() {
             "invalid_config",
         ),
         (
-            NewTopic::named("a").config("compression.type", "gzip"),
+            NewTopic::named("a").config("min.insync.replicas", "2"),
             "refused_config",
         ),
+        (NewTopic::named("__consumer_offsets"), "internal_topic"),
+        (NewTopic::named("__transaction_state"), "internal_topic"),
     ] {
         let outcome =
             test.run(|broker, caller| async move { broker.create_topic(&caller, new, 0).await });
         assert_eq!(code(outcome), expected);
     }
+    let error = test.produce_one("__consumer_offsets", 0, batch(&["x"]));
+    let error = error.unwrap_err();
+    assert_eq!(error.code(), "internal_topic");
+    assert!(error.hint().unwrap().contains("system.group_offsets"));
     create(&mut test, NewTopic::named("t").partitions(2));
     let error = test.produce_one("t", 2, batch(&["x"])).unwrap_err();
     assert_eq!(
@@ -456,8 +462,265 @@ fn batches_that_producers_may_not_send_are_refused() {
         "invalid_timestamp"
     );
     create(&mut test, NewTopic::named("u"));
+    let late = BatchBuilder::new(Compression::None, 1 << 20);
+    assert_eq!(
+        code(test.produce_one("u", 0, at(late, &[3_600_001]))),
+        "invalid_timestamp",
+        "an hour ahead is the default"
+    );
     let nameless = sequenced(ProducerIdentity { id: 4, epoch: -1 }, 0, &["x"]);
     assert_eq!(code(test.produce_one("u", 0, nameless)), "invalid_batch");
+}
+
+#[test]
+fn settings_of_the_broker_hold_for_topics_without_their_own() {
+    fn alter(
+        test: &mut TestBroker,
+        scope: BrokerScope,
+        name: &str,
+        value: Option<&str>,
+        only_checks: bool,
+    ) -> Result<(), BrokerError> {
+        let changes = [(name.to_owned(), value.map(str::to_owned))].into();
+        test.run(|broker, caller| async move {
+            broker
+                .alter_broker_configs(&caller, scope, &changes, only_checks)
+                .await
+        })
+    }
+    fn retention(test: &TestBroker, topic: &str) -> Option<i64> {
+        let topic = test.broker.topic(&test.caller, topic).unwrap();
+        let by_id = test.broker.topic_by_id(&test.caller, topic.id).unwrap();
+        assert_eq!(topic.limits, by_id.limits);
+        topic.limits.retention_ms
+    }
+    let (node, all) = (BrokerScope::Node, BrokerScope::Cluster);
+    let name = "log.retention.ms";
+    let mut test = TestBroker::open(20);
+    create(&mut test, NewTopic::named("t"));
+    create(
+        &mut test,
+        NewTopic::named("own").config("retention.ms", "7"),
+    );
+    alter(&mut test, all, "message.max.bytes", Some("1024"), false).unwrap();
+    let large = batch(&["x".repeat(2_000).as_str()]);
+    assert_eq!(code(test.produce_one("t", 0, large)), "record_too_large");
+    alter(&mut test, all, name, Some("5"), false).unwrap();
+    alter(&mut test, node, name, Some("6"), true).unwrap();
+    assert_eq!(retention(&test, "t"), Some(5));
+    alter(&mut test, node, name, Some("6"), false).unwrap();
+    for crash in [Crash::Process, Crash::Power] {
+        let retentions = ["t", "own"].map(|topic| retention(&test, topic));
+        assert_eq!(retentions, [Some(6), Some(7)]);
+        test = test.crash(crash);
+    }
+    test = test.restart();
+    create(&mut test, NewTopic::named("later"));
+    assert_eq!(retention(&test, "later"), Some(6));
+    let synonyms = |topic: &str| -> Vec<(&'static str, String, Source)> {
+        let described = test.broker.describe_topic(&test.caller, topic).unwrap();
+        let mut configs = described.configs.into_iter();
+        let config = configs.find(|one| one.key.name == "retention.ms").unwrap();
+        let first = &config.synonyms[0];
+        assert_eq!((&first.value, first.source), (&config.value, config.source));
+        let all = config.synonyms.into_iter();
+        all.map(|one| (one.name, one.value, one.source)).collect()
+    };
+    let mut expected = vec![
+        (name, "6".to_owned(), Source::DynamicNode),
+        (name, "5".to_owned(), Source::DynamicCluster),
+        (name, "604800000".to_owned(), Source::Default),
+    ];
+    assert_eq!(synonyms("t"), expected);
+    expected.insert(0, ("retention.ms", "7".to_owned(), Source::Topic));
+    assert_eq!(synonyms("own"), expected);
+    // Another node has other settings of its own.
+    let mut settings = common::settings(20);
+    settings.node_id = 2;
+    let other = Broker::open(test.node.engine.clone(), settings).unwrap();
+    let other = other.topic(&test.caller, "t").unwrap();
+    assert_eq!(other.limits.retention_ms, Some(5));
+
+    alter(&mut test, node, name, None, false).unwrap();
+    assert_eq!(retention(&test, "t"), Some(5));
+    alter(&mut test, all, name, None, false).unwrap();
+    assert_eq!(retention(&test, "t"), Some(604_800_000));
+    for (name, value, expected) in [
+        ("num.partitions", "2", "not_dynamic"),
+        ("retention.ms", "2", "not_dynamic"),
+        ("log.retention.ms", "soon", "invalid_config"),
+        ("min.insync.replicas", "2", "refused_config"),
+    ] {
+        let refused = alter(&mut test, all, name, Some(value), true);
+        assert_eq!(code(refused), expected, "{name}");
+    }
+    // Who stops waiting leaves nothing behind that others do not see.
+    let changes = [(name.to_owned(), Some("8".to_owned()))].into();
+    let (broker, caller) = (test.broker.clone(), test.caller.clone());
+    let mut given_up = Box::pin(broker.alter_broker_configs(&caller, all, &changes, false));
+    assert!(poll_once(given_up.as_mut()).is_pending());
+    drop(given_up);
+    test.node.driver.settle();
+    assert_eq!(retention(&test, "t"), Some(8));
+}
+
+/// A batch of records at these times.
+fn at(mut builder: BatchBuilder, times_ms: &[i64]) -> Batch {
+    for time_ms in times_ms {
+        builder.append(*time_ms, Some(b"k"), None, &[]).unwrap();
+    }
+    builder.build().unwrap()
+}
+
+#[test]
+fn times_are_judged_record_by_record() {
+    const NOW_MS: i64 = 10_000;
+    let mut test = TestBroker::open(19);
+    let both = NewTopic::named("both").config("message.timestamp.before.max.ms", "100");
+    create(
+        &mut test,
+        both.config("message.timestamp.after.max.ms", "50"),
+    );
+    let own = NewTopic::named("own").config("message.timestamp.before.max.ms", "0");
+    create(
+        &mut test,
+        own.config("message.timestamp.type", "LogAppendTime"),
+    );
+    create(&mut test, NewTopic::named("default"));
+    let mut wrong = |topic: &str, codec, times_ms: &[i64]| {
+        let batch = at(BatchBuilder::new(codec, 1 << 20), times_ms);
+        let batches = vec![ProduceBatch {
+            topic: topic.into(),
+            partition: 0,
+            batch,
+        }];
+        let outcomes = test
+            .run(|broker, caller| async move { broker.produce(&caller, batches, NOW_MS).await });
+        match outcomes.unwrap().remove(0) {
+            Ok(_) => Vec::new(),
+            Err(BrokerError::InvalidTimestamp { records, .. }) => records,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    for codec in [Compression::None, Compression::Lz4] {
+        // The edges are in; -1 is no time.
+        assert_eq!(wrong("both", codec, &[9_900, 10_050, -1, 10_000]), []);
+        assert_eq!(wrong("both", codec, &[-1]), []);
+        assert_eq!(wrong("both", codec, &[9_899]), [(0, 9_899)]);
+        assert_eq!(wrong("both", codec, &[10_051]), [(0, 10_051)]);
+        // In the middle, and both kinds at once.
+        assert_eq!(
+            wrong("both", codec, &[10_000, 9_000, 10_000, 11_000, i64::MIN]),
+            [(1, 9_000), (3, 11_000), (4, i64::MIN)]
+        );
+        assert_eq!(wrong("both", codec, &[1; 40]).len(), 16, "the first");
+        assert_eq!(wrong("own", codec, &[0, i64::MAX]), []);
+        assert_eq!(wrong("default", codec, &[i64::MIN, 0, 3_610_000]), []);
+        assert_eq!(wrong("default", codec, &[0, 3_610_001]), [(1, 3_610_001)]);
+    }
+    let old = NewRecord {
+        timestamp_ms: Some(0),
+        ..record(None, "v")
+    };
+    let refused = test.run(|broker, caller| async move {
+        let records = vec![record(None, "v"), old];
+        broker
+            .produce_records(&caller, "both", records, NOW_MS)
+            .await
+    });
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.of_records()[0].0, 1);
+    assert!(
+        refused.to_string().contains("from 9900 to 10050"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_topic_has_its_own_codec_whoever_writes() {
+    let mut test = TestBroker::open(17);
+    for (name, codec) in [
+        ("uncompressed", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("snappy", Compression::Snappy),
+        ("lz4", Compression::Lz4),
+        ("zstd", Compression::Zstd),
+    ] {
+        create(
+            &mut test,
+            NewTopic::named(name).config("compression.type", name),
+        );
+        let producer = test
+            .run(|broker, caller| async move { broker.init_producer(&caller).await })
+            .unwrap();
+        for (sequence, sent) in Compression::ALL.into_iter().enumerate() {
+            let mut builder = BatchBuilder::new(sent, 1 << 20);
+            builder.producer(producer.id, producer.epoch, sequence as i32);
+            builder
+                .append(1_000, Some(b"k"), None, &[("h", None), ("h", Some(b""))])
+                .unwrap();
+            let batch = builder.build().unwrap();
+            let [first, again] =
+                [batch.clone(), batch].map(|batch| test.produce_one(name, 0, batch).unwrap());
+            assert!(!first.duplicate && again.duplicate, "{sent} in {name}");
+            assert_eq!(first.base_offset, again.base_offset);
+        }
+        let records = vec![record(Some("k"), "v")];
+        test.run(|broker, caller| async move {
+            broker.produce_records(&caller, name, records, 5).await
+        })
+        .unwrap();
+        let request = FetchRequest {
+            topic: name.into(),
+            partition: 0,
+            offset: 0,
+            max_bytes: 1 << 20,
+            isolation: Isolation::ReadUncommitted,
+        };
+        let fetched = test.broker.fetch(&test.caller, &request).unwrap();
+        let mut batches = 0;
+        for mut piece in fetched.batches {
+            while let Some(batch) = Batch::split_first(&mut piece).unwrap() {
+                assert_eq!(batch.header().compression(), codec);
+                batches += 1;
+            }
+        }
+        assert_eq!(batches, 6);
+        let read = test.read_all(name, 0);
+        let headers = [
+            (Bytes::from("h"), None),
+            (Bytes::from("h"), Some(Bytes::new())),
+        ];
+        assert!(read[..5].iter().all(|record| record.headers == headers));
+        assert!(read[..5].iter().all(|record| record.value.is_none()));
+    }
+}
+
+#[test]
+fn what_a_batch_becomes_keeps_to_the_topics_limit() {
+    let mut test = TestBroker::open(18);
+    let topic = NewTopic::named("t").config("max.message.bytes", "2000");
+    create(&mut test, topic.config("compression.type", "uncompressed"));
+    let zeros = |bytes: usize| {
+        let mut builder = BatchBuilder::new(Compression::Zstd, 32 << 20);
+        builder
+            .append(1_000, None, Some(&vec![0; bytes]), &[])
+            .unwrap();
+        builder.build().unwrap()
+    };
+    test.produce_one("t", 0, zeros(1_900)).unwrap();
+    // Just above the limit with its header, above it by itself, and a bomb.
+    assert_eq!(
+        code(test.produce_one("t", 0, zeros(1_960))),
+        "record_too_large"
+    );
+    for bytes in [2_100, 30 << 20] {
+        let bomb = zeros(bytes);
+        let outcome = test.produce_one("t", 0, bomb);
+        let error = outcome.unwrap_err().to_string();
+        assert!(error.contains("more than 2000 bytes"), "{error}");
+    }
+    assert_eq!(test.read_all("t", 0).len(), 1);
 }
 
 #[test]
@@ -582,8 +845,10 @@ fn who_waits_for_data_is_woken_by_it_or_by_the_topics_end() {
     create(&mut test, NewTopic::named("t"));
     test.produce_one("t", 0, batch(&["a"])).unwrap();
     let wait = |test: &TestBroker, offset| {
+        let topic = test.broker.topic(&test.caller, "t").unwrap();
+        let isolation = Isolation::ReadUncommitted;
         test.broker
-            .wait_for_data(&test.caller, "t", 0, offset)
+            .wait_for_data(&test.caller, &topic, 0, offset, isolation)
             .unwrap()
     };
     let mut there = pin!(wait(&test, 0));

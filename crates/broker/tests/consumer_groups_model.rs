@@ -175,7 +175,7 @@ impl World {
                 self.test.node.driver.step();
             }
             4 => {
-                self.test.broker.move_groups(self.now_ms);
+                self.test.broker.move_coordinators(self.now_ms);
             }
             5 => self.now_ms += self.rng.random_range(0..400),
             _ => {
@@ -477,7 +477,7 @@ impl World {
                 self.acts(index);
             }
             self.test.node.driver.settle();
-            self.test.broker.move_groups(self.now_ms);
+            self.test.broker.move_coordinators(self.now_ms);
             self.now_ms += 100;
         }
     }

@@ -80,7 +80,7 @@ impl Node {
                 return output;
             }
             self.test.node.driver.settle();
-            let next_ms = self.test.broker.move_groups(self.now_ms);
+            let next_ms = self.test.broker.move_coordinators(self.now_ms);
             // A call may have several frames made, one after the other.
             if round % 10 == 0 {
                 self.now_ms = next_ms.map_or(self.now_ms, |at_ms| self.now_ms.max(at_ms));
@@ -377,7 +377,7 @@ fn a_restart_disturbs_no_member_of_a_stable_group() {
     }
     // Their sessions go on from the restart.
     node.now_ms += 46_000;
-    node.broker().move_groups(node.now_ms);
+    node.broker().move_coordinators(node.now_ms);
     assert_eq!(code(&node.heartbeat(&joined[0])), "unknown_member");
     node.test.node.driver.settle();
     node = node.crash(Crash::Power);
@@ -576,7 +576,7 @@ fn a_member_that_stops_waiting_leaves_nothing_half_done() {
     // Its client is gone before the assignment is durable: the group is stable all the same.
     drop(node.sync(&joined));
     node.test.node.driver.settle();
-    node.broker().move_groups(node.now_ms);
+    node.broker().move_coordinators(node.now_ms);
     let described = node.broker().describe_group(node.caller(), "g").unwrap();
     assert_eq!(described.state, GroupState::Stable);
     let call = node.sync(&joined);
@@ -644,7 +644,7 @@ fn what_was_told_of_a_consumer_group_and_set_for_it_is_there_after_the_power_was
     assert_eq!(beat(&mut node, "n", 2).unwrap(), (2, None));
     // Its own session timeout holds, not the broker's of 45 seconds.
     node.now_ms += 59_000;
-    node.broker().move_groups(node.now_ms);
+    node.broker().move_coordinators(node.now_ms);
     // The other has not given up in time what it was to give up.
     assert_eq!(beat(&mut node, "n", 2).unwrap(), (3, Some(4)));
     let value = |node: &Node| {

@@ -139,7 +139,7 @@ impl World {
                 self.test.node.driver.step();
             }
             4 => {
-                self.test.broker.move_groups(self.now_ms);
+                self.test.broker.move_coordinators(self.now_ms);
             }
             5 if self.rng.random_bool(0.3) => self.now_ms += self.rng.random_range(0..100),
             _ => {
@@ -550,7 +550,7 @@ impl World {
                 self.consumer_acts(index);
             }
             self.test.node.driver.settle();
-            self.test.broker.move_groups(self.now_ms);
+            self.test.broker.move_coordinators(self.now_ms);
             self.now_ms += 100;
         }
         for group in GROUPS {

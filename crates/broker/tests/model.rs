@@ -269,8 +269,10 @@ async fn read(broker: Broker, caller: Caller, world: SharedWorld, seed: u64) {
         }
         if fetched.batches.is_empty() && rng.random_bool(0.5) && !world.borrow().stopped {
             // Producers stay busy until the end, but one partition may see nothing more: others keep this reader going.
+            let topic = broker.topic(&caller, partition.0).unwrap();
+            let isolation = Isolation::ReadUncommitted;
             let waiter = broker
-                .wait_for_data(&caller, partition.0, partition.1, *offset_of)
+                .wait_for_data(&caller, &topic, partition.1, *offset_of, isolation)
                 .unwrap();
             let mut waiter = Box::pin(waiter);
             let mut turns = 0;

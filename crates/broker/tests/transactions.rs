@@ -8,8 +8,8 @@ use std::future::Future;
 use common::TestBroker;
 use mainstem_broker::{
     Broker, BrokerError, Caller, FetchRequest, GroupCommit, GroupMember, Isolation, NewTopic,
-    OffsetCommit, OffsetSpec, PlacedBatch, ProducerIdentity, StableOffset, TransactionCommit,
-    TransactionFilter, TransactionState, TransactionalProducer,
+    OffsetCommit, OffsetSpec, PlacedBatch, ProducerIdentity, TransactionCommit, TransactionFilter,
+    TransactionState, TransactionalProducer,
 };
 use mainstem_engine::testing::poll_once;
 use mainstem_record::{BatchBuilder, Compression};
@@ -45,7 +45,7 @@ impl Test {
             if let std::task::Poll::Ready(output) = poll_once(call.as_mut()) {
                 return output;
             }
-            broker.move_groups(self.now_ms);
+            broker.move_coordinators(self.now_ms);
             self.inner.node.driver.step();
         }
         panic!("what is waited for has not come")
@@ -189,15 +189,6 @@ fn what_is_open_shows_in_offsets_lists_and_descriptions() {
         (latest(OffsetSpec::LastStable), latest(OffsetSpec::Latest)),
         (0, 1)
     );
-    let stable = || {
-        broker
-            .fetch_stable_offsets(caller, "g", "u", &[0, 1])
-            .unwrap()
-    };
-    assert_eq!(
-        stable(),
-        [StableOffset::Committed(None), StableOffset::Unstable]
-    );
     let unstable = || broker.unstable_offsets(caller, "g").unwrap();
     assert_eq!(unstable(), [("u".to_owned(), 1)]);
     assert_eq!(
@@ -246,11 +237,8 @@ fn what_is_open_shows_in_offsets_lists_and_descriptions() {
     assert_eq!(next.epoch, producer.identity.epoch + 1);
     assert_eq!(test.end(&producer, true).unwrap(), next, "asked again");
     let (broker, caller) = test.broker();
-    let stable = broker.fetch_stable_offsets(caller, "g", "u", &[1]).unwrap();
-    let StableOffset::Committed(Some(offset)) = &stable[0] else {
-        panic!("{stable:?}")
-    };
-    assert_eq!(offset.offset, 7);
+    let committed = broker.fetch_offsets(caller, "g", "u", &[1]).unwrap();
+    assert_eq!(committed[0].as_ref().unwrap().offset, 7);
     assert_eq!(broker.unstable_offsets(caller, "g").unwrap(), []);
     // Its group is there, as after any commit.
     assert!(broker.describe_group(caller, "g").is_ok());
@@ -281,7 +269,7 @@ fn time_ends_what_nobody_ends_and_forgets_who_is_gone() {
     let pass = |test: &mut Test, ms| {
         test.now_ms += ms;
         for _ in 0..3 {
-            test.inner.broker.move_groups(test.now_ms);
+            test.inner.broker.move_coordinators(test.now_ms);
             test.inner.node.driver.settle();
         }
     };
@@ -319,5 +307,34 @@ fn timeouts_and_ids_are_checked() {
                 .await
         });
         assert_eq!(refused.unwrap_err().code(), code);
+    }
+}
+
+#[test]
+fn a_transaction_that_could_not_end_is_refused_while_it_grows() {
+    let mut test = Test::new();
+    let topic = NewTopic::named("wide").partitions(2_000);
+    test.run(|broker, caller| async move { broker.create_topic(&caller, topic, NOW_MS).await })
+        .unwrap();
+    let producer = test.init();
+    let add = |test: &mut Test, partitions: std::ops::Range<u32>| {
+        let partitions: Vec<_> = partitions.map(|index| ("wide".to_owned(), index)).collect();
+        let producer = producer.clone();
+        test.run(|broker, caller| async move {
+            broker
+                .add_partitions(&caller, &producer, &partitions, NOW_MS)
+                .await
+        })
+    };
+    // A frame takes 256 KiB here.
+    assert!(add(&mut test, 0..1_000).is_ok());
+    let refused = add(&mut test, 1_000..2_000).unwrap_err();
+    assert_eq!(refused.code(), "transaction_too_large");
+    assert!(add(&mut test, 1_000..1_600).is_ok());
+    test.end(&producer, true).unwrap();
+    let (broker, caller) = test.broker();
+    for index in [0, 1_599] {
+        let bounds = broker.partition_bounds(caller, "wide", index).unwrap();
+        assert_eq!(bounds.high_watermark, 1, "its marker");
     }
 }

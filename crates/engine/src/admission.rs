@@ -1,7 +1,7 @@
 //! Admission: the one place where checks are made, offsets and LSNs are given, and frames come to
 //! be. One worker, so that journal order is offset order and no partition needs a lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -36,6 +36,8 @@ pub(crate) struct AdmittedPartition {
     pub(crate) next_offset: i64,
     /// Where the batch of that offset goes.
     pub(crate) layout: Layout,
+    /// The producers that have an open transaction here.
+    pub(crate) open: BTreeSet<i64>,
 }
 
 /// What became of a batch.
@@ -393,6 +395,13 @@ impl Admission {
             }
             Verdict::Accept => in_transaction(header, transaction)?,
         }
+        if header.is_transactional() {
+            known.open.insert(header.producer_id);
+        } else if known.open.contains(&header.producer_id) {
+            return Err(AppendError::OpenTransaction {
+                producer_id: header.producer_id,
+            });
+        }
         let base_offset = known.next_offset;
         let mut header = *header;
         header.base_offset = base_offset;
@@ -435,6 +444,7 @@ impl Admission {
             let log = &self.shared.log;
             let place = log.place(&mut known.layout, partition.topic, &header, all_deleted);
             known.next_offset = header.next_offset();
+            known.open.remove(&header.producer_id);
             self.producers.observe(*partition, &header);
             self.shared.admitting.observe(*partition, &header);
             bytes += marker.size_bytes() as u64;
@@ -464,6 +474,7 @@ impl Admission {
                         start: 0,
                         next_offset: 0,
                         layout: Layout::default(),
+                        open: BTreeSet::new(),
                     });
             }
             LogOp::RemovePartition { partition } => {

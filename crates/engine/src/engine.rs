@@ -63,6 +63,11 @@ impl Engine {
         }
     }
 
+    /// What one submission takes at most ([`Submission::size_bytes`]).
+    pub fn max_frame_bytes(&self) -> usize {
+        self.shared.options.max_frame_bytes
+    }
+
     /// Why nothing of that size can be written at all.
     fn refusal(&self, bytes: usize) -> Option<EngineError> {
         let limit_bytes = self.shared.options.max_frame_bytes;

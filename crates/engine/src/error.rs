@@ -191,6 +191,14 @@ pub enum AppendError {
         /// The batch's epoch.
         producer_epoch: i16,
     },
+    /// The batch is not transactional, and its producer has an open transaction on the partition.
+    #[error(
+        "producer {producer_id}: its transaction is open here, and the batch is not part of it"
+    )]
+    OpenTransaction {
+        /// The producer.
+        producer_id: i64,
+    },
     /// Markers are not appended as batches.
     #[error("control batches come with the end of a transaction alone")]
     ControlBatch,

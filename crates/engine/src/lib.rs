@@ -64,7 +64,7 @@ pub use open::{Opened, RecoveryProgress, RecoveryReport};
 pub use options::EngineOptions;
 pub use snapshot::Snapshot;
 pub use space::make_space;
-pub use submission::{Append, Appended, Check, Committed, Submission};
+pub use submission::{Append, Appended, Check, Committed, MARKER_BYTES, Submission};
 pub use ticket::{Promise, Ticket, ticket};
 pub use transactions::{KnownProducer, Transaction, TransactionEnd};
 pub use worker::{Progress, Signal, Worker};

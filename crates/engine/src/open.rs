@@ -313,6 +313,7 @@ impl Recovering {
         for partition in shared.log.partitions() {
             let bounds = shared.log.bounds(partition)?;
             let shard = self.shards.get(partition);
+            let open = shared.log.open_transactions_of(partition)?;
             partitions.insert(
                 partition,
                 AdmittedPartition {
@@ -320,6 +321,7 @@ impl Recovering {
                     start: bounds.start,
                     next_offset: bounds.high_watermark,
                     layout: shared.log.layout(partition)?,
+                    open: open.iter().map(|open| open.producer_id).collect(),
                 },
             );
         }

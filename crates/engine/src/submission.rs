@@ -9,8 +9,8 @@ use mainstem_store::StoreOp;
 use crate::error::AppendError;
 use crate::transactions::{KnownProducer, Transaction, TransactionEnd};
 
-/// About what a marker takes in the journal.
-const MARKER_BYTES: usize = 160;
+/// About what a marker takes in the journal: of these and of the changes to the store a transaction's end is made.
+pub const MARKER_BYTES: usize = 160;
 
 /// One change, to become one frame: everything in it happens together or not at all, except
 /// appends that are refused one by one when `all_or_nothing` is off.

@@ -141,6 +141,39 @@ fn a_transactional_batch_needs_an_open_transaction_of_its_producer_and_epoch() {
 }
 
 #[test]
+fn what_is_no_part_of_an_open_transaction_waits_for_its_end() {
+    let plain = |epoch: i16, sequence: i32| {
+        let mut builder = BatchBuilder::new(Compression::None, 1 << 20);
+        builder.producer(5, epoch, sequence);
+        builder.append(1, None, Some(b"x"), &[]).unwrap();
+        builder.build().unwrap()
+    };
+    for reference_bytes in [1, usize::MAX] {
+        let mut node = node(reference_bytes);
+        let transaction = Transaction::new(5, 0);
+        let within = write(&node, 0, batch(0, 0), Some(&transaction));
+        assert_eq!(outcome(&mut node, within), Ok(0));
+        let refused = Err(AppendError::OpenTransaction { producer_id: 5 });
+        let aside = write(&node, 0, plain(0, 1), None);
+        assert_eq!(outcome(&mut node, aside), refused);
+        // Where its transaction is not, it writes as any other.
+        let elsewhere = write(&node, 1, plain(0, 0), None);
+        assert_eq!(outcome(&mut node, elsewhere), Ok(0));
+        // Neither a newer epoch nor a restart makes it another's.
+        let mut node = node.crash(Crash::Power).unwrap();
+        for batch in [plain(0, 1), plain(1, 0)] {
+            let aside = write(&node, 0, batch, None);
+            assert_eq!(outcome(&mut node, aside), refused);
+        }
+        let transaction = Transaction::new(5, 0);
+        let ended = end(&node, &transaction, Marker::Commit);
+        node.driver.block_on(ended).unwrap();
+        let after = write(&node, 0, plain(1, 0), None);
+        assert_eq!(outcome(&mut node, after), Ok(2));
+    }
+}
+
+#[test]
 fn what_is_open_and_what_was_aborted_is_known_after_a_restart() {
     for checkpoint in [false, true] {
         let mut node = node(usize::MAX);

@@ -71,6 +71,7 @@ fn broker_code(error: &BrokerError) -> Code {
         BrokerError::OffsetOutOfRange { .. } => Code::OutOfRange,
         BrokerError::OutOfOrderSequence { .. }
         | BrokerError::DuplicateSequence { .. }
+        | BrokerError::OutsideTransaction { .. }
         | BrokerError::ProducerFenced { .. } => Code::FailedPrecondition,
         BrokerError::Contended { .. } => Code::Aborted,
         BrokerError::DiskFull { .. } => Code::ResourceExhausted,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, Stream};
 use futures::{FutureExt, StreamExt};
-use mainstem::broker::{BrokerError, OffsetSpec, Topic};
+use mainstem::broker::{BrokerError, Isolation, OffsetSpec, Topic};
 use mainstem::{Broker, Caller};
 use mainstem_proto::{CHUNK_BYTES, v1};
 use mainstem_record::{Batch, RecordError};
@@ -306,7 +306,7 @@ impl Reading {
             .map_err(failed)?;
         if fetched.next_offset == offset {
             let data = broker
-                .wait_for_committed_in(caller, topic, partition, offset)
+                .wait_for_data(caller, topic, partition, offset, Isolation::ReadCommitted)
                 .map_err(failed)?;
             self.waiting.push(data.map(move |()| index).boxed());
             return Ok(None);

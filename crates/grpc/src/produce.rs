@@ -3,19 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use mainstem::broker::{BrokerError, NewRecord, ProduceBatch};
-use mainstem::{Broker, Caller};
+use mainstem::Caller;
+use mainstem::broker::{BrokerError, NewRecord, PlacedBatch, Topic};
 use mainstem_proto::MAX_MESSAGE_BYTES;
 use mainstem_proto::v1::{self, partition_result};
-use mainstem_record::{Batch, Compression, DEFAULT_DECOMPRESSED_LIMIT_BYTES, RecordError};
+use mainstem_record::Batch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::call::{Platform, now_ms};
 use crate::{errors, produce_stream};
-
-/// Bytes that the batches of one request may have when decompressed, all together.
-const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
 
 /// Batches of one request at most.
 const MAX_BATCHES: usize = 16_384;
@@ -117,45 +114,52 @@ pub(crate) async fn append(
     let mut results = Vec::with_capacity(batches.len());
     let mut accepted = Vec::with_capacity(batches.len());
     let mut places = Vec::with_capacity(batches.len());
-    let mut last: Option<Arc<str>> = None;
-    let mut room_bytes = MAX_DECOMPRESSED_BYTES;
+    let mut last: Option<Arc<Topic>> = None;
     for v1::PartitionBatch {
-        topic,
+        topic: name,
         partition,
         batch,
     } in batches
     {
-        let checked = match Batch::parse(batch) {
-            Ok(batch) => decompressed(broker, caller, &topic, batch, &mut room_bytes).await,
-            Err(error) => Err(error.into()),
+        let topic = match last.take().filter(|last| *last.name == *name) {
+            Some(topic) => Ok(topic),
+            None => broker.topic(caller, &name),
         };
-        let result = match checked {
-            Ok(batch) => {
-                let name = last
-                    .take()
-                    .filter(|last| **last == *topic)
-                    .unwrap_or_else(|| topic.as_str().into());
-                last = Some(name.clone());
+        let placed = topic.and_then(|topic| {
+            last = Some(Arc::clone(&topic));
+            let batch = Batch::parse(batch)?;
+            Ok(PlacedBatch {
+                topic,
+                partition,
+                batch,
+            })
+        });
+        let result = match placed {
+            Ok(placed) => {
                 places.push(results.len());
-                accepted.push(ProduceBatch {
-                    topic: name,
-                    partition,
-                    batch,
-                });
+                accepted.push(placed);
                 None
             }
             Err(error) => Some(refused(&error)),
         };
         results.push(v1::PartitionResult {
-            topic,
+            topic: name,
             partition,
             result,
         });
     }
-    let outcomes = match broker.produce(caller, accepted, now_ms()).await {
+    // Looked into once, so that they can be trusted for ever.
+    let mut unpacked = platform.mainstem.unpack::<BrokerError>(&mut accepted).await;
+    unpacked.sort_out(&mut accepted, &mut places, |place, error| {
+        if let Some(slot) = results.get_mut(place) {
+            slot.result = Some(refused(&error));
+        }
+    });
+    let outcomes = match broker.produce_placed(caller, accepted, now_ms()).await {
         Ok(outcomes) => outcomes,
         Err(error) => places.iter().map(|_| Err(error.clone())).collect(),
     };
+    drop(unpacked.room);
     platform.mainstem.latencies().produce.add(begun.elapsed());
     for (place, outcome) in places.into_iter().zip(outcomes) {
         let result = match outcome {
@@ -204,45 +208,6 @@ fn record_size(record: &v1::NewRecord) -> usize {
     let header = |header: &v1::Header| 64 + header.name.len() + length(&header.value);
     let headers: usize = record.headers.iter().map(header).sum();
     128 + length(&record.key) + length(&record.value) + headers
-}
-
-/// Looks into a compressed batch that is well-formed by its header, so that it can be trusted for ever. Decompressing
-/// is bounded for the request, never begun for what the topic refuses anyway, and others have a turn behind it.
-async fn decompressed(
-    broker: &Broker,
-    caller: &Caller,
-    topic: &str,
-    batch: Batch,
-    room_bytes: &mut usize,
-) -> Result<Batch, BrokerError> {
-    if batch.header().compression() == Compression::None {
-        return Ok(batch);
-    }
-    let (bytes, known) = (batch.bytes().len(), broker.topic(caller, topic)?);
-    let limit_bytes = known.limits.max_message_bytes;
-    if bytes > limit_bytes {
-        return Err(BrokerError::RecordTooLarge {
-            topic: known.name.to_string(),
-            what: "a batch",
-            bytes,
-            limit_bytes,
-        });
-    }
-    match batch.check_records(DEFAULT_DECOMPRESSED_LIMIT_BYTES.min(*room_bytes)) {
-        Ok(size_bytes) => *room_bytes -= size_bytes,
-        Err(RecordError::DecompressedTooLarge { .. })
-            if *room_bytes < DEFAULT_DECOMPRESSED_LIMIT_BYTES =>
-        {
-            *room_bytes = 0;
-            let why = format!(
-                "the request's batches have more than {MAX_DECOMPRESSED_BYTES} bytes when decompressed; send fewer at a time"
-            );
-            return Err(BrokerError::InvalidBatch { why });
-        }
-        Err(error) => return Err(error.into()),
-    }
-    tokio::task::yield_now().await;
-    Ok(batch)
 }
 
 fn refused(error: &BrokerError) -> partition_result::Result {

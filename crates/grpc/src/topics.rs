@@ -169,7 +169,9 @@ impl Topics {
             doc: config.key.doc.to_owned(),
             source: match config.source {
                 Source::Default => v1::ConfigSource::Default,
-                Source::Broker => v1::ConfigSource::Server,
+                Source::DynamicNode | Source::DynamicCluster | Source::Broker => {
+                    v1::ConfigSource::Server
+                }
                 Source::Topic => v1::ConfigSource::Topic,
             }
             .into(),

@@ -14,6 +14,8 @@ pub(crate) struct Refusal {
     pub(crate) error: ResponseError,
     /// What was wrong and what to do about it, where the answer has a place for it.
     pub(crate) message: String,
+    /// What was wrong with single records of a batch, by their position in it (KIP-467).
+    pub(crate) records: Vec<(i32, String)>,
 }
 
 impl Refusal {
@@ -21,6 +23,7 @@ impl Refusal {
         Refusal {
             error,
             message: message.into(),
+            records: Vec::new(),
         }
     }
 
@@ -40,7 +43,10 @@ impl From<BrokerError> for Refusal {
             Some(hint) => format!("{error}; {hint}"),
             None => error.to_string(),
         };
-        Refusal::new(of_broker(&error), message)
+        Refusal {
+            records: error.of_records(),
+            ..Refusal::new(of_broker(&error), message)
+        }
     }
 }
 
@@ -57,7 +63,11 @@ pub(crate) fn of_coordinator(
 ) -> ResponseError {
     match error {
         BrokerError::ProducerFenced { .. } if knows_fenced => ResponseError::ProducerFenced,
-        BrokerError::NotInTransaction { .. } if !knows_abortable => ResponseError::InvalidTxnState,
+        BrokerError::NotInTransaction { .. } | BrokerError::TransactionTooLarge { .. }
+            if !knows_abortable =>
+        {
+            ResponseError::InvalidTxnState
+        }
         BrokerError::Contended { .. } => ResponseError::ConcurrentTransactions,
         BrokerError::DiskFull { .. } | BrokerError::WritesStopped { .. } => {
             ResponseError::CoordinatorNotAvailable
@@ -75,16 +85,20 @@ pub(crate) fn of_broker(error: &BrokerError) -> ResponseError {
         }
         BrokerError::TopicIdNotFound { .. } => ResponseError::UnknownTopicId,
         BrokerError::TopicExists { .. } => ResponseError::TopicAlreadyExists,
-        BrokerError::InvalidTopicName { .. } => ResponseError::InvalidTopicException,
-        BrokerError::InvalidTenant { .. } => ResponseError::InvalidRequest,
+        BrokerError::InvalidTopicName { .. } | BrokerError::InternalTopic { .. } => {
+            ResponseError::InvalidTopicException
+        }
+        BrokerError::InvalidTenant { .. } | BrokerError::NotDynamic { .. } => {
+            ResponseError::InvalidRequest
+        }
         BrokerError::InvalidPartitions { .. } => ResponseError::InvalidPartitions,
         BrokerError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         BrokerError::UnknownConfig { .. }
         | BrokerError::InvalidConfig { .. }
         | BrokerError::RefusedConfig { .. } => ResponseError::InvalidConfig,
-        BrokerError::RecordTooLarge { .. } | BrokerError::RequestTooLarge { .. } => {
-            ResponseError::MessageTooLarge
-        }
+        BrokerError::RecordTooLarge { .. }
+        | BrokerError::RequestTooLarge { .. }
+        | BrokerError::TooMuchDecompressed { .. } => ResponseError::MessageTooLarge,
         BrokerError::InvalidBatch { .. } | BrokerError::KeyRequired { .. } => {
             ResponseError::InvalidRecord
         }
@@ -119,9 +133,13 @@ pub(crate) fn of_broker(error: &BrokerError) -> ResponseError {
         BrokerError::TransactionalIdNotFound { .. } => ResponseError::TransactionalIdNotFound,
         BrokerError::InvalidTransactionTimeout { .. } => ResponseError::InvalidTransactionTimeout,
         BrokerError::InvalidProducerMapping { .. } => ResponseError::InvalidProducerIdMapping,
-        BrokerError::InvalidTransactionState { .. } => ResponseError::InvalidTxnState,
+        BrokerError::InvalidTransactionState { .. } | BrokerError::OutsideTransaction { .. } => {
+            ResponseError::InvalidTxnState
+        }
         BrokerError::ConcurrentTransactions { .. } => ResponseError::ConcurrentTransactions,
-        BrokerError::NotInTransaction { .. } => ResponseError::TransactionAbortable,
+        BrokerError::NotInTransaction { .. } | BrokerError::TransactionTooLarge { .. } => {
+            ResponseError::TransactionAbortable
+        }
         BrokerError::NotAttempted => ResponseError::OperationNotAttempted,
         // Kafka's clients try these again.
         BrokerError::Contended { .. } => ResponseError::RequestTimedOut,

@@ -12,8 +12,8 @@ use kafka_protocol::messages::{
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, alter_configs_response,
     incremental_alter_configs_request, incremental_alter_configs_response,
 };
-use mainstem::broker::configs::{self, ConfigValue, Kind, Source};
-use mainstem::broker::{GroupConfig, TopicChange};
+use mainstem::broker::configs::{self, ConfigValue, Kind, Source, Synonym};
+use mainstem::broker::{BrokerError, BrokerScope, GroupConfig, TopicChange};
 use mainstem::{BrokerConfig, broker_configs};
 
 use crate::call::Call;
@@ -30,6 +30,8 @@ const GROUP: i8 = 32;
 
 /// Where a value comes from (`DescribeConfigsResponse.java`).
 const OF_TOPIC: i8 = 1;
+const SET_FOR_NODE: i8 = 2;
+const SET_FOR_ALL: i8 = 3;
 const OF_BROKER: i8 = 4;
 const DEFAULT: i8 = 5;
 const OF_GROUP: i8 = 8;
@@ -37,6 +39,8 @@ const OF_GROUP: i8 = 8;
 pub(crate) fn source_code(source: Source) -> i8 {
     match source {
         Source::Topic => OF_TOPIC,
+        Source::DynamicNode => SET_FOR_NODE,
+        Source::DynamicCluster => SET_FOR_ALL,
         Source::Broker => OF_BROKER,
         Source::Default => DEFAULT,
     }
@@ -47,7 +51,7 @@ fn type_code(kind: Kind) -> i8 {
     match kind {
         Kind::Flag => 1,
         Kind::Text | Kind::Word(_) => 2,
-        Kind::Number { .. } => 3,
+        Kind::Number { .. } | Kind::NumberOr { .. } => 3,
         Kind::Millis { .. } | Kind::Bytes { .. } | Kind::Count { .. } => 5,
         Kind::Share => 6,
         Kind::Words(_) => 7,
@@ -98,10 +102,8 @@ struct Described {
 impl Described {
     fn topic(value: &ConfigValue) -> Described {
         let key = value.key;
-        let mut synonyms = vec![(key.name, value.value.clone(), source_code(value.source))];
-        if value.source != Source::Default {
-            synonyms.push((key.name, key.default.to_owned(), DEFAULT));
-        }
+        let synonym = |one: &Synonym| (one.name, one.value.clone(), source_code(one.source));
+        let synonyms = value.synonyms.iter().map(synonym).collect();
         let doc = match key.support {
             configs::Support::Acted => key.doc.to_owned(),
             configs::Support::Idle(why) => format!("{} It changes nothing here: {why}.", key.doc),
@@ -121,18 +123,18 @@ impl Described {
     }
 
     fn broker(config: BrokerConfig) -> Described {
-        let source = if config.is_given { OF_BROKER } else { DEFAULT };
-        let mut synonyms = vec![(config.name, config.value.clone(), source)];
-        if config.is_given {
-            synonyms.push((config.name, config.default.to_owned(), DEFAULT));
-        }
+        let synonym = |(value, source)| (config.name, value, source_code(source));
+        let synonyms: Vec<_> = config.values.into_iter().map(synonym).collect();
+        let first = synonyms.first();
+        let (_, value, source) = first
+            .cloned()
+            .unwrap_or((config.name, String::new(), DEFAULT));
         Described {
             name: config.name,
             kind: config.kind,
-            value: config.value,
+            value,
             source,
-            // Given when the server starts.
-            read_only: true,
+            read_only: !config.is_dynamic,
             doc: config.doc.to_owned(),
             synonyms,
         }
@@ -189,17 +191,13 @@ fn values(client: &Client, resource: i8, name: &str) -> Result<Vec<Described>, R
             Ok(configs.iter().map(Described::topic).collect())
         }
         BROKER => {
-            let settings = &client.gateway.settings;
-            // No name is the default of all brokers, of which none can be set apart from the one there is.
-            if name.is_empty() {
-                return Ok(Vec::new());
+            let scope = broker_scope(client, name)?;
+            let mut configs = of_broker(client, scope)?;
+            if scope == BrokerScope::Cluster {
+                // As in Kafka: what was set for all, and nothing else.
+                configs.retain(|config| config.source == SET_FOR_ALL);
             }
-            if name != settings.node_id.to_string() {
-                let why = format!("there is no broker {name}; there is {}", settings.node_id);
-                return Err(Refusal::new(ResponseError::InvalidRequest, why));
-            }
-            let configs = broker_configs(&settings.given);
-            Ok(configs.into_iter().map(Described::broker).collect())
+            Ok(configs)
         }
         GROUP => {
             let configs = client.broker().group_configs(&client.caller, name)?;
@@ -207,6 +205,34 @@ fn values(client: &Client, resource: i8, name: &str) -> Result<Vec<Described>, R
         }
         other => Err(unknown_resource(other)),
     }
+}
+
+/// Whose settings a resource of that name has: this broker's, or without a name those of all.
+fn broker_scope(client: &Client, name: &str) -> Result<BrokerScope, Refusal> {
+    let node_id = client.gateway.settings.node_id;
+    match name {
+        "" => Ok(BrokerScope::Cluster),
+        name if name == node_id.to_string() => Ok(BrokerScope::Node),
+        name => {
+            let why = format!("there is no broker {name}; there is {node_id}");
+            Err(Refusal::new(ResponseError::InvalidRequest, why))
+        }
+    }
+}
+
+/// Every setting of the broker, as it holds for it or for all.
+fn of_broker(client: &Client, scope: BrokerScope) -> Result<Vec<Described>, Refusal> {
+    let defaults = client.broker().topic_defaults(&client.caller)?;
+    let configs = broker_configs(&client.gateway.settings.given, &defaults);
+    let described = configs.into_iter().map(|mut config| {
+        if scope == BrokerScope::Cluster {
+            config
+                .values
+                .retain(|(_, source)| *source != Source::DynamicNode);
+        }
+        Described::broker(config)
+    });
+    Ok(described.collect())
 }
 
 fn unknown_resource(resource: i8) -> Refusal {
@@ -218,7 +244,7 @@ fn unknown_resource(resource: i8) -> Refusal {
     )
 }
 
-/// Sets and puts back settings of a topic or a group, all of a resource's or none.
+/// Sets and puts back settings of a topic, a group or the broker, all of a resource's or none.
 pub(crate) async fn alter(
     client: &Client,
     _call: &Call,
@@ -260,11 +286,49 @@ async fn change(
         let altered = broker.alter_group_configs(caller, name, &set, validate_only);
         return Ok(altered.await?);
     }
+    if resource == BROKER {
+        let scope = broker_scope(client, name)?;
+        check_dynamic(client, scope, &set)?;
+        let (broker, caller) = (client.broker(), &client.caller);
+        let altered = broker.alter_broker_configs(caller, scope, &set, validate_only);
+        return altered.await.map_err(|error| Refusal {
+            // What Kafka says of any value that is wrong here (KAFKA-13609).
+            error: match &error {
+                BrokerError::InvalidConfig { .. } | BrokerError::RefusedConfig { .. } => {
+                    ResponseError::InvalidRequest
+                }
+                other => crate::codes::of_broker(other),
+            },
+            ..error.into()
+        });
+    }
     let change = TopicChange {
         set,
         ..TopicChange::default()
     };
     change_topic(client, name, change, validate_only).await
+}
+
+/// Refuses what is given when the broker starts, in Kafka's words, which tools look for.
+fn check_dynamic(client: &Client, scope: BrokerScope, set: &Changes) -> Result<(), Refusal> {
+    let all = of_broker(client, scope)?;
+    let mut fixed = Vec::new();
+    for name in set.keys() {
+        let found = all.iter().find(|config| config.name == name);
+        match found {
+            None => return Err(unknown_config(BROKER, name)),
+            Some(config) if config.read_only => fixed.push(config.name),
+            Some(_) => {}
+        }
+    }
+    if fixed.is_empty() {
+        return Ok(());
+    }
+    let why = format!(
+        "Cannot update these configs dynamically: [{}]; they are given when the server starts: mainstem serve --set name=value",
+        fixed.join(", ")
+    );
+    Err(Refusal::new(ResponseError::InvalidRequest, why))
 }
 
 /// What the operations of a resource come to. Those on lists begin with the value that holds.
@@ -281,7 +345,10 @@ fn changes(
     const SUBTRACT: i8 = 3;
     check_alterable(resource, name)?;
     let mut changes = Changes::new();
-    let now = values(client, resource, name)?;
+    let now = match resource {
+        BROKER => of_broker(client, broker_scope(client, name)?)?,
+        _ => values(client, resource, name)?,
+    };
     for config in configs {
         let key = now.iter().find(|one| one.name == config.name.as_str());
         let key = key.ok_or_else(|| unknown_config(resource, config.name.as_str()))?;
@@ -330,26 +397,27 @@ fn changes(
 fn unknown_config(resource: i8, name: &str) -> Refusal {
     match configs::find(name) {
         Err(error) if resource == TOPIC => error.into(),
-        _ => Refusal::new(
-            ResponseError::InvalidConfig,
-            format!("there is no setting '{name}' of groups"),
-        ),
+        _ => {
+            let whose = if resource == GROUP {
+                "groups"
+            } else {
+                "brokers"
+            };
+            let why = format!("there is no setting '{name}' of {whose}");
+            Refusal::new(ResponseError::InvalidConfig, why)
+        }
     }
 }
 
 fn check_alterable(resource: i8, name: &str) -> Result<(), Refusal> {
     match resource {
         TOPIC => internal_topics::refuse(name),
-        GROUP => Ok(()),
-        BROKER => Err(Refusal::new(
-            ResponseError::InvalidRequest,
-            "settings of the broker are given when it starts: mainstem serve --set name=value",
-        )),
+        GROUP | BROKER => Ok(()),
         other => Err(unknown_resource(other)),
     }
 }
 
-/// Replaces all settings of a topic or a group: those not named go back to their defaults (KIP-133; deprecated there, and used still).
+/// Replaces all settings of a topic, of a group, or of what was set of the broker: those not named go back to their defaults (KIP-133; deprecated there, and used still).
 pub(crate) async fn replace(
     client: &Client,
     _call: &Call,
@@ -365,6 +433,12 @@ pub(crate) async fn replace(
                     let all = client.broker().group_configs(&client.caller, name)?;
                     let all = all.into_iter();
                     all.map(|config| (config.name.to_owned(), None)).collect()
+                }
+                BROKER => {
+                    let scope = broker_scope(client, name)?;
+                    let defaults = client.broker().topic_defaults(&client.caller)?;
+                    let set = defaults.set(scope).keys();
+                    set.map(|name| (name.clone(), None)).collect()
                 }
                 _ => {
                     let topic = client.broker().topic(&client.caller, name)?;

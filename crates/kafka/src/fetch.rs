@@ -345,14 +345,7 @@ impl Reading {
         let aborted = fetched.aborted.iter();
         self.aborted
             .extend(aborted.map(|one| (one.first_offset, one.producer_id)));
-        let waiter = match isolation {
-            Isolation::ReadUncommitted => {
-                broker.wait_for_data_in(caller, &topic, partition, self.next_offset)
-            }
-            Isolation::ReadCommitted => {
-                broker.wait_for_committed_in(caller, &topic, partition, self.next_offset)
-            }
-        };
+        let waiter = broker.wait_for_data(caller, &topic, partition, self.next_offset, isolation);
         waiter.map(Some).map_err(failed)
     }
 }

@@ -39,23 +39,30 @@ use crate::metadata::{text, topic_name};
 use crate::topic_ref::partition_number;
 use crate::transactions::producer;
 
+/// The offsets that a request commits. Both requests have them in the same form, which is two types.
+macro_rules! asked {
+    ($request:ident) => {{
+        let topics = $request.topics.into_iter().map(|topic| {
+            let partitions = topic.partitions.into_iter().map(|partition| {
+                let offset = Offset {
+                    offset: partition.committed_offset,
+                    leader_epoch: partition.committed_leader_epoch,
+                    metadata: partition.committed_metadata,
+                };
+                (partition.partition_index, offset)
+            });
+            (topic.name, partitions.collect())
+        });
+        Asked(topics.collect())
+    }};
+}
+
 pub(crate) async fn commit(
     client: &Client,
     call: &Call,
     request: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.into_iter().map(|partition| {
-            let offset = Offset {
-                offset: partition.committed_offset,
-                leader_epoch: partition.committed_leader_epoch,
-                metadata: partition.committed_metadata,
-            };
-            (partition.partition_index, offset)
-        });
-        (topic.name, partitions.collect())
-    });
-    let asked = Asked(topics.collect());
+    let asked = asked!(request);
     let commit = GroupCommit {
         member: GroupMember {
             group: request.group_id.to_string(),
@@ -91,18 +98,7 @@ pub(crate) async fn commit_in_transaction(
     call: &Call,
     request: TxnOffsetCommitRequest,
 ) -> TxnOffsetCommitResponse {
-    let topics = request.topics.into_iter().map(|topic| {
-        let partitions = topic.partitions.into_iter().map(|partition| {
-            let offset = Offset {
-                offset: partition.committed_offset,
-                leader_epoch: partition.committed_leader_epoch,
-                metadata: partition.committed_metadata,
-            };
-            (partition.partition_index, offset)
-        });
-        (topic.name, partitions.collect())
-    });
-    let asked = Asked(topics.collect());
+    let asked = asked!(request);
     let commit = TransactionCommit {
         producer: producer(
             &request.transactional_id,

@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::ResponseError;
 use mainstem::broker::configs::{self, ConfigValue};
+use mainstem::broker::{INTERNAL_TOPICS, TopicDefaults};
 
 use crate::codes::Refusal;
 use crate::topic_ref::TopicRef;
 
-/// What groups have committed.
-pub(crate) const OFFSETS: &str = "__consumer_offsets";
-const TRANSACTIONS: &str = "__transaction_state";
+/// What groups have committed, and transactions.
+pub(crate) const OFFSETS: &str = INTERNAL_TOPICS[0];
+const TRANSACTIONS: &str = INTERNAL_TOPICS[1];
 
 /// One of them.
 #[derive(Debug, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub(crate) fn settings() -> Vec<ConfigValue> {
         ("segment.bytes", "104857600"),
     ];
     let given = given.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    configs::effective(&BTreeMap::from(given), &BTreeMap::new())
+    configs::effective(&BTreeMap::from(given), &TopicDefaults::default())
 }
 
 /// The partition of [`OFFSETS`] in which Kafka keeps a group's.

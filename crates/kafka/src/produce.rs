@@ -8,7 +8,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use kafka_protocol::ResponseError;
 use mainstem::broker::{BrokerError, PlacedBatch, Topic};
-use mainstem_record::{Batch, Compression, DEFAULT_DECOMPRESSED_LIMIT_BYTES, RecordError};
+use mainstem_record::{Batch, Compression};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::call::{Answer, Call};
 use crate::client::Client;
@@ -18,8 +19,6 @@ use crate::error::KafkaError;
 use crate::internal_topics;
 use crate::topic_ref::partition_number;
 
-/// Bytes that the batches of one request may have when decompressed, all together.
-const MAX_DECOMPRESSED_BYTES: usize = 256 << 20;
 /// The first version whose clients may use zstd (KIP-110).
 const ZSTD: i16 = 7;
 /// The first version in which a batch makes its partition part of the transaction (KIP-890).
@@ -72,6 +71,8 @@ struct Checked {
     /// Each batch's place in `results`.
     places: Vec<(usize, usize)>,
     results: Vec<TopicResult>,
+    /// What its batches hold of the room for what was decompressed, until they are appended.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Checked {
@@ -83,8 +84,8 @@ impl Checked {
             batches: Vec::new(),
             places: Vec::new(),
             results: Vec::with_capacity(request.topics.len()),
+            room: None,
         };
-        let mut room_bytes = MAX_DECOMPRESSED_BYTES;
         for codec::Topic { topic, partitions } in request.topics {
             let found = match (&refused, internal_topics::find(&topic)) {
                 (Some(refusal), _) => Err(refusal.clone()),
@@ -94,7 +95,7 @@ impl Checked {
             let mut results = Vec::with_capacity(partitions.len());
             for codec::Partition { index, records } in partitions {
                 let placed = match &found {
-                    Ok(topic) => place(topic, index, records, version, &mut room_bytes).await,
+                    Ok(topic) => place(topic, index, records, version),
                     Err(refusal) => Err(refusal.clone()),
                 };
                 let placed = placed.and_then(|placed| {
@@ -109,6 +110,7 @@ impl Checked {
                     base_offset: -1,
                     append_time_ms: -1,
                     log_start: -1,
+                    record_errors: Vec::new(),
                     message: None,
                 };
                 match placed {
@@ -125,7 +127,22 @@ impl Checked {
                 partitions: results,
             });
         }
+        checked.unpack(client).await;
         checked
+    }
+
+    /// Looks into what is compressed, so that it can be trusted for ever.
+    async fn unpack(&mut self, client: &Client) {
+        let mainstem = &client.gateway.mainstem;
+        let mut unpacked = mainstem.unpack::<Refusal>(&mut self.batches).await;
+        self.room = unpacked.room.take();
+        let (batches, places, results) = (&mut self.batches, &mut self.places, &mut self.results);
+        unpacked.sort_out(batches, places, |(topic, partition), refusal| {
+            let result = results.get_mut(topic);
+            if let Some(result) = result.and_then(|topic| topic.partitions.get_mut(partition)) {
+                result.refuse(refusal);
+            }
+        });
     }
 
     async fn append(self, client: &Client, version: i16) -> Vec<TopicResult> {
@@ -134,6 +151,7 @@ impl Checked {
             batches,
             places,
             mut results,
+            room: _room,
         } = self;
         if batches.is_empty() {
             return results;
@@ -173,6 +191,7 @@ impl Checked {
 impl PartitionResult {
     fn refuse(&mut self, refusal: Refusal) {
         self.error_code = refusal.code();
+        self.record_errors = refusal.records;
         self.message = Some(refusal.message);
     }
 }
@@ -213,12 +232,11 @@ fn refusal(error: BrokerError, version: i16) -> Refusal {
     refusal
 }
 
-async fn place(
+fn place(
     topic: &Arc<Topic>,
     index: i32,
     records: Option<Bytes>,
     version: i16,
-    room_bytes: &mut usize,
 ) -> Result<PlacedBatch, Refusal> {
     let partition = partition_number(index)?;
     let records = records.unwrap_or_default();
@@ -233,44 +251,15 @@ async fn place(
         .into());
     }
     let batch = Batch::parse(records)?;
-    match batch.header().compression() {
-        Compression::None => {}
-        Compression::Zstd if version < ZSTD => {
-            return Err(Refusal::new(
-                ResponseError::UnsupportedCompressionType,
-                "zstd takes version 7 of Produce; use a newer client",
-            ));
-        }
-        _ => {
-            look_into(&batch, room_bytes)?;
-            // Others have a turn behind what takes long.
-            tokio::task::yield_now().await;
-        }
+    if batch.header().compression() == Compression::Zstd && version < ZSTD {
+        return Err(Refusal::new(
+            ResponseError::UnsupportedCompressionType,
+            "zstd takes version 7 of Produce; use a newer client",
+        ));
     }
     Ok(PlacedBatch {
         topic: Arc::clone(topic),
         partition,
         batch,
     })
-}
-
-/// Looks into a compressed batch once, so that it can be trusted for ever. What decompressing takes is bounded for the
-/// request.
-fn look_into(batch: &Batch, room_bytes: &mut usize) -> Result<(), Refusal> {
-    match batch.check_records(DEFAULT_DECOMPRESSED_LIMIT_BYTES.min(*room_bytes)) {
-        Ok(size_bytes) => {
-            *room_bytes -= size_bytes.min(*room_bytes);
-            Ok(())
-        }
-        Err(RecordError::DecompressedTooLarge { .. })
-            if *room_bytes < DEFAULT_DECOMPRESSED_LIMIT_BYTES =>
-        {
-            *room_bytes = 0;
-            let why = format!(
-                "the request's batches have more than {MAX_DECOMPRESSED_BYTES} bytes when decompressed; send fewer at a time"
-            );
-            Err(Refusal::new(ResponseError::MessageTooLarge, why))
-        }
-        Err(error) => Err(error.into()),
-    }
 }

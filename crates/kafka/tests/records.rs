@@ -10,6 +10,7 @@ use common::{
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::produce_request::PartitionProduceData;
 use kafka_protocol::messages::*;
 use mainstem::record::{Batch, Compression};
 use std::time::{Duration, Instant};
@@ -98,6 +99,123 @@ fn what_is_produced_is_fetched_in_every_codec_and_byte_for_byte() {
         (2, "a".into()),
         "a batch that holds the offset comes whole"
     );
+}
+
+#[test]
+fn a_topic_may_want_a_codec_of_its_own() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    let wanted = [
+        ("uncompressed", Compression::None),
+        ("gzip", Compression::Gzip),
+        ("snappy", Compression::Snappy),
+        ("lz4", Compression::Lz4),
+        ("zstd", Compression::Zstd),
+    ];
+    let records = [(5, "a"), (7, "b"), (6, "b")];
+    for (topic, codec) in wanted {
+        assert_eq!(
+            create(&mut client, topic, 1, &[("compression.type", topic)]),
+            0
+        );
+        for (index, sent) in Compression::ALL.into_iter().enumerate() {
+            let sent = batch_with(sent, &records);
+            let produced = client.produce(topic, 0, sent.clone());
+            let offset = 3 * index as i64;
+            assert_eq!((produced.error_code, produced.base_offset), (0, offset));
+            let fetched = client.call(12, &fetch_from(topic, &[(0, offset)]));
+            let mut got = fetched.responses[0].partitions[0].records.clone().unwrap();
+            let kept = got.slice(16..);
+            let batch = Batch::split_first(&mut got).unwrap().unwrap();
+            assert_eq!(batch.header().compression(), codec, "{topic}");
+            let read = batch.records().unwrap().map(Result::unwrap);
+            let read: Vec<_> = read
+                .map(|one| (one.timestamp_ms, one.value.unwrap()))
+                .collect();
+            assert_eq!(read, records.map(|(ms, value)| (ms, Bytes::from(value))));
+            if Compression::ALL[index] == codec {
+                assert_eq!(kept, sent.slice(16..), "kept byte for byte");
+            }
+        }
+    }
+    // A level is of the codec that the topic wants, and has Kafka's range.
+    for (level, code) in [("9", 0), ("-1", 0), ("0", 40), ("10", 40)] {
+        let configs = [
+            ("compression.type", "gzip"),
+            ("compression.gzip.level", level),
+        ];
+        assert_eq!(
+            create(&mut client, &format!("gzip{level}"), 1, &configs),
+            code
+        );
+    }
+}
+
+#[test]
+fn records_that_are_refused_are_named() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    let configs = [("message.timestamp.before.max.ms", "3600000")];
+    assert_eq!(create(&mut client, "t", 1, &configs), 0);
+    let now_ms = mainstem::now_ms();
+    let (before, after) = (now_ms - 7_200_000, now_ms + 7_200_000);
+    for codec in [Compression::None, Compression::Zstd] {
+        let records = [(now_ms, "a"), (before, "b"), (now_ms, "c"), (after, "d")];
+        let answer = client.produce("t", 0, batch_with(codec, &records));
+        assert_eq!((answer.error_code, answer.base_offset), (32, -1));
+        let named = answer.record_errors.iter();
+        let named: Vec<i32> = named.map(|one| one.batch_index).collect();
+        assert_eq!(named, [1, 3]);
+        let why = answer.record_errors[0].batch_index_error_message.clone();
+        assert!(why.unwrap().contains(&before.to_string()));
+        let answer = client.produce("t", 0, batch_with(codec, &[(now_ms, "a")]));
+        assert_eq!((answer.error_code, answer.record_errors.len()), (0, 0));
+    }
+    let configs = [("cleanup.policy", "compact")];
+    assert_eq!(create(&mut client, "compacted", 1, &configs), 0);
+    let answer = client.produce("compacted", 0, batch(&["x", "y"]));
+    let named = answer.record_errors.iter();
+    let named: Vec<i32> = named.map(|one| one.batch_index).collect();
+    assert_eq!((answer.error_code, named), (87, vec![0, 1]));
+    // Removed with Kafka 4.0.
+    let old = [("message.timestamp.difference.max.ms", "1")];
+    assert_eq!(create(&mut client, "old", 1, &old), 40);
+}
+
+#[test]
+fn one_request_may_hold_what_is_refused_when_it_is_looked_into() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    let configs = [
+        ("compression.type", "uncompressed"),
+        ("max.message.bytes", "2000"),
+    ];
+    assert_eq!(create(&mut client, "t", 4, &configs), 0);
+    let large = "x".repeat(3000);
+    let batches = [
+        batch_with(Compression::Zstd, &[(5, "a")]),
+        batch_with(Compression::Zstd, &[(5, &large)]),
+        batch_with(Compression::None, &[(5, "b")]),
+        batch_with(Compression::Gzip, &[(5, &large)]),
+    ];
+    let mut request = produce_request("t", 0, Bytes::new(), -1);
+    request.topic_data[0].partition_data = batches
+        .into_iter()
+        .enumerate()
+        .map(|(index, batch)| {
+            PartitionProduceData::default()
+                .with_index(index as i32)
+                .with_records(Some(batch))
+        })
+        .collect();
+    let answer = client.call(9, &request);
+    let codes = answer.responses[0].partition_responses.iter();
+    let codes: Vec<_> = codes.map(|one| (one.index, one.error_code)).collect();
+    assert_eq!(codes, [(0, 0), (1, 10), (2, 0), (3, 10)]);
+    let fetched = client.call(12, &fetch_from("t", &[(0, 0), (2, 0)]));
+    let read = fetched.responses[0].partitions.iter();
+    let read: Vec<_> = read.map(|one| values(&one.records)).collect();
+    assert_eq!(read, [[(0, "a".into())], [(0, "b".into())]]);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 mod common;
 
-use common::{Connection, Gateway, batch, first, name, produce_request, text, transactional};
+use common::{
+    Connection, Gateway, batch, first, name, produce_request, sequenced, text, transactional,
+};
 use kafka_protocol::messages::add_partitions_to_txn_request::{
     AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction,
 };
@@ -540,6 +542,21 @@ fn what_makes_no_sense_has_kafkas_codes() {
         producer.end(&mut client, 3, true).error_code,
         INVALID_TXN_STATE
     );
+    // Once it has, no batch of its producer may be apart from it, with or without the transactional id.
+    assert_eq!(producer.produce(&mut client, 12, 0, 0, &["a"]), (0, 0));
+    let aside = |partition, sequence| {
+        let (id, epoch) = (producer.producer_id, producer.epoch);
+        produce_request("t", partition, sequenced(&["b"], id, epoch, sequence), -1)
+    };
+    for request in [
+        aside(0, 1),
+        aside(0, 1).with_transactional_id(Some(txn_id("x"))),
+    ] {
+        let answer = client.call(12, &request);
+        assert_eq!(first(&answer).error_code, INVALID_TXN_STATE);
+    }
+    let answer = client.call(12, &aside(1, 0));
+    assert_eq!(first(&answer).error_code, 0, "its transaction is not there");
 }
 
 #[test]

@@ -2,50 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use mainstem_broker::configs::{self, Kind};
+use mainstem_broker::configs::{self, Kind, Source};
+use mainstem_broker::{TOPIC_DEFAULTS, TopicDefaults};
 
-/// A broker setting with the value that holds.
+/// A broker setting, with every value that there is for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
     /// Kafka's name.
     pub name: &'static str,
     /// What values it takes.
     pub kind: Kind,
-    /// The value that holds.
-    pub value: String,
-    /// Whether it was given, or is the default.
-    pub is_given: bool,
-    /// The value where none is given.
-    pub default: &'static str,
+    /// Its values and where each comes from; the first holds, the last is the default.
+    pub values: Vec<(String, Source)>,
+    /// Whether it can be changed while the broker runs.
+    pub is_dynamic: bool,
     /// What it does.
     pub doc: &'static str,
 }
-
-/// Kafka's broker settings that are defaults for topics, and the topic setting each stands for.
-pub(crate) const TOPIC_DEFAULTS: [(&str, &str); 16] = [
-    ("compression.type", "compression.type"),
-    ("log.cleaner.delete.retention.ms", "delete.retention.ms"),
-    (
-        "log.cleaner.min.cleanable.ratio",
-        "min.cleanable.dirty.ratio",
-    ),
-    ("log.cleaner.min.compaction.lag.ms", "min.compaction.lag.ms"),
-    ("log.cleanup.policy", "cleanup.policy"),
-    ("log.flush.interval.messages", "flush.messages"),
-    ("log.flush.interval.ms", "flush.ms"),
-    ("log.index.interval.bytes", "index.interval.bytes"),
-    ("log.message.timestamp.type", "message.timestamp.type"),
-    ("log.retention.bytes", "retention.bytes"),
-    ("log.retention.ms", "retention.ms"),
-    ("log.roll.ms", "segment.ms"),
-    ("log.segment.bytes", "segment.bytes"),
-    ("message.max.bytes", "max.message.bytes"),
-    ("min.insync.replicas", "min.insync.replicas"),
-    (
-        "unclean.leader.election.enable",
-        "unclean.leader.election.enable",
-    ),
-];
 
 /// A setting that is no topic default.
 pub(crate) struct Own {
@@ -238,28 +211,42 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
     topic_defaults.chain(OWN.iter().map(|own| own.name))
 }
 
-/// Every broker setting with the value that holds where these were given, in the order of names.
-pub fn broker_configs(given: &BTreeMap<String, String>) -> Vec<BrokerConfig> {
+/// Every broker setting in the order of names: those that are defaults of topics, and the others as they were given.
+pub fn broker_configs(
+    given: &BTreeMap<String, String>,
+    defaults: &TopicDefaults,
+) -> Vec<BrokerConfig> {
     let of_topics = TOPIC_DEFAULTS.iter().filter_map(|(name, topic)| {
         let key = configs::find(topic).ok()?;
-        Some((*name, key.kind, key.default, key.doc))
-    });
-    let own = OWN
-        .iter()
-        .map(|own| (own.name, own.kind, own.default, own.doc));
-    let mut all: Vec<BrokerConfig> = of_topics
-        .chain(own)
-        .map(|(name, kind, default, doc)| BrokerConfig {
+        let values = defaults.values(topic).into_iter();
+        let values = values.map(|(_, value, source)| (value.to_owned(), source));
+        Some(BrokerConfig {
             name,
-            kind,
-            value: given.get(name).cloned().unwrap_or_else(|| default.into()),
-            is_given: given.contains_key(name),
-            default,
-            doc,
+            kind: key.kind,
+            values: values.chain([default(key.default)]).collect(),
+            is_dynamic: true,
+            doc: key.doc,
         })
-        .collect();
+    });
+    let own = OWN.iter().map(|own| BrokerConfig {
+        name: own.name,
+        kind: own.kind,
+        values: given
+            .get(own.name)
+            .map(|value| (value.clone(), Source::Broker))
+            .into_iter()
+            .chain([default(own.default)])
+            .collect(),
+        is_dynamic: false,
+        doc: own.doc,
+    });
+    let mut all: Vec<BrokerConfig> = of_topics.chain(own).collect();
     all.sort_by_key(|config| config.name);
     all
+}
+
+fn default(value: &str) -> (String, Source) {
+    (value.to_owned(), Source::Default)
 }
 
 #[cfg(test)]
@@ -268,28 +255,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_topic_default_is_a_setting_of_topics() {
-        for (_, topic) in TOPIC_DEFAULTS {
-            assert!(configs::find(topic).is_ok(), "{topic}");
-        }
-    }
-
-    #[test]
     fn each_setting_is_there_once_with_what_was_given() {
         let given = BTreeMap::from([("num.partitions".to_owned(), "6".to_owned())]);
-        let all = broker_configs(&given);
+        let all = broker_configs(&given, &TopicDefaults::default());
         assert!(all.windows(2).all(|pair| pair[0].name < pair[1].name));
         assert_eq!(all.len(), names().count());
         let find = |name: &str| all.iter().find(|config| config.name == name).unwrap();
         let partitions = find("num.partitions");
+        let value = |value: &str, source| (value.to_owned(), source);
         assert_eq!(
-            (partitions.value.as_str(), partitions.is_given),
-            ("6", true)
+            partitions.values,
+            [value("6", Source::Broker), value("1", Source::Default)]
         );
         let retention = find("log.retention.ms");
-        assert_eq!(
-            (retention.value.as_str(), retention.is_given),
-            ("604800000", false)
-        );
+        assert_eq!(retention.values, [value("604800000", Source::Default)]);
+        assert!(retention.is_dynamic && !partitions.is_dynamic);
     }
 }

@@ -30,6 +30,7 @@ mod status;
 mod system_tables;
 mod threads;
 mod timed_disk;
+mod unpack;
 
 pub use broker_configs::{BrokerConfig, broker_configs};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Checked, Finding, Grade, check};
@@ -40,6 +41,7 @@ pub use latency::{LATENCY_BOUNDS_S, Latencies, Latency};
 pub use options::{MemorySplit, Options};
 pub use platform::{Mainstem, now_ms};
 pub use status::{RecoveryReport, Status};
+pub use unpack::Unpacked;
 
 // What a program needs beside the handle, so that depending on `mainstem` alone is enough.
 pub use mainstem_broker::{self as broker, Broker, Caller};

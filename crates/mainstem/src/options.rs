@@ -1,8 +1,10 @@
 //! What can be set, and how the memory limit is shared out.
 
 use crate::Error;
-use crate::broker_configs::{self, OWN, TOPIC_DEFAULTS};
-use mainstem_broker::{BrokerSettings, GroupSettings, TransactionSettings, configs};
+use crate::broker_configs::{self, OWN};
+use mainstem_broker::{
+    BrokerSettings, GroupSettings, TOPIC_DEFAULTS, TransactionSettings, configs,
+};
 use mainstem_engine::EngineOptions;
 use mainstem_log::LogOptions;
 use std::collections::BTreeMap;
@@ -58,7 +60,7 @@ impl Default for Options {
 /// | SQL: sorts, joins, groupings and scans | 2/16 | 128 MiB |
 /// | handlers: instances and their overlays | 2/16 | 128 MiB |
 /// | gateways: requests being parsed, answers being sent | 1/16 | 64 MiB |
-/// | the rest: code, stacks, the allocator's slack | 2/16 | 128 MiB |
+/// | the rest: code, stacks, the allocator's slack; 1/64 of all for what compressed batches become larger by | 2/16 | 128 MiB |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySplit {
     /// Records: queued, being committed, or in the log's tail. Writers wait beyond it.
@@ -164,6 +166,9 @@ impl Options {
                 });
             }
             settings.num_partitions = u32::try_from(count).unwrap_or(u32::MAX);
+        }
+        if let Some(id) = self.number("node.id")? {
+            settings.node_id = u32::try_from(id).unwrap_or(u32::MAX);
         }
         settings.groups = self.group_settings()?;
         settings.transactions = self.transaction_settings()?;

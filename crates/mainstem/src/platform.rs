@@ -8,6 +8,7 @@ use crate::sql::SqlThreads;
 use crate::status::Facts;
 use crate::threads::Threads;
 use crate::timed_disk::TimedDisk;
+use crate::unpack::Room;
 use crate::{Error, Options, RecoveryReport, Status, system_tables};
 use arrow::record_batch::RecordBatch;
 use futures::StreamExt;
@@ -35,6 +36,7 @@ struct Inner {
     threads: Mutex<Threads>,
     facts: Facts,
     latencies: Arc<Latencies>,
+    room_to_unpack: Room,
     directory: DataDirectory,
 }
 
@@ -118,7 +120,9 @@ impl Mainstem {
         threads
             .start_tasks(runtime, or_cores(options.task_workers))
             .map_err(no_threads())?;
-        threads.start_groups(broker.clone()).map_err(no_threads())?;
+        threads
+            .start_coordinators(broker.clone())
+            .map_err(no_threads())?;
         threads
             .start_retention(broker, retention_every, compaction_every)
             .map_err(no_threads())?;
@@ -135,6 +139,8 @@ impl Mainstem {
                 threads: Mutex::new(threads),
                 facts,
                 latencies,
+                // Of what is left for the rest.
+                room_to_unpack: Room::new(options.memory_limit_bytes / 64),
                 directory,
             }),
         })
@@ -192,6 +198,11 @@ impl Mainstem {
     /// How long producing and syncing take, since the directory was opened.
     pub fn latencies(&self) -> &Latencies {
         &self.inner.latencies
+    }
+
+    /// Room for what [`Mainstem::unpack`] decompresses.
+    pub(crate) fn room_to_unpack(&self) -> &Room {
+        &self.inner.room_to_unpack
     }
 
     /// Whether writes have stopped because a disk was full, and there is space again: to [`Mainstem::shutdown`], to let

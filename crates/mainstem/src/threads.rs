@@ -5,11 +5,11 @@
 //! | `admission`, `journal`, `store`, `background`, `sync`, `ahead` | the engine's workers, one each |
 //! | `task-0` … | handler tasks, one task at a time |
 //! | `compile` | code of handlers that is not in memory: read, or compiled |
-//! | `groups` | consumer groups: their timers, and the answers to whoever waits for their frames |
+//! | `coordinators` | consumer groups and transactions: their timers, and the answers to whoever waits for their frames |
 //! | `retention` | one round of retention now and then, and of looking for what to compact; tells the engine the time |
 //!
 //! The end is in order: tasks first, so that no new step begins; then the engine, which finishes what it has
-//! admitted and takes a checkpoint; then the groups, which answer for the last frames; then there is nothing left to do.
+//! admitted and takes a checkpoint; then the coordinators, which answer for the last frames; then there is nothing left to do.
 
 use crate::platform::now_ms;
 use mainstem_broker::Broker;
@@ -30,11 +30,11 @@ pub(crate) struct Threads {
     task_threads: Vec<JoinHandle<()>>,
     /// Dropped to end the timer.
     timer: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
-    groups: Option<Groups>,
+    coordinators: Option<Coordinators>,
 }
 
-/// The thread that moves consumer groups.
-struct Groups {
+/// The thread that moves consumer groups and transactions.
+struct Coordinators {
     broker: Broker,
     ends: Arc<AtomicBool>,
     thread: JoinHandle<()>,
@@ -55,7 +55,7 @@ impl Threads {
             engine_threads: Vec::new(),
             task_threads: Vec::new(),
             timer: None,
-            groups: None,
+            coordinators: None,
         };
         for worker in workers {
             let thread = spawn(worker.name().to_string(), move || worker.run())?;
@@ -85,14 +85,14 @@ impl Threads {
         Ok(())
     }
 
-    /// Starts the thread that moves consumer groups.
-    pub(crate) fn start_groups(&mut self, broker: Broker) -> std::io::Result<()> {
+    /// Starts the thread that moves consumer groups and transactions.
+    pub(crate) fn start_coordinators(&mut self, broker: Broker) -> std::io::Result<()> {
         let ends = Arc::new(AtomicBool::new(false));
-        let thread = spawn("groups".into(), {
+        let thread = spawn("coordinators".into(), {
             let (broker, ends) = (broker.clone(), Arc::clone(&ends));
-            move || move_groups(&broker, &ends)
+            move || move_coordinators(&broker, &ends)
         })?;
-        self.groups = Some(Groups {
+        self.coordinators = Some(Coordinators {
             broker,
             ends,
             thread,
@@ -143,10 +143,10 @@ impl Threads {
         // Not before: a round of retention may be waiting for room, which a store that stalls never gives.
         timer.into_iter().for_each(join);
         self.engine_threads.drain(..).for_each(join);
-        if let Some(groups) = self.groups.take() {
-            groups.ends.store(true, Ordering::Release);
-            groups.broker.groups_signal().notify();
-            join(groups.thread);
+        if let Some(coordinators) = self.coordinators.take() {
+            coordinators.ends.store(true, Ordering::Release);
+            coordinators.broker.coordinators_signal().notify();
+            join(coordinators.thread);
         }
     }
 }
@@ -190,17 +190,17 @@ fn keep_moving(work: impl Fn() -> Next, park: impl Fn(Duration)) {
     }
 }
 
-fn move_groups(broker: &Broker, ends: &AtomicBool) {
+fn move_coordinators(broker: &Broker, ends: &AtomicBool) {
     loop {
         let last = ends.load(Ordering::Acquire);
-        let next_ms = broker.move_groups(now_ms());
+        let next_ms = broker.move_coordinators(now_ms());
         if last {
             return;
         }
         let wait = next_ms.map(|at_ms| {
             Duration::from_millis(u64::try_from(at_ms.saturating_sub(now_ms())).unwrap_or(0))
         });
-        broker.groups_signal().wait(wait);
+        broker.coordinators_signal().wait(wait);
     }
 }
 

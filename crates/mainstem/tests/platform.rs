@@ -4,7 +4,8 @@
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use futures::StreamExt;
-use mainstem::broker::{NewRecord, NewTopic};
+use mainstem::broker::{BrokerError, NewRecord, NewTopic, PlacedBatch, Topic};
+use mainstem::record::{BatchBuilder, Compression};
 use mainstem::runtime::{Code, Deployment, NativeHandler, OutputRecord};
 use mainstem::{Caller, Mainstem, Options, now_ms};
 use std::path::Path;
@@ -228,4 +229,66 @@ fn too_little_memory_is_refused() {
     let error = Mainstem::open(dir.path().join("d"), options).unwrap_err();
     assert_eq!(error.code(), "bad_setting");
     assert!(!dir.path().join("d").exists());
+}
+
+/// Zeros, compressed, for a topic that takes them uncompressed.
+fn zeros(topic: &Arc<Topic>, bytes: usize) -> PlacedBatch {
+    let mut builder = BatchBuilder::new(Compression::Zstd, 16 << 20);
+    builder.append(1, None, Some(&vec![0; bytes]), &[]).unwrap();
+    PlacedBatch {
+        topic: Arc::clone(topic),
+        partition: 0,
+        batch: builder.build().unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_decompressed_waits_for_what_was_and_is_not_appended_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        // 4 MiB of them for what batches become larger by.
+        memory_limit_bytes: 256 << 20,
+        sql_threads: 1,
+        task_workers: 1,
+        ..Options::default()
+    };
+    let mainstem = Mainstem::open(dir.path(), options).unwrap();
+    let new = NewTopic::named("t")
+        .config("compression.type", "uncompressed")
+        .config("max.message.bytes", "3000000");
+    let caller = Caller::anonymous();
+    let created = mainstem.broker().create_topic(&caller, new, now_ms());
+    let topic = created.await.unwrap();
+    let mut batches = vec![
+        zeros(&topic, 2_900_000),
+        zeros(&topic, 3_000_001),
+        zeros(&topic, 10),
+    ];
+    let mut places = vec!["a", "b", "c"];
+    let mut first = mainstem.unpack::<BrokerError>(&mut batches).await;
+    let mut refused = Vec::new();
+    first.sort_out(&mut batches, &mut places, |place, error: BrokerError| {
+        refused.push((place, error.code()));
+    });
+    assert_eq!(refused, [("b", "invalid_batch")]);
+    assert_eq!(places, ["a", "c"]);
+    let sizes: Vec<usize> = batches.iter().map(|one| one.batch.size_bytes()).collect();
+    assert!(sizes[0] > 2_900_000 && sizes[1] < 200, "{sizes:?}");
+
+    let mut more = vec![zeros(&topic, 2_900_000)];
+    let mut second = Box::pin(mainstem.unpack::<BrokerError>(&mut more));
+    assert!(futures::poll!(second.as_mut()).is_pending());
+    // What needs no room goes on.
+    let mut plain = batches.clone();
+    let third = mainstem.unpack::<BrokerError>(&mut plain).await;
+    assert!(third.room.is_none());
+    assert!(futures::poll!(second.as_mut()).is_pending());
+    drop(first);
+    let second = second.await;
+    assert!(
+        second
+            .room
+            .is_some_and(|room| room.num_permits() > 2_800_000)
+    );
+    mainstem.shutdown().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::codec::{self, Compression};
+use crate::codec::{self, Codec, Compression};
 use crate::header::{
     BATCH_HEADER_BYTES, BatchHeader, CRC_AT, CRC_FROM, LENGTH_OVERHEAD_BYTES, TRANSACTIONAL_BIT,
 };
@@ -15,7 +15,7 @@ use crate::{Batch, RecordError};
 /// The limit is on the batch before compression, which is what readers have to hold.
 #[derive(Debug)]
 pub struct BatchBuilder {
-    compression: Compression,
+    codec: Codec,
     max_bytes: usize,
     /// Those beside the codec.
     attributes: i16,
@@ -31,9 +31,9 @@ pub struct BatchBuilder {
 
 impl BatchBuilder {
     /// An empty batch that will take at most `max_bytes`, header included, before compression.
-    pub fn new(compression: Compression, max_bytes: usize) -> BatchBuilder {
+    pub fn new(codec: impl Into<Codec>, max_bytes: usize) -> BatchBuilder {
         BatchBuilder {
-            compression,
+            codec: codec.into(),
             max_bytes: max_bytes.min(i32::MAX as usize),
             attributes: 0,
             producer_id: -1,
@@ -176,13 +176,14 @@ impl BatchBuilder {
         if self.count == 0 {
             return Err(RecordError::Empty);
         }
-        let mut bytes = match self.compression {
+        let compression = self.codec.compression;
+        let mut bytes = match compression {
             Compression::None => self.buffer,
-            codec => {
+            _ => {
                 let records = &self.buffer[BATCH_HEADER_BYTES..];
                 let mut out = Vec::with_capacity(BATCH_HEADER_BYTES + records.len() / 2);
                 out.resize(BATCH_HEADER_BYTES, 0);
-                codec::compress(codec, records, &mut out)?;
+                codec::compress(self.codec, records, &mut out)?;
                 out
             }
         };
@@ -197,7 +198,7 @@ impl BatchBuilder {
             leader_epoch: -1,
             magic: 2,
             crc: 0,
-            attributes: self.compression.code() | self.attributes,
+            attributes: compression.code() | self.attributes,
             last_offset_delta: self.count - 1,
             base_timestamp_ms: self.base_timestamp_ms,
             max_timestamp_ms: self.max_timestamp_ms,

@@ -78,6 +78,32 @@ impl FromStr for Compression {
     }
 }
 
+/// A codec, and how hard it tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Codec {
+    /// The codec.
+    pub compression: Compression,
+    /// Its level (KIP-390): gzip's are 1 to 9, zstd's from -131,072 to 22. `None` is the codec's own default; the others
+    /// have one level, and a number beyond a codec's range is its nearest.
+    pub level: Option<i32>,
+}
+
+impl From<Compression> for Codec {
+    /// With its default level.
+    fn from(compression: Compression) -> Codec {
+        Codec {
+            compression,
+            level: None,
+        }
+    }
+}
+
+/// The largest window that zstd compresses with, as a power of two: its highest levels take hundreds of megabytes for more.
+/// RFC 8878 recommends that readers support 8 MiB.
+const MAX_ZSTD_WINDOW_LOG: u32 = 23;
+/// The levels up to this one have no larger window.
+const MAX_SMALL_WINDOW_LEVEL: i32 = 19;
+
 /// Xerial's stream header: magic, version 1, oldest compatible version 1.
 const XERIAL_HEADER: [u8; 16] = [
     0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1,
@@ -87,19 +113,20 @@ const XERIAL_MAGIC_BYTES: usize = 8;
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
 
 /// Appends `records`, compressed, to `out`.
-pub(crate) fn compress(
-    codec: Compression,
-    records: &[u8],
-    out: &mut Vec<u8>,
-) -> Result<(), RecordError> {
+pub(crate) fn compress(codec: Codec, records: &[u8], out: &mut Vec<u8>) -> Result<(), RecordError> {
     let failed = |why: &dyn fmt::Display| RecordError::Compress {
-        codec,
+        codec: codec.compression,
         why: why.to_string(),
     };
-    match codec {
+    match codec.compression {
         Compression::None => out.extend_from_slice(records),
         Compression::Gzip => {
-            let mut writer = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+            let level = codec
+                .level
+                .map_or_else(flate2::Compression::default, |level| {
+                    flate2::Compression::new(level.clamp(1, 9).unsigned_abs())
+                });
+            let mut writer = flate2::write::GzEncoder::new(out, level);
             writer
                 .write_all(records)
                 .and_then(|()| writer.finish())
@@ -129,11 +156,21 @@ pub(crate) fn compress(
             writer.finish().map_err(|error| failed(&error))?;
         }
         Compression::Zstd => {
-            let compressed = zstd::bulk::compress(records, zstd::DEFAULT_COMPRESSION_LEVEL);
-            out.extend_from_slice(&compressed.map_err(|error| failed(&error))?);
+            let level = codec.level.unwrap_or(zstd::DEFAULT_COMPRESSION_LEVEL);
+            let compressed = compress_zstd(level, records).map_err(|error| failed(&error))?;
+            out.extend_from_slice(&compressed);
         }
     }
     Ok(())
+}
+
+fn compress_zstd(level: i32, records: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
+    if level > MAX_SMALL_WINDOW_LEVEL {
+        let window = zstd::zstd_safe::CParameter::WindowLog(MAX_ZSTD_WINDOW_LOG);
+        compressor.set_parameter(window)?;
+    }
+    compressor.compress(records)
 }
 
 /// Decompresses to at most `limit_bytes`.

@@ -177,6 +177,14 @@ impl BatchHeader {
         Compression::from_code(self.attributes & COMPRESSION_MASK).unwrap_or(Compression::None)
     }
 
+    /// The same header over records in another codec.
+    pub(crate) fn with_compression(self, compression: Compression) -> BatchHeader {
+        BatchHeader {
+            attributes: self.attributes & !COMPRESSION_MASK | compression.code(),
+            ..self
+        }
+    }
+
     /// Whether the batch belongs to a transaction.
     #[inline]
     pub fn is_transactional(&self) -> bool {

@@ -18,8 +18,8 @@
 //!
 //! **Where to start reading:** [`BatchHeader`] (`header.rs`) is the layout, [`Batch`] (`batch.rs`)
 //! the validation, `walk.rs` the reading of records, [`BatchBuilder`] (`builder.rs`) the writing,
-//! `marker.rs` how a transaction ends, `rewrite.rs` what compaction leaves of a batch, `codec.rs` the four codecs, [`partition_for_key`] (`partitioner.rs`)
-//! where a key goes.
+//! `marker.rs` how a transaction ends, `rewrite.rs` a batch in another codec and what compaction leaves of one, `codec.rs` the
+//! four codecs, [`partition_for_key`] (`partitioner.rs`) where a key goes.
 
 mod batch;
 mod builder;
@@ -34,7 +34,7 @@ mod walk;
 
 pub use batch::{Batch, DEFAULT_DECOMPRESSED_LIMIT_BYTES, Payload};
 pub use builder::BatchBuilder;
-pub use codec::Compression;
+pub use codec::{Codec, Compression};
 pub use error::RecordError;
 pub use header::{BATCH_HEADER_BYTES, BatchHeader, TimestampType, assign};
 pub use marker::Marker;

@@ -1,4 +1,6 @@
-//! A batch without some of its records, as compaction leaves it behind.
+//! A batch written anew: in another codec, or without some of its records, as compaction leaves it behind.
+//!
+//! In another codec nothing else changes: header fields and the records' bytes are the producer's.
 //!
 //! What Kafka's cleaner keeps is kept: base offset, last offset delta, leader epoch, producer, epoch and base sequence,
 //! codec; and every kept record's offset, time and bytes. Offsets that are gone leave gaps inside of the batch.
@@ -8,10 +10,10 @@
 
 use bytes::Bytes;
 
-use crate::codec::{self, Compression};
+use crate::codec::{self, Codec, Compression};
 use crate::header::{BATCH_HEADER_BYTES, BatchHeader, CRC_AT, CRC_FROM, LENGTH_OVERHEAD_BYTES};
 use crate::varint::{self, Cursor};
-use crate::walk::RecordView;
+use crate::walk::{self, RecordView};
 use crate::{Batch, RecordError, TimestampType};
 
 /// What is left of a batch.
@@ -26,6 +28,30 @@ pub enum Retained {
 }
 
 impl Batch {
+    /// The same records in that codec, after a look at each as [`check_records`](Self::check_records) does it, decompressing
+    /// up to `limit_bytes`. A batch that is in the codec already is kept byte for byte, whatever its level. Also says how
+    /// many bytes the records take when they are not compressed.
+    ///
+    /// All but codec, length and CRC stays: offsets, times, producer, epoch and sequence, and every byte of the records.
+    pub fn recompress(
+        &self,
+        codec: Codec,
+        limit_bytes: usize,
+    ) -> Result<(Batch, usize), RecordError> {
+        let payload = self.payload_within(limit_bytes)?;
+        if self.header().compression() != Compression::None {
+            walk::check(self.header(), payload.bytes(), true)?;
+        }
+        let batch = match self.header().compression() == codec.compression {
+            true => self.clone(),
+            false => {
+                let header = self.header().with_compression(codec.compression);
+                assemble(header, codec, payload.bytes())?
+            }
+        };
+        Ok((batch, payload.size_bytes()))
+    }
+
     /// Keeps only the records that `keep` says yes to, decompressing up to `limit_bytes`. With `delete_horizon_ms` the
     /// batch is marked as one whose tombstones stay until then.
     pub fn retain(
@@ -75,7 +101,7 @@ impl Batch {
         if let Some(horizon_ms) = delete_horizon_ms {
             header.set_delete_horizon(horizon_ms);
         }
-        assemble(header, &records).map(Retained::Some)
+        assemble(header, header.compression().into(), &records).map(Retained::Some)
     }
 
     /// A batch without records that stands for the offsets from `base_offset` to `last_offset`, less than 2^31, all of
@@ -106,7 +132,7 @@ impl Batch {
             base_sequence: -1,
             record_count: 0,
         };
-        assemble(header, &[])
+        assemble(header, Compression::None.into(), &[])
     }
 }
 
@@ -142,13 +168,15 @@ fn rebase(
     Ok(())
 }
 
-/// Header and records, compressed as the header says, with length and checksum.
-fn assemble(mut header: BatchHeader, records: &[u8]) -> Result<Batch, RecordError> {
-    let mut bytes = vec![0; BATCH_HEADER_BYTES];
-    match header.compression() {
-        Compression::None => bytes.extend_from_slice(records),
-        codec => codec::compress(codec, records, &mut bytes)?,
-    }
+/// Header and records, compressed with the codec that the header names, with length and checksum.
+fn assemble(mut header: BatchHeader, codec: Codec, records: &[u8]) -> Result<Batch, RecordError> {
+    let expected_bytes = match codec.compression {
+        Compression::None => records.len(),
+        _ => records.len() / 2,
+    };
+    let mut bytes = Vec::with_capacity(BATCH_HEADER_BYTES + expected_bytes);
+    bytes.resize(BATCH_HEADER_BYTES, 0);
+    codec::compress(codec, records, &mut bytes)?;
     let max_bytes = i32::MAX as usize;
     header.batch_length = i32::try_from(bytes.len() - LENGTH_OVERHEAD_BYTES)
         .map_err(|_| RecordError::Full { max_bytes })?;
@@ -235,6 +263,124 @@ mod tests {
             prop_assert_eq!(new.delete_horizon_ms(), horizon);
             prop_assert_eq!(Some(new.max_timestamp_ms), due.iter().map(|record| record.timestamp_ms).max());
             prop_assert!(Batch::parse(after.bytes().clone()).is_err() == (due.len() < records.len()), "producers send no gaps");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn another_codec_changes_nothing_else(
+            from in any_codec(),
+            to in any_codec(),
+            level in prop_oneof![Just(None), (-7..=23).prop_map(Some)],
+            records in prop::collection::vec(
+                (any::<i64>(), any::<Option<u8>>(), any::<Option<Vec<u8>>>()), 1..20),
+            is_transactional in any::<bool>(),
+        ) {
+            let mut before = batch(from, &records);
+            if is_transactional {
+                let mut bytes = before.bytes().to_vec();
+                bytes[22] |= 1 << 4;
+                let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
+                bytes[CRC_AT..CRC_FROM].copy_from_slice(&crc.to_be_bytes());
+                before = Batch::parse(bytes.into()).unwrap();
+            }
+            let codec = Codec { compression: to, level };
+            let (after, plain_bytes) = before.recompress(codec, LIMIT).unwrap();
+            // Read as any reader reads it.
+            let after = Batch::parse(after.into_bytes()).unwrap();
+            let (old, new) = (before.payload().unwrap(), after.payload().unwrap());
+            prop_assert_eq!(old.bytes(), new.bytes());
+            prop_assert_eq!(plain_bytes, old.bytes().len());
+            prop_assert_eq!(new.size_bytes(), plain_bytes);
+            prop_assert_eq!(after.header().compression(), to);
+            if from == to {
+                prop_assert_eq!(&after, &before);
+            }
+            let aside = |header: &BatchHeader| BatchHeader {
+                batch_length: 0,
+                crc: 0,
+                ..header.with_compression(Compression::None)
+            };
+            prop_assert_eq!(aside(after.header()), aside(before.header()));
+            prop_assert_eq!(after.header().is_transactional(), is_transactional);
+        }
+    }
+
+    /// Text that compresses, of about a megabyte.
+    fn large(codec: impl Into<Codec>) -> Batch {
+        let mut builder = BatchBuilder::new(codec, 2 << 20);
+        for n in 0..20_000_i64 {
+            let value = format!("{n} {} {}", n * n % 7919, n * n * n % 104_729).repeat(3);
+            builder
+                .append(n, None, Some(value.as_bytes()), &[])
+                .unwrap();
+        }
+        builder.build().unwrap()
+    }
+
+    #[test]
+    fn a_level_decides_how_small_it_becomes() {
+        let plain = large(Compression::None);
+        for (compression, light, hard) in [(Compression::Gzip, 1, 9), (Compression::Zstd, -100, 22)]
+        {
+            let size = |level| {
+                let codec = Codec {
+                    compression,
+                    level: Some(level),
+                };
+                let (batch, _) = plain.recompress(codec, 0).unwrap();
+                let records: Vec<_> = batch.records().unwrap().map(Result::unwrap).collect();
+                assert_eq!(records.len(), 20_000);
+                assert_eq!(batch, large(codec), "a builder does the same");
+                batch.size_bytes()
+            };
+            assert!(
+                size(hard) * 10 < size(light) * 9,
+                "{compression}: {} and {}",
+                size(hard),
+                size(light)
+            );
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_refused_before_it_is_whole() {
+        let mut builder = BatchBuilder::new(Compression::Zstd, 32 << 20);
+        builder
+            .append(0, None, Some(&vec![0; 16 << 20]), &[])
+            .unwrap();
+        let bomb = builder.build().unwrap();
+        assert!(bomb.size_bytes() < 4096);
+        let refused = bomb
+            .recompress(Compression::None.into(), 1 << 20)
+            .unwrap_err();
+        assert_eq!(
+            refused,
+            RecordError::DecompressedTooLarge {
+                limit_bytes: 1 << 20
+            }
+        );
+    }
+
+    #[test]
+    fn records_that_lie_are_found_on_the_way() {
+        let good = batch(Compression::None, &[(5, None, None), (6, None, None)]);
+        // The second record's offset becomes that of the first.
+        let mut payload = good.payload().unwrap().bytes().to_vec();
+        let second = payload.len() / 2;
+        payload[second + 3] = 0;
+        let header = good.header().with_compression(Compression::Gzip);
+        let lying = assemble(header, Compression::Gzip.into(), &payload).unwrap();
+        assert!(
+            Batch::parse(lying.bytes().clone()).is_ok(),
+            "it is compressed"
+        );
+        for codec in [Compression::Gzip, Compression::None] {
+            let refused = lying.recompress(codec.into(), LIMIT).unwrap_err();
+            assert!(
+                matches!(refused, RecordError::BadRecord { index: 1, .. }),
+                "{refused}"
+            );
         }
     }
 

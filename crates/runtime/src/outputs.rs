@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mainstem_broker::Topic;
 use mainstem_engine::Append;
 use mainstem_log::PartitionId;
-use mainstem_record::{Batch, BatchBuilder, Compression, RecordError};
+use mainstem_record::{Batch, BatchBuilder, Codec, Compression, RecordError};
 
 use crate::{Event, OutputRecord, StepFailure};
 
@@ -26,8 +26,29 @@ pub(crate) struct OutputBatches<'a> {
 }
 
 struct Open {
-    max_bytes: usize,
+    limits: BatchLimits,
     builder: BatchBuilder,
+}
+
+/// What the batches of a topic are to be.
+#[derive(Clone, Copy)]
+struct BatchLimits {
+    codec: Codec,
+    /// Before compression.
+    max_bytes: usize,
+}
+
+impl BatchLimits {
+    fn of(topic: &Topic, max_bytes: usize) -> BatchLimits {
+        BatchLimits {
+            codec: topic.limits.codec.unwrap_or(Compression::None.into()),
+            max_bytes,
+        }
+    }
+
+    fn builder(self) -> BatchBuilder {
+        BatchBuilder::new(self.codec, self.max_bytes)
+    }
 }
 
 impl<'a> OutputBatches<'a> {
@@ -95,9 +116,9 @@ impl<'a> OutputBatches<'a> {
                 )
             })
             .collect();
-        let max_bytes = topic.limits.max_message_bytes;
+        let limits = BatchLimits::of(topic, topic.limits.max_message_bytes);
         let time = record.timestamp_ms.unwrap_or(self.timestamp_ms);
-        self.append(partition, max_bytes, time, record.key.as_ref(), record.value.as_ref(), &headers).map_err(|error| {
+        self.append(partition, limits, time, record.key.as_ref(), record.value.as_ref(), &headers).map_err(|error| {
             StepFailure::Output(match error {
                 RecordError::RecordTooLarge { record_bytes, max_bytes } => format!(
                     "a record of {record_bytes} bytes exceeds topic `{}`'s max.message.bytes of {max_bytes}",
@@ -167,7 +188,7 @@ impl<'a> OutputBatches<'a> {
             })?;
         self.append(
             target,
-            i32::MAX as usize,
+            BatchLimits::of(topic, i32::MAX as usize),
             event.timestamp_ms,
             key,
             value,
@@ -179,21 +200,20 @@ impl<'a> OutputBatches<'a> {
     fn append(
         &mut self,
         partition: PartitionId,
-        max_bytes: usize,
+        limits: BatchLimits,
         timestamp_ms: i64,
         key: Option<&Bytes>,
         value: Option<&Bytes>,
         headers: &[(&str, Option<&[u8]>)],
     ) -> Result<(), RecordError> {
         let open = self.open.entry(partition).or_insert_with(|| Open {
-            max_bytes,
-            builder: BatchBuilder::new(Compression::None, max_bytes),
+            limits,
+            builder: limits.builder(),
         });
         let (key, value) = (key.map(Bytes::as_ref), value.map(Bytes::as_ref));
         match open.builder.append(timestamp_ms, key, value, headers) {
             Err(RecordError::Full { .. }) => {
-                let next = BatchBuilder::new(Compression::None, open.max_bytes);
-                let full = std::mem::replace(&mut open.builder, next);
+                let full = std::mem::replace(&mut open.builder, open.limits.builder());
                 self.done.push(Append {
                     partition,
                     batch: full.build()?,

@@ -119,9 +119,10 @@ fn names_and_settings_that_cannot_be_are_told_with_what_to_do() {
             "unknown_config",
         ),
         (
-            &["topic", "create", "x", "--set", "compression.type=gzip"],
+            &["topic", "create", "x", "--set", "min.insync.replicas=2"],
             "refused_config",
         ),
+        (&["topic", "create", "__consumer_offsets"], "internal_topic"),
     ] {
         assert_error(&server.fail(arguments), code, 1);
     }

@@ -94,16 +94,16 @@ impl Broker {
 
     /// Moves all groups and transactions on: answers whoever waits for a frame that is durable by now, removes silent members, ends
     /// rebalances and transactions whose time is up. Returns when it wants to be called again at the latest, in milliseconds since 1970;
-    /// earlier when [`Broker::groups_signal`] rings. Nothing else moves them: one thread does this all the time.
-    pub fn move_groups(&self, now_ms: i64) -> Option<i64> {
+    /// earlier when [`Broker::coordinators_signal`] rings. Nothing else moves them: one thread does this all the time.
+    pub fn move_coordinators(&self, now_ms: i64) -> Option<i64> {
         // Transactions first: what they bring into groups is then done.
         let transactions = self.inner.transactions.advance(&self.inner.groups, now_ms);
         let groups = self.inner.groups.advance(now_ms);
         transactions.into_iter().chain(groups).min()
     }
 
-    /// Rings when [`Broker::move_groups`] is to be called.
-    pub fn groups_signal(&self) -> &Arc<Signal> {
+    /// Rings when [`Broker::move_coordinators`] is to be called.
+    pub fn coordinators_signal(&self) -> &Arc<Signal> {
         self.inner.groups.signal()
     }
 

@@ -8,7 +8,7 @@
 //! hears its assignment, so that a restart finds the group as its members know it and disturbs nobody.
 //!
 //! ```text
-//!   join, sync, heartbeat, leave, commit          Broker::move_groups, by one thread
+//!   join, sync, heartbeat, leave, commit          Broker::move_coordinators, by one thread
 //!            │                                       ▲ frames that are done      ▲ time
 //!            ▼                                       │                           │
 //!   coordinator: one lock over all groups ── frame ──┘        deadlines ─────────┘
@@ -17,7 +17,7 @@
 //!   answers: tickets
 //! ```
 //!
-//! Whoever calls [`Broker::move_groups`](crate::Broker::move_groups) is the only one who brings time and finished
+//! Whoever calls [`Broker::move_coordinators`](crate::Broker::move_coordinators) is the only one who brings time and finished
 //! frames in; a caller that goes away leaves nothing half done.
 
 mod admin;

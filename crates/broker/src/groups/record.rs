@@ -3,15 +3,15 @@
 //!
 //! Version u8 (1), generation i32, since when it is in its state i64 (ms since 1970), protocol type, protocol, leader,
 //! count u32 of members and for each: id, static name, client id, client host, session timeout i64, rebalance timeout
-//! i64, metadata, assignment. Texts and bytes have their length u32 in front; `FFFFFFFF` is none. Big-endian.
+//! i64, metadata, assignment; texts and bytes as in [`crate::encoding`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::consumer::record::{self as consumer, ConsumerRecord};
 use crate::BrokerError;
+use crate::encoding::{part, put, text};
 
 const VERSION: u8 = 1;
-const NONE: u32 = u32::MAX;
 
 /// A group of either protocol, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,16 +104,6 @@ impl GroupRecord {
     }
 }
 
-pub(super) fn put(out: &mut BytesMut, part: Option<&[u8]>) {
-    match part {
-        Some(part) => {
-            out.put_u32(part.len() as u32);
-            out.put_slice(part);
-        }
-        None => out.put_u32(NONE),
-    }
-}
-
 fn read(rest: &mut &[u8]) -> Option<GroupRecord> {
     let mut record = GroupRecord {
         generation: rest.try_get_i32().ok()?,
@@ -136,24 +126,6 @@ fn read(rest: &mut &[u8]) -> Option<GroupRecord> {
         });
     }
     Some(record)
-}
-
-/// The outer `None` is damage, the inner one says that there is none.
-fn part<'a>(rest: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
-    let length = rest.try_get_u32().ok()?;
-    if length == NONE {
-        return Some(None);
-    }
-    let (part, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    *rest = after;
-    Some(Some(part))
-}
-
-pub(super) fn text(rest: &mut &[u8]) -> Option<Option<String>> {
-    match part(rest)? {
-        Some(part) => Some(Some(std::str::from_utf8(part).ok()?.to_owned())),
-        None => Some(None),
-    }
 }
 
 #[cfg(test)]

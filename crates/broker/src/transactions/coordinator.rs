@@ -103,6 +103,7 @@ impl Transactions {
         let mut ids = BTreeMap::new();
         let mut producers = BTreeMap::new();
         let mut failure = None;
+        let max_end_bytes = engine.max_frame_bytes();
         let (from, to) = keys::all_shards();
         engine
             .store()
@@ -120,7 +121,8 @@ impl Transactions {
                             id: id.into(),
                         };
                         producers.insert(record.producer.id, key.clone());
-                        ids.insert(key, Slot::new(Machine::restore(id, record)));
+                        let machine = Machine::restore(id, record).limited(max_end_bytes);
+                        ids.insert(key, Slot::new(machine));
                         ControlFlow::Continue(())
                     }
                     Err(error) => {
@@ -300,10 +302,11 @@ impl State {
         promise: Option<Promise<Result<ProducerIdentity, BrokerError>>>,
         now_ms: i64,
     ) {
+        let max_end_bytes = self.engine.max_frame_bytes();
         let slot = self
             .ids
             .entry(key.clone())
-            .or_insert_with(|| Slot::new(Machine::new(&key.id)));
+            .or_insert_with(|| Slot::new(Machine::new(&key.id).limited(max_end_bytes)));
         let record_key = keys::transaction(&key.tenant, &key.id);
         let record = match &change.record {
             Some(record) => StoreOp::put(keys::FAMILY, record_key, record.encode()),

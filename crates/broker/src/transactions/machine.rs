@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstem_engine::{Marker, Transaction};
+use mainstem_engine::{MARKER_BYTES, Marker, Transaction};
 use mainstem_log::PartitionId;
 
 use super::record::{GroupOffsets, Status, TransactionRecord};
@@ -37,6 +37,10 @@ pub(crate) struct Machine {
     pending: Option<Change>,
     /// Time does not try again before.
     retry_ms: i64,
+    /// What the end of its transaction may take in the journal.
+    max_end_bytes: usize,
+    /// What the offsets take of that, which the record has.
+    offset_bytes: usize,
 }
 
 /// An open transaction.
@@ -96,6 +100,17 @@ impl Machine {
             open: None,
             pending: None,
             retry_ms: i64::MIN,
+            max_end_bytes: usize::MAX,
+            offset_bytes: 0,
+        }
+    }
+
+    /// With a limit to what the end of a transaction may take in the journal. What would go beyond is refused when it is to
+    /// become part of the transaction: an end that cannot be written would leave it open for ever.
+    pub(crate) fn limited(self, max_end_bytes: usize) -> Machine {
+        Machine {
+            max_end_bytes,
+            ..self
         }
     }
 
@@ -105,6 +120,7 @@ impl Machine {
         if record.status == Status::Ongoing {
             machine.open = Some(Open::new(record.producer, Some(record.started_ms)));
         }
+        machine.offset_bytes = offset_bytes(&record.groups);
         machine.record = Some(record);
         machine
     }
@@ -247,6 +263,7 @@ impl Machine {
         }
         let mut next = self.ongoing(record, now_ms);
         next.partitions.extend(partitions);
+        self.check_end(&next)?;
         Ok(write(next))
     }
 
@@ -266,6 +283,7 @@ impl Machine {
         }
         let mut next = self.ongoing(record, now_ms);
         next.groups.entry(group.to_owned()).or_default();
+        self.check_end(&next)?;
         Ok(write(next))
     }
 
@@ -296,6 +314,7 @@ impl Machine {
                 .iter()
                 .map(|(partition, offset)| (*partition, offset.clone())),
         );
+        self.check_end(&next)?;
         Ok(write(next))
     }
 
@@ -379,18 +398,27 @@ impl Machine {
         partition: PartitionId,
         adds: bool,
         now_ms: i64,
-    ) -> Option<Transaction> {
-        let record = self.record.as_ref()?;
+    ) -> Result<Option<Transaction>, BrokerError> {
+        let Some(record) = &self.record else {
+            return Ok(None);
+        };
         if adds {
             let begin = || Open::new(record.producer, Some(now_ms));
-            self.open
-                .get_or_insert_with(begin)
-                .touched
-                .insert(partition);
+            let open = self.open.get_or_insert_with(begin);
+            if !open.touched.contains(&partition) {
+                // One that was added before counts twice, which errs on the safe side.
+                let partitions = record.partitions.len() + open.touched.len() + 1;
+                if end_bytes(partitions, self.offset_bytes) > self.max_end_bytes {
+                    return Err(too_large(&self.id));
+                }
+                open.touched.insert(partition);
+            }
         }
-        let open = self.open.as_mut()?;
+        let Some(open) = &self.open else {
+            return Ok(None);
+        };
         let is_part = record.partitions.contains(&partition) || open.touched.contains(&partition);
-        is_part.then(|| open.transaction.clone())
+        Ok(is_part.then(|| open.transaction.clone()))
     }
 
     /// Whether the open transaction has the partition.
@@ -458,7 +486,21 @@ impl Machine {
             let open = || Open::new(record.producer, Some(record.started_ms));
             self.open.get_or_insert_with(open);
         }
+        self.offset_bytes = record
+            .as_ref()
+            .map_or(0, |record| offset_bytes(&record.groups));
         self.record = record;
+    }
+
+    /// Whether the transaction could still end if this were its record.
+    fn check_end(&self, record: &TransactionRecord) -> Result<(), BrokerError> {
+        let touched = self.open.iter().flat_map(|open| &open.touched);
+        let others = touched.filter(|one| !record.partitions.contains(one));
+        let partitions = record.partitions.len() + others.count();
+        match end_bytes(partitions, offset_bytes(&record.groups)) <= self.max_end_bytes {
+            true => Ok(()),
+            false => Err(too_large(&self.id)),
+        }
     }
 
     /// Whether the producer is the one that has the id.
@@ -536,6 +578,29 @@ impl Open {
             touched: BTreeSet::new(),
         }
     }
+}
+
+/// About what an end takes in the journal.
+fn end_bytes(partitions: usize, offset_bytes: usize) -> usize {
+    /// The record of the id, which has nothing of a transaction in it then.
+    const RECORD_BYTES: usize = 2_048;
+    partitions * MARKER_BYTES + offset_bytes + RECORD_BYTES
+}
+
+/// What the offsets of groups take of it: each has a key with the names of tenant and group, and a group that nobody knows
+/// has a record.
+fn offset_bytes(groups: &GroupOffsets) -> usize {
+    const OFFSET_BYTES: usize = 320;
+    const GROUP_BYTES: usize = 512;
+    let of_group = |(group, offsets): (&String, &BTreeMap<PartitionId, CommittedOffset>)| {
+        let metadata: usize = offsets.values().map(|one| one.metadata.len()).sum();
+        GROUP_BYTES + (OFFSET_BYTES + group.len()) * offsets.len() + metadata
+    };
+    groups.iter().map(of_group).sum()
+}
+
+fn too_large(id: &str) -> BrokerError {
+    BrokerError::TransactionTooLarge { id: shorten(id) }
 }
 
 fn next_epoch(producer: ProducerIdentity) -> Next {

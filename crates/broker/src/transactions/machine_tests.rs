@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstem_engine::Marker;
+use mainstem_engine::{MARKER_BYTES, Marker};
 use mainstem_log::{PartitionId, TopicId};
 
 use super::machine::{Change, Decision, Machine};
@@ -57,7 +57,7 @@ fn is_fenced<T: std::fmt::Debug>(outcome: Result<T, BrokerError>) -> bool {
 #[test]
 fn the_next_producer_fences_the_one_before_and_aborts_what_it_left_open() {
     let (mut machine, zombie) = begun();
-    assert!(machine.takes(partition(1), true, 10).is_some());
+    assert!(machine.takes(partition(1), true, 10).unwrap().is_some());
     let init = machine.init(TIMEOUT_MS, None, None, 20).unwrap();
     let (producer, change) = done(&mut machine, init, 20);
     assert_eq!(producer, ProducerIdentity { id: 7, epoch: 1 });
@@ -71,7 +71,7 @@ fn the_next_producer_fences_the_one_before_and_aborts_what_it_left_open() {
         &[partition(1)],
         30
     )));
-    assert!(machine.takes(partition(1), false, 30).is_none());
+    assert!(machine.takes(partition(1), false, 30).unwrap().is_none());
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn used_up_epochs_make_a_new_id() {
         }
     }
     assert_eq!(producer.epoch, i16::MAX - 1);
-    machine.takes(partition(1), true, 0);
+    machine.takes(partition(1), true, 0).unwrap();
     let needs = machine.end(producer, true, true, None, 0).unwrap();
     assert!(matches!(needs, Decision::NeedsId));
     let end = machine.end(producer, true, true, Some(8), 0).unwrap();
@@ -156,7 +156,7 @@ fn an_end_is_answered_the_same_again_and_not_the_other_way() {
 #[test]
 fn an_end_that_gives_the_next_epoch_is_answered_the_same_again() {
     let (mut machine, producer) = begun();
-    machine.takes(partition(1), true, 0);
+    machine.takes(partition(1), true, 0).unwrap();
     let end = machine.end(producer, false, true, None, 1).unwrap();
     let (next, change) = done(&mut machine, end, 1);
     assert_eq!((next.epoch, change.end.unwrap().marker_epoch), (1, 1));
@@ -217,7 +217,7 @@ fn offsets_wait_for_the_end_and_go_with_a_commit_alone() {
 #[test]
 fn time_aborts_what_is_open_too_long_and_forgets_who_is_silent() {
     let (mut machine, producer) = begun();
-    machine.takes(partition(1), true, 100);
+    machine.takes(partition(1), true, 100).unwrap();
     assert_eq!(machine.deadline_ms(EXPIRATION_MS), Some(100 + TIMEOUT_MS));
     assert!(machine.tick(99 + TIMEOUT_MS, EXPIRATION_MS).is_none());
     let change = machine.tick(100 + TIMEOUT_MS, EXPIRATION_MS).unwrap();
@@ -251,7 +251,7 @@ fn time_aborts_what_is_open_too_long_and_forgets_who_is_silent() {
 #[test]
 fn what_is_under_way_is_waited_for() {
     let (mut machine, producer) = begun();
-    machine.takes(partition(1), true, 0);
+    machine.takes(partition(1), true, 0).unwrap();
     let Decision::Write(change, _) = machine.add_group(producer, "g", 0).unwrap() else {
         panic!()
     };
@@ -300,4 +300,43 @@ fn a_restart_finds_what_was_open() {
     );
     implicit.resume(60);
     assert_eq!(implicit.deadline_ms(EXPIRATION_MS), Some(60 + TIMEOUT_MS));
+}
+
+#[test]
+fn what_an_end_could_not_hold_does_not_become_part_of_it() {
+    let (machine, producer) = begun();
+    // Room for three partitions.
+    let mut machine = machine.limited(2_048 + 3 * MARKER_BYTES);
+    let too_large = |refused: Result<(), BrokerError>| {
+        assert_eq!(refused.unwrap_err().code(), "transaction_too_large");
+    };
+    let add = machine
+        .add_partitions(producer, &[partition(1)], 0)
+        .unwrap();
+    done(&mut machine, add, 0);
+    machine.takes(partition(2), true, 0).unwrap();
+    let two = [partition(3), partition(4)];
+    too_large(machine.add_partitions(producer, &two, 0).map(|_| ()));
+    let committed = CommittedOffset {
+        offset: 0,
+        leader_epoch: None,
+        metadata: String::new(),
+        committed_ms: 0,
+    };
+    let offsets = [(partition(9), committed)].into();
+    too_large(
+        machine
+            .add_offsets(producer, "g", true, &offsets, 0)
+            .map(|_| ()),
+    );
+    machine.takes(partition(3), true, 0).unwrap();
+    too_large(machine.takes(partition(4), true, 0).map(|_| ()));
+    // Those that it has are written to as before, and it ends.
+    assert!(machine.takes(partition(3), true, 0).unwrap().is_some());
+    let end = machine.end(producer, true, false, None, 0).unwrap();
+    let (_, change) = done(&mut machine, end, 0);
+    assert_eq!(change.end.unwrap().partitions.len(), 3);
+    // The next one begins with nothing.
+    let three = [partition(4), partition(5), partition(6)];
+    assert!(machine.add_partitions(producer, &three, 0).is_ok());
 }

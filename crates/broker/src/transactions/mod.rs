@@ -24,6 +24,6 @@ mod types;
 pub(crate) use coordinator::Transactions;
 pub use settings::TransactionSettings;
 pub use types::{
-    ActiveProducer, Isolation, StableOffset, TransactionCommit, TransactionDescription,
-    TransactionFilter, TransactionListing, TransactionState, TransactionalProducer,
+    ActiveProducer, Isolation, TransactionCommit, TransactionDescription, TransactionFilter,
+    TransactionListing, TransactionState, TransactionalProducer,
 };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mainstem_log::PartitionId;
 
-use super::types::{StableOffset, TransactionCommit};
+use super::types::TransactionCommit;
 use crate::access::{self, Access};
 use crate::broker::Broker;
 use crate::groups::GroupKey;
@@ -12,7 +12,7 @@ use crate::{BrokerError, Caller, CommittedOffset, names};
 
 impl Broker {
     /// Keeps offsets to be committed with the transaction; durable when this returns. Until the end they are no group's
-    /// offsets, but [`Broker::fetch_stable_offsets`] says that they are coming. The outcomes are in the order of the
+    /// offsets, but [`Broker::unstable_offsets`] says that they are coming. The outcomes are in the order of the
     /// offsets. Fails as a whole where the member may not commit.
     pub async fn commit_transaction_offsets(
         &self,
@@ -68,34 +68,9 @@ impl Broker {
         Ok(outcomes)
     }
 
-    /// As [`Broker::fetch_offsets`], for a reader that must not begin before offsets of an open transaction
-    /// (KIP-447; OffsetFetch with `require_stable`).
-    pub fn fetch_stable_offsets(
-        &self,
-        caller: &Caller,
-        group: &str,
-        topic: &str,
-        partitions: &[u32],
-    ) -> Result<Vec<StableOffset>, BrokerError> {
-        // Before the offsets are read: what ends in between is among them.
-        let unstable = self.unstable(caller, group);
-        let offsets = self.fetch_offsets(caller, group, topic, partitions)?;
-        let topic = self.topic_for(caller, Access::Describe { topic }, topic)?;
-        let stable = |(index, offset): (&u32, Option<CommittedOffset>)| {
-            let partition = PartitionId {
-                topic: topic.id,
-                index: *index,
-            };
-            match unstable.contains(&partition) {
-                true => StableOffset::Unstable,
-                false => StableOffset::Committed(offset),
-            }
-        };
-        Ok(partitions.iter().zip(offsets).map(stable).collect())
-    }
-
     /// Every partition for which an open transaction holds an offset of this group, as topic and partition: what
-    /// [`Broker::fetch_all_offsets`] says of these may change. Ask this first.
+    /// [`Broker::fetch_offsets`] says of these may change, and a reader that must not begin before them waits (KIP-447;
+    /// OffsetFetch with `require_stable`). Ask this first: what ends in between is then among the offsets.
     pub fn unstable_offsets(
         &self,
         caller: &Caller,

@@ -90,11 +90,12 @@ fn hand_over(
             return Some(error);
         }
         match machine.takes(append.partition, adds, now_ms) {
-            Some(taken) => {
+            Ok(Some(taken)) => {
                 transaction = Some(taken);
                 None
             }
-            None => Some(machine.not_in_transaction(name())),
+            Ok(None) => Some(machine.not_in_transaction(name())),
+            Err(error) => Some(error),
         }
     });
     state.set_timer(key);

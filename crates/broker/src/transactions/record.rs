@@ -3,17 +3,17 @@
 //!
 //! Version u8 (1), producer id i64, epoch i16, whether there is a producer before u8 and then its id i64 and epoch i16,
 //! timeout i64 (ms), status u8 (0 empty, 1 ongoing, 2 committed, 3 aborted), when the transaction began i64 and when this was
-//! written i64 (ms since 1970), count u32 of partitions and for each topic id u128 and index u32, count u32 of groups and for each
-//! its name, count u32 of offsets, and for each topic id u128, index u32 and the offset as a group has it. Names and offsets
-//! have their length u32 in front. Big-endian.
+//! written i64 (ms since 1970), partitions, count u32 of groups and for each its name, count u32 of offsets, and for each
+//! the partition and the offset as a group has it; partitions, names and offsets as in [`crate::encoding`].
 //!
 //! A partition that came into the transaction with its first batch is not in it: the log says so itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use mainstem_log::{PartitionId, TopicId};
+use mainstem_log::PartitionId;
 
+use crate::encoding::{part, partition, partitions, put, put_partition, put_partitions, text};
 use crate::{BrokerError, CommittedOffset, ProducerIdentity};
 
 const VERSION: u8 = 1;
@@ -66,17 +66,14 @@ impl TransactionRecord {
         });
         out.put_i64(self.started_ms);
         out.put_i64(self.written_ms);
-        out.put_u32(self.partitions.len() as u32);
-        for partition in &self.partitions {
-            put_partition(&mut out, *partition);
-        }
+        put_partitions(&mut out, &self.partitions);
         out.put_u32(self.groups.len() as u32);
         for (group, offsets) in &self.groups {
-            put_sized(&mut out, group.as_bytes());
+            put(&mut out, Some(group.as_bytes()));
             out.put_u32(offsets.len() as u32);
             for (partition, committed) in offsets {
                 put_partition(&mut out, *partition);
-                put_sized(&mut out, &committed.encode());
+                put(&mut out, Some(&committed.encode()));
             }
         }
         out.freeze()
@@ -107,16 +104,6 @@ fn put_producer(out: &mut BytesMut, producer: ProducerIdentity) {
     out.put_i16(producer.epoch);
 }
 
-fn put_partition(out: &mut BytesMut, partition: PartitionId) {
-    out.put_u128(partition.topic.0);
-    out.put_u32(partition.index);
-}
-
-fn put_sized(out: &mut BytesMut, bytes: &[u8]) {
-    out.put_u32(bytes.len() as u32);
-    out.put_slice(bytes);
-}
-
 fn read(rest: &mut &[u8]) -> Option<TransactionRecord> {
     let _version = rest.try_get_u8().ok()?;
     let producer = producer(rest)?;
@@ -137,18 +124,15 @@ fn read(rest: &mut &[u8]) -> Option<TransactionRecord> {
         },
         started_ms: rest.try_get_i64().ok()?,
         written_ms: rest.try_get_i64().ok()?,
-        partitions: BTreeSet::new(),
+        partitions: partitions(rest)?,
         groups: BTreeMap::new(),
     };
     for _ in 0..rest.try_get_u32().ok()? {
-        record.partitions.insert(partition(rest)?);
-    }
-    for _ in 0..rest.try_get_u32().ok()? {
-        let group = std::str::from_utf8(sized(rest)?).ok()?.to_owned();
+        let group = text(rest)??;
         let offsets = record.groups.entry(group).or_default();
         for _ in 0..rest.try_get_u32().ok()? {
             let partition = partition(rest)?;
-            offsets.insert(partition, CommittedOffset::decode(sized(rest)?).ok()?);
+            offsets.insert(partition, CommittedOffset::decode(part(rest)??).ok()?);
         }
     }
     Some(record)
@@ -161,24 +145,11 @@ fn producer(rest: &mut &[u8]) -> Option<ProducerIdentity> {
     })
 }
 
-fn partition(rest: &mut &[u8]) -> Option<PartitionId> {
-    Some(PartitionId {
-        topic: TopicId(rest.try_get_u128().ok()?),
-        index: rest.try_get_u32().ok()?,
-    })
-}
-
-fn sized<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = rest.try_get_u32().ok()?;
-    let (part, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-    *rest = after;
-    Some(part)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use mainstem_log::TopicId;
 
     fn record() -> TransactionRecord {
         let partition = PartitionId {

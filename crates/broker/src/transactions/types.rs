@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{CommittedOffset, GroupCommit, ProducerIdentity, Topic};
+use crate::{GroupCommit, ProducerIdentity, Topic};
 
 /// Which records a reader wants to see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -137,13 +137,4 @@ pub struct ActiveProducer {
     pub last_seen_ms: Option<i64>,
     /// The first offset of its open transaction.
     pub transaction_start: Option<i64>,
-}
-
-/// What a group has committed in a partition, for a reader that waits for open transactions.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StableOffset {
-    /// This, or nothing.
-    Committed(Option<CommittedOffset>),
-    /// A transaction is open that will commit an offset here, or not: ask again.
-    Unstable,
 }

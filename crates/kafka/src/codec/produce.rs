@@ -4,7 +4,7 @@
 //! request   transactional id | acks i16 | timeout i32 | topics: name, or id from 13 on
 //!           | partitions: index i32 | records
 //! response  topics: name or id | partitions: index i32 | error i16 | base offset i64 | append time i64
-//!           | log start i64 (5+) | record errors, message (8+)
+//!           | log start i64 (5+) | record errors: index i32 in the batch, message; message (8+)
 //!           | throttle i32
 //! ```
 //! Source: `ProduceRequest.json` and `ProduceResponse.json` of Kafka 4.1.
@@ -87,6 +87,8 @@ pub(crate) struct PartitionResult {
     /// The time the log gave to the records, -1 where they keep their own.
     pub(crate) append_time_ms: i64,
     pub(crate) log_start: i64,
+    /// What is wrong with single records, by their position in the batch.
+    pub(crate) record_errors: Vec<(i32, String)>,
     pub(crate) message: Option<String>,
 }
 
@@ -110,7 +112,12 @@ pub(crate) fn write(writer: &mut Writer, version: i16, topics: &[TopicResult]) {
                 writer.i64(partition.log_start);
             }
             if version >= 8 {
-                writer.count(Some(0));
+                writer.count(Some(partition.record_errors.len()));
+                for (index, why) in &partition.record_errors {
+                    writer.i32(*index);
+                    writer.text(Some(why));
+                    writer.tags();
+                }
                 writer.text(partition.message.as_deref());
             }
             writer.tags();

@@ -71,12 +71,14 @@ proptest! {
 
     #[test]
     fn produce_responses_are_what_clients_read(
-        error_code in any::<i16>(), base_offset in any::<i64>(), message in prop::option::of("[a-z]{0,9}"), version in 3..=13_i16,
+        error_code in any::<i16>(), base_offset in any::<i64>(), message in prop::option::of("[a-z]{0,9}"),
+        record_errors in prop::collection::vec((any::<i32>(), "[a-z]{0,9}"), 0..3), version in 3..=13_i16,
     ) {
         let by_id = version >= 13;
         let topic = if by_id { TopicRef::Id(5) } else { TopicRef::Name("t".into()) };
         let result = produce::PartitionResult {
-            index: 3, error_code, base_offset, append_time_ms: 11, log_start: 2, message: message.clone(),
+            index: 3, error_code, base_offset, append_time_ms: 11, log_start: 2,
+            record_errors: record_errors.clone(), message: message.clone(),
         };
         let results = [produce::TopicResult { topic, partitions: vec![result.clone(), result] }];
         let mut writer = Writer::new(version >= 9);
@@ -91,6 +93,11 @@ proptest! {
         prop_assert_eq!(one.log_start_offset, if version >= 5 { 2 } else { -1 });
         let told = one.error_message.as_ref().map(ToString::to_string);
         prop_assert_eq!(told, message.filter(|_| version >= 8));
+        let of_records = one.record_errors.iter();
+        let of_records: Vec<_> = of_records.map(|one| {
+            (one.batch_index, one.batch_index_error_message.as_ref().unwrap().to_string())
+        }).collect();
+        prop_assert_eq!(of_records, if version >= 8 { record_errors } else { Vec::new() });
         if by_id {
             prop_assert_eq!(topic.topic_id, Uuid::from_u128(5));
         } else {

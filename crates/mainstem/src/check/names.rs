@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use mainstem_broker::keys::{self, Kind};
-use mainstem_broker::read_topic_entry;
+use mainstem_broker::{check_broker_configs, read_topic_entry};
 use mainstem_log::{PartitionId, TopicId};
 use mainstem_runtime::verify::HandlerEntry;
 use mainstem_store::{StoreError, StoreOp, StoreSnapshot};
@@ -65,6 +65,10 @@ impl Catalog {
                 match HandlerEntry::read(name, value) {
                     Ok(handler) => names.handlers.push(handler),
                     Err(error) => wrong(error.to_string()),
+                }
+            } else if kind == Kind::BrokerConfigs as u8 {
+                if let Err(error) = check_broker_configs(value) {
+                    wrong(error.to_string());
                 }
             } else if kind == Kind::Counter as u8 && value.len() != 8 {
                 wrong(format!(

@@ -176,7 +176,7 @@ impl Bench {
             }
         });
         while poll_once(call.as_mut()).is_pending() {
-            self.broker.move_groups(NOW_MS);
+            self.broker.move_coordinators(NOW_MS);
             self.node.driver.step();
         }
     }

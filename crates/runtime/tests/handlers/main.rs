@@ -14,6 +14,7 @@ mod support;
 mod components;
 mod flights;
 mod lifecycle;
+mod outputs;
 mod poison;
 mod simulation;
 mod transactions;

@@ -47,7 +47,7 @@ fn transaction(bed: &mut Bed, id: &str, commit: Option<bool>) {
         }
     });
     while poll_once(call.as_mut()).is_pending() {
-        mover.move_groups(now_ms);
+        mover.move_coordinators(now_ms);
         bed.node.driver.step();
     }
 }

@@ -15,7 +15,7 @@ pub async fn run(mut client: Client) {
                 return;
             }
         }
-        client.broker.move_groups(client.clock.now_ms());
+        client.broker.move_coordinators(client.clock.now_ms());
         client.clock.sleep(client.rng.random_range(1..15)).await;
     }
 }

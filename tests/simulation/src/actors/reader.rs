@@ -53,9 +53,11 @@ pub async fn run(mut client: Client) {
                 );
                 *place = next;
                 if fetched.batches.is_empty() && client.rng.random_bool(0.5) {
-                    let data = client
-                        .broker
-                        .wait_for_data(&client.caller, topic, partition, next);
+                    let (broker, caller) = (&client.broker, &client.caller);
+                    let data = broker.topic(caller, topic).and_then(|topic| {
+                        let isolation = Isolation::ReadUncommitted;
+                        broker.wait_for_data(caller, &topic, partition, next, isolation)
+                    });
                     let data = data.unwrap_or_else(|error| panic!("{id}: {error}"));
                     let patience = client.rng.random_range(1..400);
                     within(&client.clock, patience, data).await;

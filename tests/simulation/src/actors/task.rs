@@ -164,9 +164,9 @@ async fn steps(
             if is_done(client, task, &position) {
                 return Ok(true);
             }
-            let data = client
-                .broker
-                .wait_for_data(&client.caller, INPUT, task, position.offset)?;
+            let (broker, caller) = (&client.broker, &client.caller);
+            let (topic, isolation) = (broker.topic(caller, INPUT)?, Isolation::ReadUncommitted);
+            let data = broker.wait_for_data(caller, &topic, task, position.offset, isolation)?;
             let patience = client.rng.random_range(10..300);
             within(&client.clock, patience, data).await;
             continue;

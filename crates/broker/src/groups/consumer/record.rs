@@ -5,15 +5,14 @@
 //! (ms since 1970), target epoch i32, count u32 of topics and for each: name, id u128, partitions u32; count u32 of
 //! members and for each: id, static name, rack, client id, client host, rebalance timeout i64, count u32 of topic names
 //! and each of them, pattern, assignor, state u8 (0 stable, 1 revoking, 2 waiting), epoch i32, epoch before i32, and
-//! three times partitions: assigned, to be given up, target. Partitions: count u32 and for each topic id u128, index
-//! u32. Texts have their length u32 in front; `FFFFFFFF` is none. Big-endian.
+//! three times partitions: assigned, to be given up, target. Texts and partitions as in [`crate::encoding`].
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use mainstem_log::{PartitionId, TopicId};
+use mainstem_log::TopicId;
 
 use super::assignor::{Assignor, Partitions};
 use super::member::MemberState;
-use crate::groups::record::{put, text};
+use crate::encoding::{partitions, put, put_partitions, text};
 use crate::groups::topics::TopicSize;
 
 /// What the value begins with.
@@ -116,11 +115,7 @@ impl ConsumerMemberRecord {
         out.put_i32(self.epoch);
         out.put_i32(self.previous_epoch);
         for partitions in [&self.assigned, &self.revoking, &self.target] {
-            out.put_u32(partitions.len() as u32);
-            for partition in partitions {
-                out.put_u128(partition.topic.0);
-                out.put_u32(partition.index);
-            }
+            put_partitions(out, partitions);
         }
     }
 
@@ -154,22 +149,12 @@ impl ConsumerMemberRecord {
     }
 }
 
-fn partitions(rest: &mut &[u8]) -> Option<Partitions> {
-    let mut found = Partitions::new();
-    for _ in 0..rest.try_get_u32().ok()? {
-        found.insert(PartitionId {
-            topic: TopicId(rest.try_get_u128().ok()?),
-            index: rest.try_get_u32().ok()?,
-        });
-    }
-    Some(found)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::groups::record::Record;
+    use mainstem_log::PartitionId;
 
     fn record() -> ConsumerRecord {
         let partition = |index| PartitionId {
