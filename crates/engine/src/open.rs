@@ -13,7 +13,7 @@ use mainstem_log::{Log, LogOp, PartitionId, PartitionRecord};
 use mainstem_record::BatchHeader;
 use mainstem_store::{Applied, Family, Store, StoreOp, StoreSnapshot};
 
-use crate::admission::{Admission, AdmittedPartition};
+use crate::admission::{Admission, AdmittedPartition, Company};
 use crate::ahead::WriteAhead;
 use crate::apply::{Apply, RUN_BYTES};
 use crate::background::Background;
@@ -320,6 +320,7 @@ impl Recovering {
                     start: bounds.start,
                     next_offset: bounds.high_watermark,
                     layout: shared.log.layout(partition)?,
+                    company: Company::default(),
                 },
             );
         }
