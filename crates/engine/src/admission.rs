@@ -12,7 +12,9 @@ use mainstem_record::{Batch, BatchHeader};
 use mainstem_store::{Family, StoreOp};
 
 mod by_reference;
+mod gather;
 
+pub(crate) use self::gather::Company;
 use crate::EngineError;
 use crate::ahead::Synced;
 use crate::budget::Permit;
@@ -38,6 +40,8 @@ pub(crate) struct AdmittedPartition {
     pub(crate) layout: Layout,
     /// The producers that have an open transaction here.
     pub(crate) open: BTreeSet<i64>,
+    /// How much of it waits.
+    pub(crate) company: Company,
 }
 
 /// What became of a batch.
@@ -67,6 +71,8 @@ pub(crate) struct Admission {
     refers: bool,
     waiting: Waiting,
     synced: VecDeque<Synced>,
+    /// How often it was counted what waits.
+    look: u64,
 }
 
 impl Admission {
@@ -91,6 +97,7 @@ impl Admission {
             refers,
             waiting: Waiting::default(),
             synced: VecDeque::new(),
+            look: 0,
         }
     }
 
@@ -345,7 +352,7 @@ impl Admission {
         transaction: Option<&Transaction>,
         open: &mut OpenGroup,
     ) -> Result<Appended, AppendError> {
-        let accepted = self.accept(append, transaction)?;
+        let accepted = self.accept(append, transaction, Some(open.number))?;
         if let Some((shard, place)) = accepted.place {
             open.builder.section(shard, View::Log, |out| {
                 mainstem_log::encode_append(
@@ -361,11 +368,13 @@ impl Admission {
         Ok(accepted.appended)
     }
 
-    /// Gives a batch its offset and its place, or finds that it has one already.
+    /// Gives a batch its offset and its place, or finds that it has one already. `group` is the open group, where it goes
+    /// there.
     fn accept(
         &mut self,
         append: &Append,
         transaction: Option<&Transaction>,
+        group: Option<u64>,
     ) -> Result<Accepted, AppendError> {
         let partition = append.partition;
         let known = self
@@ -411,6 +420,9 @@ impl Admission {
         let log = &self.shared.log;
         let place = log.place(layout, partition.topic, &header, all_deleted);
         known.next_offset = last_offset + 1;
+        if let Some(group) = group {
+            known.company.grouped(group, append.batch.bytes().len());
+        }
         let (shard, log_start) = (known.shard, known.start);
         self.producers.observe(partition, &header);
         self.shared.admitting.observe(partition, &header);
@@ -475,6 +487,7 @@ impl Admission {
                         next_offset: 0,
                         layout: Layout::default(),
                         open: BTreeSet::new(),
+                        company: Company::default(),
                     });
             }
             LogOp::RemovePartition { partition } => {
@@ -604,8 +617,9 @@ impl Steps for Admission {
                 .for_each(|synced| synced.ahead.promise.resolve(Err(error.clone())));
             self.waiting.fail(&error);
         }
-        if self.taken.is_empty() {
-            std::mem::swap(&mut self.taken, &mut *self.shared.queue.lock());
+        let looks = self.taken.is_empty() || !self.synced.is_empty();
+        if looks {
+            self.taken.append(&mut *self.shared.queue.lock());
         }
         let sweeps = self.sweep_producers();
         if self.taken.is_empty() && self.synced.is_empty() {
@@ -616,11 +630,14 @@ impl Steps for Admission {
         let mut open = shared.open_group.lock();
         let mut budget = shared.options.admission_bytes_per_lock;
         self.refer_to_synced(&mut open, &mut spent);
+        if looks {
+            self.look_around();
+        }
         while open.builder.payload_bytes() < shared.options.group_bytes && budget > 0 {
             let Some(pending) = self.taken.pop_front() else {
                 break;
             };
-            let goes_ahead = self.goes_ahead(&pending.submission);
+            let goes_ahead = self.goes_ahead(&pending.submission, open.number);
             if self.waiting.must_wait(&pending.submission, goes_ahead) {
                 self.waiting.line_up(pending);
                 continue;

@@ -80,6 +80,7 @@ impl<M: Medium> Commit<M> {
             append_bytes,
             store_bytes,
             barriers,
+            ..
         } = open;
         if builder.is_empty() {
             // They have seen every frame under way, and wait for the last of them.

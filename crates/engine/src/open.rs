@@ -13,7 +13,7 @@ use mainstem_log::{Log, LogOp, PartitionId, PartitionRecord};
 use mainstem_record::BatchHeader;
 use mainstem_store::{Applied, Family, Store, StoreOp, StoreSnapshot};
 
-use crate::admission::{Admission, AdmittedPartition};
+use crate::admission::{Admission, AdmittedPartition, Company};
 use crate::ahead::WriteAhead;
 use crate::apply::{Apply, RUN_BYTES};
 use crate::background::Background;
@@ -322,6 +322,7 @@ impl Recovering {
                     next_offset: bounds.high_watermark,
                     layout: shared.log.layout(partition)?,
                     open: open.iter().map(|open| open.producer_id).collect(),
+                    company: Company::default(),
                 },
             );
         }

@@ -21,8 +21,9 @@ pub struct EngineOptions {
     pub max_frame_bytes: usize,
     /// How much admission copies before it lets the journal have the open group.
     pub admission_bytes_per_lock: usize,
-    /// A submission of nothing but batches, with so many bytes or more for each of its partitions, goes to the segments
-    /// first and then to the journal by reference.
+    /// A submission of nothing but batches goes to the segments first and then to the journal by reference, where it has so
+    /// many bytes or more for each of its partitions, or so many wait there already, with it, for admission and the
+    /// journal. `usize::MAX` is never.
     pub reference_bytes: usize,
     /// After so long without work, an empty group records the last one.
     pub idle_mark_ms: u64,

@@ -141,6 +141,8 @@ impl Waiter for Queued {
 /// Frames admitted and not yet handed to the journal, with the answers that wait for them and for
 /// everything before them.
 pub(crate) struct OpenGroup {
+    /// Which it is since the engine was opened.
+    pub(crate) number: u64,
     pub(crate) builder: GroupBuilder,
     pub(crate) answers: Vec<Answer>,
     /// The batches that its frames refer to, in order.
@@ -151,8 +153,9 @@ pub(crate) struct OpenGroup {
 }
 
 impl OpenGroup {
-    fn new(buffers: &BufferPool) -> OpenGroup {
+    fn new(number: u64, buffers: &BufferPool) -> OpenGroup {
         OpenGroup {
+            number,
             builder: GroupBuilder::with_pool(buffers.clone()),
             answers: Vec::new(),
             referenced: Vec::new(),
@@ -247,7 +250,7 @@ impl Shared {
         );
         let buffers = BufferPool::new(parts.options.group_bytes * POOLED_GROUPS);
         Arc::new(Shared {
-            open_group: Mutex::new(OpenGroup::new(&buffers)),
+            open_group: Mutex::new(OpenGroup::new(1, &buffers)),
             buffers,
             disk: parts.disk,
             dir: parts.dir,
@@ -278,9 +281,10 @@ impl Shared {
     pub(crate) fn take_open_group(&self) -> OpenGroup {
         let mut open = self.open_group.lock();
         if open.is_empty() {
-            return OpenGroup::new(&self.buffers);
+            return OpenGroup::new(open.number, &self.buffers);
         }
-        std::mem::replace(&mut *open, OpenGroup::new(&self.buffers))
+        let next = OpenGroup::new(open.number + 1, &self.buffers);
+        std::mem::replace(&mut *open, next)
     }
 
     /// Hands a submission to admission.

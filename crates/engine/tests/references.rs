@@ -238,6 +238,77 @@ fn its_bytes_stand_in_the_segment_and_not_in_the_journal() {
     assert!(node.recovery.read_bytes < 20 * 5_000 / 2);
 }
 
+/// Small batches go together from this on.
+const TOGETHER_BYTES: usize = 3_000;
+
+fn node_that_gathers(seed: u64) -> TestNode {
+    node_with(
+        seed,
+        EngineOptions {
+            reference_bytes: TOGETHER_BYTES,
+            ..options()
+        },
+    )
+}
+
+#[test]
+fn small_ones_that_wait_together_go_to_their_segment_together() {
+    let mut node = node_that_gathers(6);
+    let before = node.engine.status().journal_bytes;
+    let engine = node.engine.clone();
+    let mut together: Vec<_> = (0..10)
+        .map(|number| engine.submit_in_turn(append(0, number, 1_100)))
+        .collect();
+    let mut other = engine.submit_in_turn(append(1, 10, 1_100));
+    node.driver.settle_only(COMMIT);
+    assert_eq!(offset(poll(&mut other)), 0, "it has no company");
+    assert!(together.iter_mut().all(|ticket| poll(ticket).is_none()));
+    node.driver.settle_only(ALL);
+    for (expected, ticket) in together.iter_mut().enumerate() {
+        assert_eq!(offset(poll(ticket)), expected as i64);
+    }
+    assert!(node.engine.status().journal_bytes - before < 10 * 1_100);
+    let node = node.crash(Crash::Power).unwrap();
+    let expected: Vec<_> = (0..10).map(|number| value(number, 1_100)).collect();
+    assert_eq!(values(&node, 0), expected);
+}
+
+#[test]
+fn one_alone_waits_for_nobody_and_what_waits_for_the_journal_is_company() {
+    let mut node = node_that_gathers(7);
+    let engine = node.engine.clone();
+    let mut alone = engine.submit_in_turn(append(0, 0, 1_100));
+    node.driver.settle_only(COMMIT);
+    assert_eq!(offset(poll(&mut alone)), 0);
+    // The journal has not come to these, which stand in the open group.
+    let mut in_group = [1, 2].map(|number| engine.submit_in_turn(append(0, number, 1_100)));
+    node.driver.settle_only(&["admission"]);
+    let mut beyond = engine.submit_in_turn(append(0, 3, 1_100));
+    node.driver.settle_only(&["admission"]);
+    let mut behind = engine.submit_in_turn(append(0, 4, 1_100));
+    node.driver.settle_only(COMMIT);
+    let offsets = in_group.each_mut().map(|ticket| offset(poll(ticket)));
+    assert_eq!(offsets, [1, 2]);
+    assert!(poll(&mut beyond).is_none() && poll(&mut behind).is_none());
+    node.driver.settle_only(&["ahead"]);
+    let before = node.engine.status().journal_bytes;
+    node.driver.settle_only(COMMIT);
+    assert_eq!(offset(poll(&mut beyond)), 3);
+    assert_eq!(offset(poll(&mut behind)), 4);
+    let journal = node.engine.status().journal_bytes - before;
+    assert!(journal >= 1_100, "the one behind has no company any more");
+}
+
+#[test]
+fn what_has_gone_to_the_open_group_is_not_counted_in_the_queue_too() {
+    let mut node = node_that_gathers(8);
+    let engine = node.engine.clone();
+    let mut tickets = [0, 1].map(|number| engine.submit_in_turn(append(0, number, 1_100)));
+    node.driver.settle_only(COMMIT);
+    let offsets = tickets.each_mut().map(|ticket| offset(poll(ticket)));
+    assert_eq!(offsets, [0, 1]);
+}
+
 #[test]
 fn a_write_or_sync_that_fails_stops_writes_and_what_waited_is_of_unknown_outcome() {
     for op in [Op::Create, Op::Write, Op::Sync, Op::SyncDir] {
@@ -289,18 +360,18 @@ proptest! {
     fn everything_acknowledged_is_there_once_and_in_order(
         seed in any::<u64>(),
         rounds in prop::collection::vec(
-            (prop::collection::vec((0..3_u32, prop::bool::ANY), 1..12), 0..4_u8, 0..40_usize),
+            (prop::collection::vec((0..3_u32, 0..3_usize), 1..12), 0..4_u8, 0..40_usize),
             1..6,
         ),
     ) {
-        let mut node = node(seed);
+        let mut node = node_that_gathers(seed);
         let mut sent: [Vec<String>; 3] = Default::default();
         let mut acknowledged = [0; 3];
         let mut number = 0;
         for (appends, end, steps) in rounds {
             let mut tickets = Vec::new();
-            for (index, large) in appends {
-                let bytes = if large { 2_500 } else { 20 };
+            for (index, size) in appends {
+                let bytes = [20, 1_100, 3_500][size];
                 tickets.push((index, node.engine.submit_in_turn(append(index, number, bytes))));
                 sent[index as usize].push(value(number, bytes));
                 number += 1;

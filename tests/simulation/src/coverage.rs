@@ -179,6 +179,7 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             "journal file recycled",
             "a flush goes on in portions",
             "batches written ahead",
+            "small batches gathered",
             "submission behind a batch written ahead",
             "reference replayed",
             crate::life::DIED_AHEAD,

@@ -4,6 +4,7 @@ use mainstem_journal::{Lsn, View};
 use mainstem_log::{AheadBatch, LogOp};
 use std::sync::atomic::Ordering;
 
+use super::gather::{bytes_of, runs_of};
 use super::{Admission, LEADER_EPOCH};
 use crate::ahead::{Ahead, Synced};
 use crate::budget::Permit;
@@ -12,23 +13,30 @@ use crate::submission::{Committed, Submission};
 use crate::waiting::keys_of;
 
 impl Admission {
-    /// Whether a submission is nothing but batches, and has enough of them for each of its partitions.
-    pub(super) fn goes_ahead(&self, submission: &Submission) -> bool {
-        let least_bytes = self.shared.options.reference_bytes;
+    /// Whether a frame may refer to what a submission brings: it is nothing but batches.
+    pub(super) fn may_refer(&self, submission: &Submission) -> bool {
         let is_plain = submission.store_ops.is_empty()
             && submission.log_ops.is_empty()
             && submission.checks.is_empty()
             && submission.transaction_end.is_none()
             && submission.producers_of.is_none()
             && !submission.all_or_nothing;
+        self.refers && is_plain && !submission.appends.is_empty()
+    }
+
+    /// Whether a submission goes to its segments first: it has enough for each of its partitions, or company. `group` is
+    /// the open group.
+    pub(super) fn goes_ahead(&self, submission: &Submission, group: u64) -> bool {
+        if !self.may_refer(submission) {
+            return false;
+        }
+        self.is_large(submission) || self.has_company(submission, group)
+    }
+
+    fn is_large(&self, submission: &Submission) -> bool {
         // What counts is what one file gets: each costs a sync of its own.
-        let appends = &submission.appends;
-        let mut runs = appends.chunk_by(|a, b| a.partition == b.partition);
-        let is_large = |run: &[crate::Append]| {
-            let bytes = run.iter().map(|append| append.batch.bytes().len());
-            bytes.sum::<usize>() >= least_bytes
-        };
-        self.refers && is_plain && !appends.is_empty() && runs.all(is_large)
+        let least_bytes = self.shared.options.reference_bytes;
+        runs_of(submission).all(|(_, run)| bytes_of(run) >= least_bytes)
     }
 
     /// Gives offsets and places, and hands the batches on. Where none is left to be written, and nothing is under way
@@ -39,11 +47,14 @@ impl Admission {
             permit,
             promise,
         } = pending;
+        if !self.is_large(&submission) {
+            tracing::debug!(case = "small batches gathered");
+        }
         let keys = keys_of(&submission);
         let (mut batches, mut shards, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut appends = Vec::with_capacity(submission.appends.len());
         for append in submission.appends {
-            let accepted = self.accept(&append, submission.transaction.as_ref());
+            let accepted = self.accept(&append, submission.transaction.as_ref(), None);
             if let Ok(accepted) = &accepted
                 && let Some((shard, placement)) = accepted.place
             {
