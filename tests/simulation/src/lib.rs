@@ -31,6 +31,7 @@ mod damage;
 pub mod disk;
 pub mod faults;
 pub mod fiber;
+pub mod groups;
 pub mod history;
 pub mod life;
 pub mod medium;

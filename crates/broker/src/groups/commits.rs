@@ -1,5 +1,6 @@
 //! Committing and deleting offsets.
 
+use mainstem_journal::mutation;
 use mainstem_log::PartitionId;
 use mainstem_store::StoreOp;
 
@@ -58,7 +59,9 @@ impl Broker {
             })?;
             Ok((!ops.is_empty()).then(|| state.commit(&key, ops, now_ms)))
         })?;
-        if let Some(answer) = answer {
+        if let Some(answer) = answer
+            && !mutation::active(mutation::COMMIT_ANSWERED_BEFORE_DURABLE)
+        {
             answered(answer).await?;
         }
         Ok(outcomes)

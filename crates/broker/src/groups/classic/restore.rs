@@ -1,5 +1,7 @@
 //! A group as it is kept, and back.
 
+use mainstem_journal::mutation;
+
 use super::member::Member;
 use super::{Classic, Phase};
 use crate::groups::record::{GroupRecord, MemberRecord};
@@ -47,7 +49,9 @@ impl Classic {
     /// A group after a restart: stable if it had members, whose sessions begin anew with [`Classic::resume`].
     pub(crate) fn restore(name: Arc<str>, settings: GroupSettings, record: GroupRecord) -> Classic {
         let mut group = Classic::new(name, settings, record.since_ms);
-        group.generation = record.generation;
+        if !mutation::active(mutation::GROUP_EPOCH_NOT_RESTORED) {
+            group.generation = record.generation;
+        }
         group.protocol_type = record.protocol_type;
         group.protocol = record.protocol;
         group.leader = record.leader;
