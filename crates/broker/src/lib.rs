@@ -22,6 +22,7 @@ mod access;
 mod broker;
 mod catalog;
 pub mod configs;
+mod coordinator;
 mod delete_records;
 mod error;
 mod fetch;

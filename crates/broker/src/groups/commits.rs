@@ -4,11 +4,12 @@ use mainstem_journal::mutation;
 use mainstem_log::PartitionId;
 use mainstem_store::StoreOp;
 
-use super::coordinator::{Answer, GroupKey, answered};
+use super::coordinator::GroupKey;
 use super::offsets::CommittedOffset;
 use super::types::{GroupCommit, GroupState, OffsetCommit};
 use crate::access::{self, Access};
 use crate::broker::Broker;
+use crate::coordinator::{Answer, answered};
 use crate::produce::no_partition;
 use crate::{BrokerError, Caller, keys, names};
 
