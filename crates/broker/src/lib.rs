@@ -22,6 +22,7 @@ mod access;
 mod broker;
 mod catalog;
 pub mod configs;
+mod coordinator;
 mod defaults;
 mod delete_records;
 mod encoding;

@@ -8,16 +8,15 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::task::Poll;
 
 use common::TestBroker;
+use common::model::{self, Call, World as _, counts, first_poll};
 use mainstem_broker::{
     BrokerError, ConsumerBeat, ConsumerHeartbeat, GroupState, JOIN_EPOCH, LEAVE_EPOCH, NewTopic,
     PartitionId, STATIC_LEAVE_EPOCH, TopicChange,
 };
-use mainstem_engine::testing::{Crash, poll_once};
+use mainstem_engine::testing::poll_once;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -30,11 +29,10 @@ const HEARTBEAT_MS: i64 = 5_000;
 const REBALANCE_MS: i64 = 30_000;
 
 type Partitions = BTreeSet<PartitionId>;
-type Call = Pin<Box<dyn Future<Output = Result<ConsumerBeat, BrokerError>>>>;
 
 /// A heartbeat under way.
 struct Sent {
-    call: Call,
+    call: Call<ConsumerBeat>,
     at_ms: i64,
     /// What it said it has, if it did.
     owned: Option<Partitions>,
@@ -168,29 +166,6 @@ impl World {
         }
     }
 
-    /// Something happens.
-    fn turn(&mut self) {
-        match self.rng.random_range(0..10) {
-            0..=3 => {
-                self.test.node.driver.step();
-            }
-            4 => {
-                self.test.broker.move_coordinators(self.now_ms);
-            }
-            5 => self.now_ms += self.rng.random_range(0..400),
-            _ => {
-                let index = self.rng.random_range(0..self.consumers.len());
-                self.acts(index);
-            }
-        }
-        if self.rng.random_ratio(1, 200) {
-            self.test.node.driver.tick();
-        }
-        if self.rng.random_ratio(1, 2_000) {
-            self.topics_change();
-        }
-    }
-
     fn topics_change(&mut self) {
         self.counts.topics += 1;
         let name = TOPICS[self.rng.random_range(0..TOPICS.len())];
@@ -303,16 +278,12 @@ impl World {
         }
     }
 
-    fn call(&self, request: ConsumerHeartbeat) -> Call {
+    fn call(&self, request: ConsumerHeartbeat) -> Call<ConsumerBeat> {
         let (broker, caller) = (self.test.broker.clone(), self.test.caller.clone());
         let now_ms = self.now_ms;
-        let mut call: Call =
-            Box::pin(async move { broker.consumer_heartbeat(&caller, request, now_ms).await });
-        // It reaches the broker now.
-        match poll_once(call.as_mut()) {
-            Poll::Ready(answer) => Box::pin(std::future::ready(answer)),
-            Poll::Pending => call,
-        }
+        first_poll(Box::pin(async move {
+            broker.consumer_heartbeat(&caller, request, now_ms).await
+        }))
     }
 
     fn beats(&mut self, index: usize) {
@@ -456,20 +427,6 @@ impl World {
         self.consumers[index].loses_everything();
     }
 
-    /// The node goes down and comes back; every call under way is lost.
-    fn crash(mut self) -> World {
-        for index in 0..self.consumers.len() {
-            self.loses_answer(index);
-        }
-        self.counts.crashes += 1;
-        self.test = match self.rng.random_range(0..3) {
-            0 => self.test.restart(),
-            1 => self.test.crash(Crash::Process),
-            _ => self.test.crash(Crash::Power),
-        };
-        self
-    }
-
     fn quiet(&mut self, ms: i64) {
         let until_ms = self.now_ms + ms;
         while self.now_ms < until_ms {
@@ -531,58 +488,57 @@ impl World {
     }
 }
 
-fn run(seed: u64, lives: u32, turns: u32) -> (Counts, BTreeMap<&'static str, i32>) {
-    let mut world = World::new(seed);
-    for life in 0..lives {
-        let turns = world.rng.random_range(turns / 4..turns);
-        for _ in 0..turns {
-            world.turn();
+impl model::World for World {
+    fn rng(&mut self) -> &mut SmallRng {
+        &mut self.rng
+    }
+
+    fn turn(&mut self) {
+        match self.rng.random_range(0..10) {
+            0..=3 => {
+                self.test.node.driver.step();
+            }
+            4 => {
+                self.test.broker.move_coordinators(self.now_ms);
+            }
+            5 => self.now_ms += self.rng.random_range(0..400),
+            _ => {
+                let index = self.rng.random_range(0..self.consumers.len());
+                self.acts(index);
+            }
         }
-        if life + 1 < lives {
-            world = world.crash();
+        if self.rng.random_ratio(1, 200) {
+            self.test.node.driver.tick();
+        }
+        if self.rng.random_ratio(1, 2_000) {
+            self.topics_change();
         }
     }
-    let world = world.settles();
-    (world.counts, world.epochs)
+
+    fn crash(mut self) -> Self {
+        for index in 0..self.consumers.len() {
+            self.loses_answer(index);
+        }
+        self.counts.crashes += 1;
+        self.test = self.test.crash_somehow(&mut self.rng);
+        self
+    }
 }
 
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| -> Option<u64> {
-        let value = std::env::var(name).ok()?;
-        Some(value.parse().expect("a number"))
-    };
-    match number("SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("SEEDS").unwrap_or(12)).collect(),
-    }
+fn run(seed: u64, lives: u32, turns: u32) -> (Counts, BTreeMap<&'static str, i32>) {
+    let world = model::live(World::new(seed), lives, turns).settles();
+    (world.counts, world.epochs)
 }
 
 #[test]
 fn partitions_have_one_owner_through_anything() {
-    let seeds = seeds();
-    let mut all = Vec::new();
-    for seed in &seeds {
-        eprintln!("SEED={seed}");
-        let (counts, epochs) = run(*seed, 4, 60_000);
-        eprintln!("{counts:?} {epochs:?}");
-        all.push(counts);
-    }
-    let met = |count: fn(&Counts) -> u64| all.iter().map(count).sum::<u64>() > 0;
-    let met_all = met(|one| one.joins)
-        && met(|one| one.moves)
-        && met(|one| one.deaths)
-        && met(|one| one.hangs)
-        && met(|one| one.leaves)
-        && met(|one| one.absences)
-        && met(|one| one.lost)
-        && met(|one| one.removed)
-        && met(|one| one.unreleased)
-        && met(|one| one.zombies)
-        && met(|one| one.topics)
-        && met(|one| one.crashes);
-    assert!(
-        met_all || seeds.len() == 1,
-        "the test must meet what it is about"
+    model::run_seeds(
+        12,
+        |seed| run(seed, 4, 60_000).0,
+        counts![Counts:
+            joins, moves, deaths, hangs, leaves, absences, lost, removed, unreleased, zombies,
+            topics, crashes,
+        ],
     );
 }
 

@@ -388,6 +388,46 @@ fn a_restart_disturbs_no_member_of_a_stable_group() {
     );
 }
 
+/// An administrator touches a group before its first assignment is there: that keeps a record of it.
+#[test]
+fn a_group_that_is_kept_while_it_rebalances_has_no_members_after_a_crash() {
+    for crash in [Crash::Process, Crash::Power] {
+        for has_joined in [false, true] {
+            let mut node = Node::new(&["read", "other"]);
+            let mut call = node.join(new_member());
+            if has_joined {
+                let joined = node.end(call).unwrap();
+                call = Box::pin(std::future::ready(Ok(joined)));
+            }
+            let outcomes = node.call(|broker, caller, now_ms| async move {
+                let partitions = [("other".to_owned(), 0)];
+                broker
+                    .delete_offsets(&caller, "g", &partitions, now_ms)
+                    .await
+            });
+            assert_eq!(code(&outcomes.unwrap()[0]), "ok");
+            let joined = match poll_once(call.as_mut()) {
+                Poll::Ready(joined) => Some(joined.unwrap()),
+                Poll::Pending => None,
+            };
+            assert_eq!(joined.is_some(), has_joined);
+            drop(call);
+            node = node.crash(crash);
+            let described = node.broker().describe_group(node.caller(), "g").unwrap();
+            assert_eq!(
+                (described.state, described.generation),
+                (GroupState::Empty, i32::from(has_joined))
+            );
+            if let Some(joined) = joined {
+                // It asks for an assignment that nobody has made: it is to join again, not to be content with none.
+                let call = node.sync(&joined);
+                assert_eq!(code(&node.end(call)), "unknown_member");
+            }
+            node.stable(2);
+        }
+    }
+}
+
 #[test]
 fn groups_are_listed_by_state_and_described() {
     let mut node = Node::new(&["read"]);

@@ -8,17 +8,16 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::task::Poll;
 
 use bytes::Bytes;
 use common::TestBroker;
+use common::model::{self, Call, counts, first_poll};
 use mainstem_broker::{
     Broker, BrokerError, Caller, GroupCommit, GroupMember, GroupState, JoinGroup, Joined,
     LeavingMember, NewTopic, OffsetCommit, Protocol, SyncGroup, Synced,
 };
-use mainstem_engine::testing::{Crash, poll_once};
+use mainstem_engine::testing::poll_once;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -28,8 +27,6 @@ const PARTITIONS: u32 = 40;
 const TOPIC: &str = "read";
 const SESSION_MS: i64 = 10_000;
 const REBALANCE_MS: i64 = 30_000;
-
-type Call<T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>>>>;
 
 /// What a consumer is doing.
 enum Doing {
@@ -130,29 +127,6 @@ impl World {
             self.test.caller.clone(),
             self.now_ms,
         )
-    }
-
-    /// Something happens.
-    fn turn(&mut self) {
-        match self.rng.random_range(0..10) {
-            0..=3 => {
-                self.test.node.driver.step();
-            }
-            4 => {
-                self.test.broker.move_coordinators(self.now_ms);
-            }
-            5 if self.rng.random_bool(0.3) => self.now_ms += self.rng.random_range(0..100),
-            _ => {
-                let index = self.rng.random_range(0..self.consumers.len());
-                self.consumer_acts(index);
-            }
-        }
-        if self.rng.random_ratio(1, 200) {
-            self.test.node.driver.tick();
-        }
-        if self.rng.random_ratio(1, 2_000) {
-            self.zombie_commits();
-        }
     }
 
     fn consumer_acts(&mut self, index: usize) {
@@ -453,13 +427,9 @@ impl World {
                 offsets: offsets.collect(),
             };
             let (broker, caller) = (broker.clone(), caller.clone());
-            let mut call: Call<_> =
+            let call =
                 Box::pin(async move { broker.commit_offsets(&caller, request, now_ms).await });
-            // Numbers are sent in their order.
-            if let Poll::Ready(outcome) = poll_once(call.as_mut()) {
-                call = Box::pin(std::future::ready(outcome));
-            }
-            commit = Some((number, partitions.clone(), call));
+            commit = Some((number, partitions.clone(), first_poll(call)));
         }
         if now_ms >= heartbeat_ms {
             heartbeat_ms = now_ms + SESSION_MS / 10;
@@ -505,37 +475,6 @@ impl World {
         }
     }
 
-    /// The node goes down and comes back; every call under way is lost.
-    fn crash(mut self) -> World {
-        let before: Vec<_> = GROUPS.iter().map(|group| self.describe(group)).collect();
-        for consumer in &mut self.consumers {
-            match &mut consumer.doing {
-                Doing::Joining(_) | Doing::Syncing(..) => consumer.doing = Doing::Nothing,
-                Doing::Reading { commit, .. } => *commit = None,
-                Doing::Nothing | Doing::Dead => {}
-            }
-        }
-        self.told.counts.crashes += 1;
-        self.test = match self.rng.random_range(0..3) {
-            0 => self.test.restart(),
-            1 => self.test.crash(Crash::Process),
-            _ => self.test.crash(Crash::Power),
-        };
-        self.check_offsets();
-        for (group, before) in GROUPS.iter().zip(before) {
-            let after = self.describe(group);
-            let (Some(before), Some(after)) = (before, after) else {
-                continue;
-            };
-            // A stable group is found as it was.
-            if before.state == GroupState::Stable && after.generation == before.generation {
-                assert_eq!(after.state, GroupState::Stable);
-                self.told.counts.undisturbed += 1;
-            }
-        }
-        self
-    }
-
     fn describe(&self, group: &str) -> Option<mainstem_broker::GroupDescription> {
         let described = self.test.broker.describe_group(&self.test.caller, group);
         described.ok()
@@ -577,59 +516,87 @@ impl World {
     }
 }
 
-fn run(seed: u64, lives: u32, turns: u32) -> Told {
-    let mut world = World::new(seed);
-    for life in 0..lives {
-        let turns = world.rng.random_range(turns / 4..turns);
-        for turn in 0..turns {
-            world.turn();
-            if turn % 1_000 == 0 {
-                world.check_offsets();
+impl model::World for World {
+    fn rng(&mut self) -> &mut SmallRng {
+        &mut self.rng
+    }
+
+    fn turn(&mut self) {
+        match self.rng.random_range(0..10) {
+            0..=3 => {
+                self.test.node.driver.step();
+            }
+            4 => {
+                self.test.broker.move_coordinators(self.now_ms);
+            }
+            5 if self.rng.random_bool(0.3) => self.now_ms += self.rng.random_range(0..100),
+            _ => {
+                let index = self.rng.random_range(0..self.consumers.len());
+                self.consumer_acts(index);
             }
         }
-        if life + 1 < lives {
-            world = world.crash();
+        if self.rng.random_ratio(1, 200) {
+            self.test.node.driver.tick();
+        }
+        if self.rng.random_ratio(1, 2_000) {
+            self.zombie_commits();
         }
     }
+
+    fn crash(mut self) -> Self {
+        let before: Vec<_> = GROUPS.iter().map(|group| self.describe(group)).collect();
+        for consumer in &mut self.consumers {
+            match &mut consumer.doing {
+                Doing::Joining(_) | Doing::Syncing(..) => consumer.doing = Doing::Nothing,
+                Doing::Reading { commit, .. } => *commit = None,
+                Doing::Nothing | Doing::Dead => {}
+            }
+        }
+        self.told.counts.crashes += 1;
+        self.test = self.test.crash_somehow(&mut self.rng);
+        self.check_offsets();
+        for (group, before) in GROUPS.iter().zip(before) {
+            let after = self.describe(group);
+            let (Some(before), Some(after)) = (before, after) else {
+                continue;
+            };
+            // A stable group is found as it was.
+            if before.state == GroupState::Stable && after.generation == before.generation {
+                assert_eq!(after.state, GroupState::Stable);
+                self.told.counts.undisturbed += 1;
+            }
+        }
+        self
+    }
+
+    fn check(&mut self) {
+        self.check_offsets();
+    }
+}
+
+fn run(seed: u64, lives: u32, turns: u32) -> Told {
+    let mut world = model::live(World::new(seed), lives, turns);
     world.settles();
     world.told
 }
 
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| -> Option<u64> {
-        let value = std::env::var(name).ok()?;
-        Some(value.parse().expect("a number"))
-    };
-    match number("SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("SEEDS").unwrap_or(12)).collect(),
-    }
-}
-
 #[test]
 fn partitions_have_one_owner_and_commits_stay_through_rebalances_and_crashes() {
-    let seeds = seeds();
-    let mut all = Vec::new();
-    for seed in &seeds {
-        eprintln!("SEED={seed}");
-        let told = run(*seed, 4, 60_000);
-        eprintln!("{:?}", told.counts);
-        all.push(told.counts);
-    }
-    let met = |count: fn(&Counts) -> u64| all.iter().map(count).sum::<u64>() > 0;
-    let met_all = met(|one| one.generations)
-        && met(|one| one.commits)
-        && met(|one| one.refused_commits)
-        && met(|one| one.deaths)
-        && met(|one| one.returns)
-        && met(|one| one.leaves)
-        && met(|one| one.forgotten)
-        && met(|one| one.fenced)
-        && met(|one| one.crashes)
-        && met(|one| one.undisturbed);
-    assert!(
-        met_all || seeds.len() == 1,
-        "the test must meet what it is about"
+    model::run_seeds(
+        12,
+        |seed| run(seed, 4, 60_000).counts,
+        counts![Counts:
+            generations,
+            commits,
+            refused_commits,
+            deaths,
+            returns,
+            leaves,
+            forgotten,
+            fenced,
+            crashes,
+            undisturbed,
+        ],
     );
 }
 

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
+use common::model::{self, counts};
 use common::{TestBroker, read_from, sequenced};
 use mainstem_broker::{
     Broker, BrokerError, Caller, FetchRequest, Isolation, NewTopic, ProduceBatch, ProducerIdentity,
@@ -721,40 +722,15 @@ fn check(test: &TestBroker, world: &mut World) {
     }
 }
 
-fn seeds() -> Vec<u64> {
-    match std::env::var("SEED") {
-        Ok(seed) => vec![seed.parse().expect("SEED is a number")],
-        Err(_) => {
-            let count: u64 = std::env::var("SEEDS")
-                .ok()
-                .and_then(|count| count.parse().ok())
-                .unwrap_or(30);
-            (1..=count).collect()
-        }
-    }
-}
-
 #[test]
 fn what_was_acknowledged_or_seen_survives_everything_once_and_in_order() {
-    let (mut acknowledged, mut duplicates, mut failures) = (0, 0, 0);
-    let (mut deleted, mut compacted) = (0, 0);
-    let seeds = seeds();
-    for seed in &seeds {
-        eprintln!("SEED={seed}");
-        let outcome = run(*seed, 6, 6_000);
-        acknowledged += outcome.acknowledged;
-        duplicates += outcome.duplicates;
-        failures += outcome.failures;
-        deleted += outcome.deleted;
-        compacted += outcome.compacted;
-    }
-    eprintln!(
-        "{acknowledged} records acknowledged, {duplicates} batches answered as duplicates, {failures} calls failed, {deleted} starts moved, {compacted} compacted partitions read"
-    );
-    let met = acknowledged > 0 && duplicates > 0 && failures > 0 && deleted > 0 && compacted > 0;
-    assert!(
-        met || seeds.len() == 1,
-        "the test must meet what it is about"
+    model::run_seeds(
+        30,
+        |seed| Outcome {
+            seen: BTreeMap::new(),
+            ..run(seed, 6, 6_000)
+        },
+        counts![Outcome: acknowledged, duplicates, failures, deleted, compacted],
     );
 }
 

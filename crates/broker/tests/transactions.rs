@@ -7,9 +7,10 @@ use std::future::Future;
 
 use common::TestBroker;
 use mainstem_broker::{
-    Broker, BrokerError, Caller, FetchRequest, GroupCommit, GroupMember, Isolation, NewTopic,
-    OffsetCommit, OffsetSpec, PlacedBatch, ProducerIdentity, TransactionCommit, TransactionFilter,
-    TransactionState, TransactionalProducer,
+    Broker, BrokerError, Caller, ConsumerHeartbeat, FetchRequest, GroupCommit, GroupMember,
+    Isolation, JOIN_EPOCH, LEAVE_EPOCH, NewTopic, OffsetCommit, OffsetSpec, PlacedBatch,
+    ProducerIdentity, TransactionCommit, TransactionFilter, TransactionState,
+    TransactionalProducer,
 };
 use mainstem_engine::testing::poll_once;
 use mainstem_record::{BatchBuilder, Compression};
@@ -152,6 +153,63 @@ fn a_partition_is_named_first_or_comes_with_its_batch() {
         test.produce(unknown, 1, true).unwrap_err().code(),
         "invalid_producer_mapping"
     );
+}
+
+/// A commit that waits for what its producer has under way is judged by what its group is then.
+#[test]
+fn offsets_of_who_has_left_do_not_come_into_a_transaction_behind_another_call() {
+    let mut test = Test::new();
+    let producer = test.init();
+    let beat = |epoch| ConsumerHeartbeat {
+        group: "g".into(),
+        member_id: "m".into(),
+        member_epoch: epoch,
+        rebalance_timeout_ms: Some(1_000),
+        topics: Some(vec!["u".into()]),
+        owned: Some(Vec::new()),
+        ..ConsumerHeartbeat::default()
+    };
+    let joined = test.run(|broker, caller| async move {
+        let call = broker.consumer_heartbeat(&caller, beat(JOIN_EPOCH), NOW_MS);
+        call.await
+    });
+    let member = GroupMember {
+        group: "g".into(),
+        member_id: "m".into(),
+        generation: joined.unwrap().member_epoch,
+        ..GroupMember::default()
+    };
+    let commit = |offset| {
+        let (broker, caller) = (test.inner.broker.clone(), test.inner.caller.clone());
+        let commit = TransactionCommit {
+            producer: producer.clone(),
+            adds_group: true,
+            commit: GroupCommit {
+                knows_epochs: true,
+                member: member.clone(),
+                offsets: vec![OffsetCommit {
+                    topic: "u".into(),
+                    offset,
+                    ..OffsetCommit::default()
+                }],
+            },
+        };
+        let mut call = Box::pin(async move {
+            let call = broker.commit_transaction_offsets(&caller, commit, NOW_MS);
+            call.await
+        });
+        assert!(poll_once(call.as_mut()).is_pending());
+        call
+    };
+    let (first, second) = (commit(1), commit(2));
+    let left = test.run(|broker, caller| async move {
+        let call = broker.consumer_heartbeat(&caller, beat(LEAVE_EPOCH), NOW_MS);
+        call.await
+    });
+    left.unwrap();
+    test.run(|_, _| first).unwrap();
+    let refused = test.run(|_, _| second).unwrap_err();
+    assert_eq!(refused.code(), "unknown_member");
 }
 
 #[test]

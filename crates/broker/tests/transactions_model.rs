@@ -10,17 +10,16 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::task::Poll;
 
+use common::model::{self, Call, counts, first_poll};
 use common::{TestBroker, records_of, values};
 use mainstem_broker::{
     Broker, BrokerError, Caller, FetchRequest, GroupCommit, GroupMember, Isolation, NewTopic,
     OffsetCommit, PlacedBatch, ProducerIdentity, TransactionCommit, TransactionFilter,
     TransactionState, TransactionalProducer,
 };
-use mainstem_engine::testing::{Crash, poll_once, small_options};
+use mainstem_engine::testing::{poll_once, small_options};
 use mainstem_record::{Batch, BatchBuilder, Compression};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -30,8 +29,6 @@ const PARTITIONS: u32 = 4;
 const TOPIC: &str = "written";
 const INPUT: &str = "read";
 const TIMEOUT_MS: i64 = 5_000;
-
-type Call<T> = Pin<Box<dyn Future<Output = Result<T, BrokerError>>>>;
 
 /// A transaction, by its number: which producer began it, and what was put into it.
 #[derive(Debug, Clone, PartialEq)]
@@ -197,46 +194,6 @@ impl World {
     fn handles(&self) -> (Broker, Caller, i64) {
         let (broker, caller) = (self.test.broker.clone(), self.test.caller.clone());
         (broker, caller, self.now_ms)
-    }
-
-    fn turn(&mut self) {
-        match self.rng.random_range(0..10) {
-            0..=3 => {
-                self.test.node.driver.step();
-            }
-            4 => {
-                self.test.broker.move_coordinators(self.now_ms);
-            }
-            5 if self.rng.random_bool(0.2) => self.now_ms += self.rng.random_range(0..20),
-            6 if !self.zombies.is_empty() => {
-                let index = self.rng.random_range(0..self.zombies.len());
-                let mut zombie = self.zombies.swap_remove(index);
-                self.acts(&mut zombie);
-                // One that was told is gone; and none lives for ever.
-                if zombie.identity.is_some() && self.rng.random_ratio(49, 50) {
-                    self.zombies.push(zombie);
-                }
-            }
-            _ => {
-                let index = self.rng.random_range(0..IDS);
-                let next = Producer::new(index);
-                let mut producer = std::mem::replace(&mut self.producers[index], next);
-                if !self.calm && self.rng.random_ratio(1, 300) && producer.identity.is_some() {
-                    // Another process takes over, and this one does not know.
-                    self.zombies.push(producer);
-                    return;
-                }
-                if self.rng.random_ratio(1, 400) {
-                    // It sleeps: its transaction may be too old when it wakes up.
-                    self.now_ms += TIMEOUT_MS / 4;
-                }
-                self.acts(&mut producer);
-                self.producers[index] = producer;
-            }
-        }
-        if self.rng.random_ratio(1, 200) {
-            self.test.node.driver.tick();
-        }
     }
 
     fn acts(&mut self, producer: &mut Producer) {
@@ -440,7 +397,7 @@ impl World {
     }
 
     /// What a reader of committed records sees of each transaction, in order, by partition; and everybody's last offset.
-    fn check(&mut self, all_over: bool) {
+    fn check_transactions(&mut self, all_over: bool) {
         let mut seen: BTreeMap<u64, BTreeMap<u32, Vec<String>>> = BTreeMap::new();
         // The log shows a frame a moment before the store does.
         self.test.node.driver.settle();
@@ -532,40 +489,6 @@ impl World {
         assert!(!all_over || stable, "something is open for ever");
     }
 
-    fn crash(mut self) -> World {
-        let producers = self.producers.iter_mut().chain(&mut self.zombies);
-        for producer in producers {
-            let ending = matches!(producer.doing, Doing::Ending(true, _));
-            self.told.counts.crashed_commits += u64::from(ending);
-            self.told.counts.open_at_crash += u64::from(producer.transaction.is_some());
-            // A call under way is lost; what it was about may have happened, and nobody knows.
-            let unknown = !matches!(producer.doing, Doing::Nothing);
-            producer.doing = Doing::Nothing;
-            if unknown || self.rng.random_bool(0.5) {
-                producer.identity = None;
-                producer.forget();
-            }
-        }
-        self.zombies.retain(|one| one.identity.is_some());
-        self.told.counts.crashes += 1;
-        self.test = match self.rng.random_range(0..3) {
-            0 => self.test.restart(),
-            1 => self.test.crash(Crash::Process),
-            _ => self.test.crash(Crash::Power),
-        };
-        let open = TransactionFilter {
-            states: vec![TransactionState::Ongoing],
-            ..TransactionFilter::default()
-        };
-        let (broker, caller) = (&self.test.broker, &self.test.caller);
-        let open = broker
-            .list_transactions(caller, &open, self.now_ms)
-            .unwrap();
-        self.told.counts.restarted_open += open.len() as u64;
-        self.check(false);
-        self
-    }
-
     /// Nothing new begins: everything ends, at last by its timeout.
     fn settles(&mut self) {
         self.calm = true;
@@ -604,7 +527,7 @@ impl World {
                 sent.fate = Fate::Aborted;
             }
         }
-        self.check(true);
+        self.check_transactions(true);
     }
 }
 
@@ -651,67 +574,109 @@ fn filtered(fetched: &mainstem_broker::Fetched) -> Vec<String> {
     kept
 }
 
-/// Calls reach the broker in the order in which they are made.
-fn first_poll<T: 'static>(mut call: Call<T>) -> Call<T> {
-    match poll_once(call.as_mut()) {
-        Poll::Ready(outcome) => Box::pin(std::future::ready(outcome)),
-        Poll::Pending => call,
+impl model::World for World {
+    fn rng(&mut self) -> &mut SmallRng {
+        &mut self.rng
+    }
+
+    fn turn(&mut self) {
+        match self.rng.random_range(0..10) {
+            0..=3 => {
+                self.test.node.driver.step();
+            }
+            4 => {
+                self.test.broker.move_coordinators(self.now_ms);
+            }
+            5 if self.rng.random_bool(0.2) => self.now_ms += self.rng.random_range(0..20),
+            6 if !self.zombies.is_empty() => {
+                let index = self.rng.random_range(0..self.zombies.len());
+                let mut zombie = self.zombies.swap_remove(index);
+                self.acts(&mut zombie);
+                // One that was told is gone; and none lives for ever.
+                if zombie.identity.is_some() && self.rng.random_ratio(49, 50) {
+                    self.zombies.push(zombie);
+                }
+            }
+            _ => {
+                let index = self.rng.random_range(0..IDS);
+                let next = Producer::new(index);
+                let mut producer = std::mem::replace(&mut self.producers[index], next);
+                if !self.calm && self.rng.random_ratio(1, 300) && producer.identity.is_some() {
+                    // Another process takes over, and this one does not know.
+                    self.zombies.push(producer);
+                    return;
+                }
+                if self.rng.random_ratio(1, 400) {
+                    // It sleeps: its transaction may be too old when it wakes up.
+                    self.now_ms += TIMEOUT_MS / 4;
+                }
+                self.acts(&mut producer);
+                self.producers[index] = producer;
+            }
+        }
+        if self.rng.random_ratio(1, 200) {
+            self.test.node.driver.tick();
+        }
+    }
+
+    fn crash(mut self) -> Self {
+        let producers = self.producers.iter_mut().chain(&mut self.zombies);
+        for producer in producers {
+            let ending = matches!(producer.doing, Doing::Ending(true, _));
+            self.told.counts.crashed_commits += u64::from(ending);
+            self.told.counts.open_at_crash += u64::from(producer.transaction.is_some());
+            // A call under way is lost; what it was about may have happened, and nobody knows.
+            let unknown = !matches!(producer.doing, Doing::Nothing);
+            producer.doing = Doing::Nothing;
+            if unknown || self.rng.random_bool(0.5) {
+                producer.identity = None;
+                producer.forget();
+            }
+        }
+        self.zombies.retain(|one| one.identity.is_some());
+        self.told.counts.crashes += 1;
+        self.test = self.test.crash_somehow(&mut self.rng);
+        let open = TransactionFilter {
+            states: vec![TransactionState::Ongoing],
+            ..TransactionFilter::default()
+        };
+        let (broker, caller) = (&self.test.broker, &self.test.caller);
+        let open = broker
+            .list_transactions(caller, &open, self.now_ms)
+            .unwrap();
+        self.told.counts.restarted_open += open.len() as u64;
+        self.check_transactions(false);
+        self
+    }
+
+    fn check(&mut self) {
+        self.check_transactions(false);
     }
 }
 
 fn run(seed: u64, lives: u32, turns: u32) -> Told {
-    let mut world = World::new(seed);
-    for life in 0..lives {
-        let turns = world.rng.random_range(turns / 4..turns);
-        for turn in 0..turns {
-            world.turn();
-            if turn % 2_000 == 0 {
-                world.check(false);
-            }
-        }
-        if life + 1 < lives {
-            world = world.crash();
-        }
-    }
+    let mut world = model::live(World::new(seed), lives, turns);
     world.settles();
     world.told
 }
 
-fn seeds() -> Vec<u64> {
-    let number = |name: &str| -> Option<u64> {
-        let value = std::env::var(name).ok()?;
-        Some(value.parse().expect("a number"))
-    };
-    match number("SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("SEEDS").unwrap_or(20)).collect(),
-    }
-}
-
 #[test]
 fn transactions_are_seen_whole_or_not_at_all_through_zombies_timeouts_and_crashes() {
-    let seeds = seeds();
-    let mut all = Vec::new();
-    for seed in &seeds {
-        eprintln!("SEED={seed}");
-        let told = run(*seed, 4, 20_000);
-        eprintln!("{:?}", told.counts);
-        all.push(told.counts);
-    }
-    let met = |count: fn(&Counts) -> u64| all.iter().map(count).sum::<u64>() > 0;
-    let met_all = met(|one| one.commits)
-        && met(|one| one.aborts)
-        && met(|one| one.fenced)
-        && met(|one| one.timeouts)
-        && met(|one| one.offsets)
-        && met(|one| one.crashes)
-        && met(|one| one.crashed_commits)
-        && met(|one| one.unstable)
-        && met(|one| one.open_at_crash)
-        && met(|one| one.restarted_open);
-    assert!(
-        met_all || seeds.len() == 1,
-        "the test must meet what it is about"
+    model::run_seeds(
+        20,
+        |seed| run(seed, 4, 20_000).counts,
+        counts![Counts:
+            commits,
+            aborts,
+            fenced,
+            timeouts,
+            offsets,
+            crashes,
+            crashed_commits,
+            unstable,
+            open_at_crash,
+            restarted_open,
+        ],
     );
 }
 

@@ -44,6 +44,12 @@ pub const LAST_STABLE_IS_HIGH_WATERMARK: &str = "last_stable_is_high_watermark";
 pub const MARKER_OUTSIDE_FRAME: &str = "marker_outside_frame";
 /// A duplicate is answered before the batch that it repeats is durable.
 pub const DUPLICATE_BEFORE_DURABLE: &str = "duplicate_before_durable";
+/// A commit of a group's offsets is answered before its frame is durable.
+pub const COMMIT_ANSWERED_BEFORE_DURABLE: &str = "commit_answered_before_durable";
+/// A restart forgets which generation or epoch a group was in.
+pub const GROUP_EPOCH_NOT_RESTORED: &str = "group_epoch_not_restored";
+/// A partition is given to a member while another may still have it.
+pub const PARTITION_GIVEN_BEFORE_REVOKED: &str = "partition_given_before_revoked";
 
 /// Every mutation there is, with what it breaks. A suite that shows that it can fail names those that it is to find.
 pub const ALL: &[(&str, &str)] = &[
@@ -119,6 +125,18 @@ pub const ALL: &[(&str, &str)] = &[
     (
         DUPLICATE_BEFORE_DURABLE,
         "a duplicate is answered before its original is durable",
+    ),
+    (
+        COMMIT_ANSWERED_BEFORE_DURABLE,
+        "a commit of a group's offsets is answered before its frame is durable",
+    ),
+    (
+        GROUP_EPOCH_NOT_RESTORED,
+        "a restart forgets a group's generation or epoch",
+    ),
+    (
+        PARTITION_GIVEN_BEFORE_REVOKED,
+        "a partition is given to a member while another may still have it",
     ),
 ];
 

@@ -1,13 +1,15 @@
 //! The shapes against what `kafka-protocol` writes, in every version that is served; and counts that lie.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+use std::ops::RangeBounds;
+
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use proptest::prelude::*;
 
-use crate::api::{self, Handler};
-use crate::shape::{MAX_ITEMS, check};
+use crate::api::{self, Api, Handler};
+use crate::shape::{MAX_ITEMS, Shape, check};
 use crate::wire::{Reader, WireError};
 
 fn text(text: &'static str) -> StrBytes {
@@ -18,12 +20,45 @@ fn name() -> TopicName {
     TopicName(text("topic"))
 }
 
+fn group() -> GroupId {
+    GroupId(text("g"))
+}
+
+fn transaction() -> TransactionalId {
+    TransactionalId(text("t"))
+}
+
+/// A request that has something more in these versions.
+fn since<R>(
+    version: i16,
+    versions: impl RangeBounds<i16>,
+    request: R,
+    with: impl FnOnce(R) -> R,
+) -> R {
+    match versions.contains(&version) {
+        true => with(request),
+        false => request,
+    }
+}
+
+/// An API whose requests are checked along a shape, and that shape.
+fn shaped(key: i16) -> (&'static Api, Shape) {
+    let api = api::find(key).unwrap();
+    match api.handler {
+        Handler::Control(shape, _) => (api, shape),
+        _ => panic!("{} has no shape", api.name),
+    }
+}
+
+/// Looks at bytes as at a request of that version.
+fn look(key: i16, bytes: &Bytes, version: i16) -> Result<usize, WireError> {
+    let (api, shape) = shaped(key);
+    check(Reader::new(bytes, api.is_flexible(version)), shape, version)
+}
+
 /// Checks a request along its shape in each of its versions; `make` fills what the version has.
 fn agrees<R: Encodable + HeaderVersion>(key: i16, make: impl Fn(i16) -> R) {
-    let api = api::find(key).unwrap();
-    let Handler::Control(shape, _) = api.handler else {
-        panic!("{} has no shape", api.name);
-    };
+    let (api, _) = shaped(key);
     for version in api.versions.0..=api.versions.1 {
         let mut bytes = BytesMut::new();
         make(version)
@@ -32,7 +67,7 @@ fn agrees<R: Encodable + HeaderVersion>(key: i16, make: impl Fn(i16) -> R) {
         let bytes = bytes.freeze();
         let flexible = R::header_version(version) == 2;
         assert_eq!(flexible, api.is_flexible(version), "{} {version}", api.name);
-        let look = |bytes: &Bytes| check(Reader::new(bytes, flexible), shape, version);
+        let look = |bytes: &Bytes| look(key, bytes, version);
         assert_eq!(look(&bytes), Ok(0), "{} {version}", api.name);
         // What comes after it is told, and nothing may be missing.
         let longer = Bytes::from([&bytes[..], &[0]].concat());
@@ -58,11 +93,7 @@ fn shapes_are_those_of_the_messages() {
             .with_name(name())
             .with_partitions(vec![partition; 2]);
         let request = ListOffsetsRequest::default().with_topics(vec![topic; 2]);
-        if version >= 10 {
-            request.with_timeout_ms(7)
-        } else {
-            request
-        }
+        since(version, 10.., request, |one| one.with_timeout_ms(7))
     });
     agrees(3, |version| {
         use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -70,11 +101,9 @@ fn shapes_are_those_of_the_messages() {
         let request = MetadataRequest::default()
             .with_topics(Some(vec![topic; 3]))
             .with_allow_auto_topic_creation(true);
-        if (8..=10).contains(&version) {
-            request.with_include_cluster_authorized_operations(true)
-        } else {
-            request
-        }
+        since(version, 8..=10, request, |one| {
+            one.with_include_cluster_authorized_operations(true)
+        })
     });
     agrees(8, |version| {
         use kafka_protocol::messages::offset_commit_request::{
@@ -86,13 +115,11 @@ fn shapes_are_those_of_the_messages() {
             .with_name(name())
             .with_partitions(vec![partition; 2]);
         let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(text("g")))
+            .with_group_id(group())
             .with_topics(vec![topic; 2]);
-        if version >= 7 {
-            request.with_group_instance_id(Some(text("i")))
-        } else {
-            request
-        }
+        since(version, 7.., request, |one| {
+            one.with_group_instance_id(Some(text("i")))
+        })
     });
     agrees(9, |version| {
         use kafka_protocol::messages::offset_fetch_request::*;
@@ -101,14 +128,14 @@ fn shapes_are_those_of_the_messages() {
                 .with_name(name())
                 .with_partition_indexes(vec![1, 2]);
             return OffsetFetchRequest::default()
-                .with_group_id(GroupId(text("g")))
+                .with_group_id(group())
                 .with_topics(Some(vec![topic; 2]));
         }
         let topic = OffsetFetchRequestTopics::default()
             .with_name(name())
             .with_partition_indexes(vec![1, 2]);
         let group = OffsetFetchRequestGroup::default()
-            .with_group_id(GroupId(text("g")))
+            .with_group_id(group())
             .with_topics(Some(vec![topic; 2]));
         OffsetFetchRequest::default().with_groups(vec![group; 2])
     });
@@ -126,43 +153,33 @@ fn shapes_are_those_of_the_messages() {
             .with_name(text("range"))
             .with_metadata(Bytes::from_static(b"m"));
         let request = JoinGroupRequest::default()
-            .with_group_id(GroupId(text("g")))
+            .with_group_id(group())
             .with_protocols(vec![protocol; 2]);
-        let request = if version >= 5 {
-            request.with_group_instance_id(Some(text("i")))
-        } else {
-            request
-        };
-        if version >= 8 {
-            request.with_reason(Some(text("r")))
-        } else {
-            request
-        }
+        let request = since(version, 5.., request, |one| {
+            one.with_group_instance_id(Some(text("i")))
+        });
+        since(version, 8.., request, |one| {
+            one.with_reason(Some(text("r")))
+        })
     });
     agrees(12, |version| {
         let request = HeartbeatRequest::default()
-            .with_group_id(GroupId(text("g")))
+            .with_group_id(group())
             .with_member_id(text("m"));
-        if version >= 3 {
-            request.with_group_instance_id(Some(text("i")))
-        } else {
-            request
-        }
+        since(version, 3.., request, |one| {
+            one.with_group_instance_id(Some(text("i")))
+        })
     });
     agrees(13, |version| {
         use kafka_protocol::messages::leave_group_request::MemberIdentity;
-        let request = LeaveGroupRequest::default().with_group_id(GroupId(text("g")));
+        let request = LeaveGroupRequest::default().with_group_id(group());
         if version < 3 {
             return request.with_member_id(text("m"));
         }
         let member = MemberIdentity::default()
             .with_member_id(text("m"))
             .with_group_instance_id(Some(text("i")));
-        let member = if version >= 5 {
-            member.with_reason(Some(text("r")))
-        } else {
-            member
-        };
+        let member = since(version, 5.., member, |one| one.with_reason(Some(text("r"))));
         request.with_members(vec![member; 2])
     });
     agrees(14, |version| {
@@ -171,63 +188,51 @@ fn shapes_are_those_of_the_messages() {
             .with_member_id(text("m"))
             .with_assignment(Bytes::from_static(b"a"));
         let request = SyncGroupRequest::default()
-            .with_group_id(GroupId(text("g")))
+            .with_group_id(group())
             .with_assignments(vec![one; 2]);
-        let request = if version >= 3 {
-            request.with_group_instance_id(Some(text("i")))
-        } else {
-            request
-        };
-        if version >= 5 {
-            request
-                .with_protocol_type(Some(text("t")))
+        let request = since(version, 3.., request, |one| {
+            one.with_group_instance_id(Some(text("i")))
+        });
+        since(version, 5.., request, |one| {
+            one.with_protocol_type(Some(text("t")))
                 .with_protocol_name(Some(text("n")))
-        } else {
-            request
-        }
+        })
     });
     agrees(15, |_| {
-        DescribeGroupsRequest::default().with_groups(vec![GroupId(text("g")); 2])
+        DescribeGroupsRequest::default().with_groups(vec![group(); 2])
     });
     agrees(16, |version| {
         let request = ListGroupsRequest::default();
-        let request = if version >= 4 {
-            request.with_states_filter(vec![text("Stable")])
-        } else {
-            request
-        };
-        if version >= 5 {
-            request.with_types_filter(vec![text("classic")])
-        } else {
-            request
-        }
+        let request = since(version, 4.., request, |one| {
+            one.with_states_filter(vec![text("Stable")])
+        });
+        since(version, 5.., request, |one| {
+            one.with_types_filter(vec![text("classic")])
+        })
     });
     agrees(68, |version| {
         use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
         let partitions = TopicPartitions::default().with_partitions(vec![1, 2]);
         let request = ConsumerGroupHeartbeatRequest::default()
-            .with_group_id(GroupId(text("g")))
+            .with_group_id(group())
             .with_member_id(text("m"))
             .with_instance_id(Some(text("i")))
             .with_subscribed_topic_names(Some(vec![name(); 2]))
             .with_server_assignor(Some(text("uniform")))
             .with_topic_partitions(Some(vec![partitions; 2]));
-        match version {
-            0 => request,
-            _ => request.with_subscribed_topic_regex(Some(text("t.*"))),
-        }
+        since(version, 1.., request, |one| {
+            one.with_subscribed_topic_regex(Some(text("t.*")))
+        })
     });
     agrees(69, |_| {
-        ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text("g")); 2])
+        ConsumerGroupDescribeRequest::default().with_group_ids(vec![group(); 2])
     });
     agrees(18, |version| {
         let request = ApiVersionsRequest::default();
-        if version < 3 {
-            return request;
-        }
-        request
-            .with_client_software_name(text("c"))
-            .with_client_software_version(text("1"))
+        since(version, 3.., request, |one| {
+            one.with_client_software_name(text("c"))
+                .with_client_software_version(text("1"))
+        })
     });
 }
 
@@ -263,14 +268,14 @@ fn shapes_of_admin_requests_are_those_of_the_messages() {
         DeleteRecordsRequest::default().with_topics(vec![topic; 2])
     });
     agrees(22, |_| {
-        InitProducerIdRequest::default().with_transactional_id(Some(TransactionalId(text("t"))))
+        InitProducerIdRequest::default().with_transactional_id(Some(transaction()))
     });
     agrees(24, |version| {
         use kafka_protocol::messages::add_partitions_to_txn_request::*;
         let topic = AddPartitionsToTxnTopic::default()
             .with_name(name())
             .with_partitions(vec![1, 2]);
-        let id = TransactionalId(text("t"));
+        let id = transaction();
         if version < 4 {
             return AddPartitionsToTxnRequest::default()
                 .with_v3_and_below_transactional_id(id)
@@ -283,12 +288,12 @@ fn shapes_of_admin_requests_are_those_of_the_messages() {
     });
     agrees(25, |_| {
         AddOffsetsToTxnRequest::default()
-            .with_transactional_id(TransactionalId(text("t")))
-            .with_group_id(GroupId(text("g")))
+            .with_transactional_id(transaction())
+            .with_group_id(group())
     });
     agrees(26, |_| {
         EndTxnRequest::default()
-            .with_transactional_id(TransactionalId(text("t")))
+            .with_transactional_id(transaction())
             .with_committed(true)
     });
     agrees(28, |version| {
@@ -299,15 +304,13 @@ fn shapes_of_admin_requests_are_those_of_the_messages() {
             .with_name(name())
             .with_partitions(vec![partition; 2]);
         let request = TxnOffsetCommitRequest::default()
-            .with_transactional_id(TransactionalId(text("t")))
-            .with_group_id(GroupId(text("g")))
+            .with_transactional_id(transaction())
+            .with_group_id(group())
             .with_topics(vec![topic; 2]);
-        if version < 3 {
-            return request;
-        }
-        request
-            .with_member_id(text("m"))
-            .with_group_instance_id(Some(text("i")))
+        since(version, 3.., request, |one| {
+            one.with_member_id(text("m"))
+                .with_group_instance_id(Some(text("i")))
+        })
     });
     agrees(61, |_| {
         use kafka_protocol::messages::describe_producers_request::TopicRequest;
@@ -317,21 +320,17 @@ fn shapes_of_admin_requests_are_those_of_the_messages() {
         DescribeProducersRequest::default().with_topics(vec![topic; 2])
     });
     agrees(65, |_| {
-        let ids = vec![TransactionalId(text("t")); 2];
+        let ids = vec![transaction(); 2];
         DescribeTransactionsRequest::default().with_transactional_ids(ids)
     });
     agrees(66, |version| {
         let request = ListTransactionsRequest::default()
             .with_state_filters(vec![text("Ongoing"); 2])
             .with_producer_id_filters(vec![ProducerId(1); 2]);
-        let request = match version {
-            0 => request,
-            _ => request.with_duration_filter(5),
-        };
-        match version {
-            ..2 => request,
-            _ => request.with_transactional_id_pattern(Some(text("p"))),
-        }
+        let request = since(version, 1.., request, |one| one.with_duration_filter(5));
+        since(version, 2.., request, |one| {
+            one.with_transactional_id_pattern(Some(text("p")))
+        })
     });
     agrees(23, |_| {
         use kafka_protocol::messages::offset_for_leader_epoch_request::*;
@@ -397,7 +396,7 @@ fn shapes_of_admin_requests_are_those_of_the_messages() {
         CreatePartitionsRequest::default().with_topics(vec![topic; 2])
     });
     agrees(42, |_| {
-        DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text("g")); 2])
+        DeleteGroupsRequest::default().with_groups_names(vec![group(); 2])
     });
     agrees(43, |_| {
         use kafka_protocol::messages::elect_leaders_request::TopicPartitions;
@@ -451,18 +450,7 @@ fn shapes_of_admin_requests_are_those_of_the_messages() {
 
 #[test]
 fn a_count_that_lies_is_refused_before_anything_is_allocated() {
-    let api = api::find(3).unwrap();
-    let Handler::Control(shape, _) = api.handler else {
-        panic!("it has a shape");
-    };
-    let look = |bytes: &[u8], version| {
-        let bytes = Bytes::copy_from_slice(bytes);
-        check(
-            Reader::new(&bytes, api.is_flexible(version)),
-            shape,
-            version,
-        )
-    };
+    let look = |bytes: &[u8], version| look(3, &Bytes::copy_from_slice(bytes), version);
     assert_eq!(look(&i32::MAX.to_be_bytes(), 0), Err(WireError::Count));
     assert_eq!(look(&(-2_i32).to_be_bytes(), 0), Err(WireError::Negative));
     assert_eq!(
@@ -484,14 +472,10 @@ proptest! {
         version in 0_i16..=13,
     ) {
         let bytes = Bytes::from(bytes);
-        let api = api::find(3).unwrap();
-        if let Handler::Control(shape, _) = api.handler {
-            let looked = check(Reader::new(&bytes, api.is_flexible(version)), shape, version);
-            if looked.is_ok() {
-                use kafka_protocol::protocol::Decodable;
-                // It may still refuse text that is not UTF-8, and null where there may be none.
-                let _ = MetadataRequest::decode(&mut bytes.clone(), version);
-            }
+        if look(3, &bytes, version).is_ok() {
+            use kafka_protocol::protocol::Decodable;
+            // It may still refuse text that is not UTF-8, and null where there may be none.
+            let _ = MetadataRequest::decode(&mut bytes.clone(), version);
         }
     }
 }

@@ -16,11 +16,12 @@
 //! - The **history** is taken from the writes to the journal's files, and read by the format alone.
 //! - The **views** are log and store as that history says they must be. After every restart, and at snapshots under
 //!   load, everything that the node shows is compared with them.
-//! - The **rules** judge each frame: sequences of producers, offsets, steps of tasks, starts that move.
+//! - The **rules** judge each frame: sequences of producers, offsets, steps of tasks, commits and records of groups,
+//!   starts that move.
 //! - The **world** is what clients were told or have read. All of it must be in the history, for good.
 //!
 //! Where to start reading: `run.rs` (one seed), `life.rs` (who moves next), `actors/` (the workload), `disk.rs` and
-//! `faults.rs` (what goes wrong), `views.rs`, `rules.rs` and `world.rs` (what must hold), `runner.rs` (many seeds).
+//! `faults.rs` (what goes wrong), `views.rs`, `rules.rs`, `groups/` and `world.rs` (what must hold), `runner.rs` (many seeds).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -31,6 +32,7 @@ mod damage;
 pub mod disk;
 pub mod faults;
 pub mod fiber;
+pub mod groups;
 pub mod history;
 pub mod life;
 pub mod medium;

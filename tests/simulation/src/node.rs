@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::disk::{Control, SimDisk};
+use crate::groups;
 use crate::medium::SlowMedium;
 use crate::store::SimStore;
 
@@ -104,7 +105,8 @@ impl Machine {
             }
         };
         let mut ids = SmallRng::seed_from_u64(rng.random());
-        let settings = BrokerSettings::new(Box::new(move || ids.random()));
+        let mut settings = BrokerSettings::new(Box::new(move || ids.random()));
+        settings.groups = groups::settings();
         let broker = match Broker::open(opened.engine, settings) {
             Ok(broker) => broker,
             Err(error) => panic!("the catalogue cannot be read: {error}"),

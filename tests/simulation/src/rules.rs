@@ -9,6 +9,7 @@ use mainstem_log::{LogOp, PartitionId, TopicId};
 use mainstem_record::Batch;
 use mainstem_store::{Family, shard_key};
 
+use crate::groups::{self, Commit};
 use crate::history::Frame;
 use crate::views::Views;
 
@@ -96,11 +97,14 @@ pub struct Rules {
     pub kept: RefCell<Vec<TopicId>>,
     /// The present, or later.
     pub now_ms: Cell<i64>,
+    /// What was ever committed or deleted of groups' offsets.
+    pub commits: RefCell<Vec<Commit>>,
 }
 
 impl Rules {
     /// Judges a frame by the views before it.
     pub fn before(&self, views: &Views, lsn: u64, frame: &Frame) {
+        groups::rules::judge(&self.commits.borrow(), views, lsn, frame);
         for op in &frame.store_ops {
             if op.family == Family::Offsets
                 && op

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::coverage::met;
 use crate::disk::Control;
 use crate::faults::{self, Plan};
+use crate::groups::{self, Groups};
 use crate::life::{Fibers, Life};
 use crate::node::{self, Machine, Node};
 use crate::note;
@@ -101,7 +102,7 @@ impl Run {
         };
         note!(trace, "{:?}", machine.options);
         Run {
-            world: Rc::new(RefCell::new(World::new(control, actors::PRODUCERS))),
+            world: Rc::new(RefCell::new(World::new(control, Groups::new(&mut rng)))),
             rng,
             machine,
             clock: Clock::new(BEGIN_MS),
@@ -220,6 +221,7 @@ impl Run {
             world.closing = false;
             world.finished = 0;
             world.transactors_finished = 0;
+            world.groups.begin_life();
             world.power_goes = false;
             world.squeezed = self.opened_full;
             world.refused_full = false;
@@ -233,7 +235,8 @@ impl Run {
             node.store.fail_after(calls, plan.store_is_full);
         }
         let broker = node.broker.clone();
-        let actors = actors::all(|| self.client(&broker));
+        let running = self.world.borrow().groups.running.clone();
+        let actors = actors::all(&running, || self.client(&broker));
         let workers = std::mem::take(&mut node.workers);
         let mut life = self.life(workers, actors);
         for turn in 0..turns {
@@ -449,6 +452,8 @@ impl Run {
         compared.unwrap_or_else(|error| panic!("after recovery: {error}"));
         world.views.compare_store(&**engine.store());
         world.verify();
+        let (broker, caller) = (&node.broker, Caller::anonymous());
+        groups::compare(&world.views, broker, &caller, &world.groups.running);
     }
 }
 

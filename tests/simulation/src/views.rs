@@ -182,7 +182,10 @@ impl Views {
         let of_transactor = |op: &StoreOp| {
             let key = mainstem_broker::keys::parse_group_offset(&op.key);
             op.family == Family::Offsets
-                && key.is_some_and(|key| key.group.starts_with("transactor-"))
+                && op.value.is_some()
+                && key.is_some_and(|key| {
+                    key.group.starts_with("transactor-") || key.group.starts_with("exact-")
+                })
         };
         let offsets = frame.store_ops.iter().any(of_transactor);
         assert!(

@@ -10,10 +10,12 @@ use mainstem_engine::{Committed, EngineError, Snapshot, Submission};
 use mainstem_log::{LogError, PartitionId, TopicId};
 use rand::rngs::SmallRng;
 
+use crate::actors::PRODUCERS;
 use crate::actors::transactor::TRANSACTORS;
 use crate::clock::Clock;
 use crate::coverage::met;
 use crate::disk::Control;
+use crate::groups::{self, Groups};
 use crate::note;
 use crate::rules::Rules;
 use crate::trace::Trace;
@@ -55,6 +57,8 @@ pub struct World {
     pub transactors_finished: usize,
     /// Every transaction there was, by its number.
     pub transactions: BTreeMap<u64, Transaction>,
+    /// Consumer groups and their members.
+    pub groups: Groups,
     /// The topics that stay, by name.
     pub topics: BTreeMap<&'static str, TopicId>,
     /// The topics that come and go.
@@ -202,7 +206,7 @@ pub enum After {
 
 impl World {
     /// A world in which nothing has happened.
-    pub fn new(control: Arc<Control>, producers: usize) -> World {
+    pub fn new(control: Arc<Control>, groups: Groups) -> World {
         World {
             trace: control.trace.clone(),
             control,
@@ -213,11 +217,12 @@ impl World {
             squeezed: false,
             refused_full: false,
             power_goes: false,
-            producers: (0..producers).map(|_| Producer::default()).collect(),
+            producers: (0..PRODUCERS).map(|_| Producer::default()).collect(),
             finished: 0,
             transactors: (0..TRANSACTORS).map(|_| Transactor::default()).collect(),
             transactors_finished: 0,
             transactions: BTreeMap::new(),
+            groups,
             topics: BTreeMap::new(),
             churned: BTreeMap::new(),
             registers: BTreeMap::new(),
@@ -225,6 +230,11 @@ impl World {
             views: Views::default(),
             seen: BTreeMap::new(),
         }
+    }
+
+    /// Whether nobody writes any more to what stays.
+    pub fn is_quiet(&self) -> bool {
+        self.finished == PRODUCERS && self.transactors_finished == TRANSACTORS
     }
 
     /// The log's name of a partition of a topic that stays.
@@ -312,12 +322,26 @@ impl World {
             );
         }
         self.verify_transactions();
+        self.verify_groups();
         for (task, acknowledged) in &self.tasks {
             let found = stored(crate::rules::task_offset(*task));
             assert!(
                 found >= *acknowledged,
                 "task {task} had passed {acknowledged}, now {found}"
             );
+        }
+    }
+
+    /// What groups have committed is what was acknowledged, or newer.
+    fn verify_groups(&self) {
+        let commits = self.rules.commits.borrow();
+        for group in &self.groups.running {
+            for (topic, index) in groups::READ {
+                let partition = self.partition(topic, index);
+                let found = groups::rules::committed(&self.views, *group, partition);
+                let one = &self.groups.groups[*group];
+                one.check_found(&commits, *group, partition, found.as_ref());
+            }
         }
     }
 

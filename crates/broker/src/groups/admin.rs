@@ -3,12 +3,13 @@
 use mainstem_store::StoreOp;
 
 use super::commits::not_found;
-use super::coordinator::{GroupKey, Slot, answered};
+use super::coordinator::{GroupKey, Slot};
 use super::fetch::scan;
 use super::members::Members;
 use super::types::{GroupDescription, GroupListing, GroupState, GroupType};
 use crate::access::{self, Access};
 use crate::broker::Broker;
+use crate::coordinator::answered;
 use crate::topics::MAX_TRIES;
 use crate::{BrokerError, Caller, keys, names};
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use mainstem_engine::Signal;
 
-use super::coordinator::{GroupKey, answered};
+use super::coordinator::GroupKey;
 use super::types::{GroupMember, JoinGroup, Joined, LeavingMember, SyncGroup, Synced};
 use crate::access::{self, Access};
 use crate::broker::Broker;
+use crate::coordinator::answered;
 use crate::{BrokerError, Caller, names};
 
 impl Broker {

@@ -1,13 +1,15 @@
 //! Committing and deleting offsets.
 
+use mainstem_journal::mutation;
 use mainstem_log::PartitionId;
 use mainstem_store::StoreOp;
 
-use super::coordinator::{Answer, GroupKey, answered};
+use super::coordinator::GroupKey;
 use super::offsets::CommittedOffset;
 use super::types::{GroupCommit, GroupState, OffsetCommit};
 use crate::access::{self, Access};
 use crate::broker::Broker;
+use crate::coordinator::{Answer, answered};
 use crate::produce::no_partition;
 use crate::{BrokerError, Caller, keys, names};
 
@@ -58,7 +60,9 @@ impl Broker {
             })?;
             Ok((!ops.is_empty()).then(|| state.commit(&key, ops, now_ms)))
         })?;
-        if let Some(answer) = answer {
+        if let Some(answer) = answer
+            && !mutation::active(mutation::COMMIT_ANSWERED_BEFORE_DURABLE)
+        {
             answered(answer).await?;
         }
         Ok(outcomes)

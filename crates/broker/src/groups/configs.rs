@@ -8,11 +8,12 @@ use mainstem_store::StoreOp;
 use serde::{Deserialize, Serialize};
 
 use super::consumer::Timing;
-use super::coordinator::{GroupKey, answered};
+use super::coordinator::GroupKey;
 use super::settings::GroupSettings;
 use crate::access::{self, Access};
 use crate::broker::Broker;
 use crate::configs::Kind;
+use crate::coordinator::answered;
 use crate::{BrokerError, Caller, keys, names};
 
 const STORED_VERSION: u32 = 1;

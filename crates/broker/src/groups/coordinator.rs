@@ -1,21 +1,16 @@
-//! All groups in memory, their timers, and their frames under way, behind one lock that is never held over I/O.
+//! All groups in memory, behind the one lock of their [`Coordinator`].
 //!
 //! An event goes to the group's state machine; its effects are done under the lock: answers are collected (and given
 //! after it), frames are submitted, so that frames of a group are in the order of its events. A frame that is done rings
 //! a [`Signal`]; [`Groups::advance`] then tells the machine, as it tells those whose time has come.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use mainstem_engine::{
-    Committed, Engine, EngineError, Promise, Signal, Submission, Ticket, ticket,
-};
+use mainstem_engine::{Engine, Promise, Signal, Submission, ticket};
 use mainstem_store::StoreOp;
-use parking_lot::Mutex;
 
 use super::classic::Classic;
 use super::configs::{self, GroupConfigs};
@@ -27,7 +22,7 @@ use super::record::Record;
 use super::settings::GroupSettings;
 use super::topics::TopicViews;
 use super::types::{Joined, Synced};
-use crate::frames::FramesDone;
+use crate::coordinator::{Answer, Coordinator, Machines, Pending};
 use crate::keys::{self, Kind};
 use crate::{BrokerError, Caller};
 
@@ -51,34 +46,22 @@ impl GroupKey {
     }
 }
 
-/// An answer to somebody who waits.
-pub(crate) type Answer<T> = Ticket<Result<T, BrokerError>>;
-
 /// All groups of all tenants.
 pub(crate) struct Groups {
     pub(crate) settings: GroupSettings,
     pub(super) views: TopicViews,
-    state: Mutex<State>,
-    done: Arc<FramesDone>,
+    coordinator: Coordinator<State>,
 }
 
 /// What the lock guards.
 pub(crate) struct State {
     engine: Engine,
-    done: Arc<FramesDone>,
     settings: GroupSettings,
     groups: BTreeMap<GroupKey, Slot>,
     /// What was set for single groups: durable, and with what is under way.
     configs: BTreeMap<GroupKey, Configured>,
-    /// When which group wants to be told the time: one entry a group at most, never later than its machine's deadline.
-    timers: BTreeSet<(i64, GroupKey)>,
-    frames: BTreeMap<u64, Frame>,
     waiting: BTreeMap<WaitId, Waiting>,
-    next_id: u64,
-    /// Whether the groups that a restart has found were told the time.
-    resumed: bool,
-    /// To be answered once the lock is free: a waker may run anything.
-    answers: Vec<Box<dyn FnOnce() + Send>>,
+    pending: Pending<GroupKey, Frame>,
 }
 
 /// One group in memory.
@@ -92,7 +75,6 @@ pub(crate) struct Slot {
     pub(crate) in_flight: BTreeMap<u64, Vec<Bytes>>,
     /// Frames under way that remove it.
     removals: u32,
-    timer_ms: Option<i64>,
 }
 
 /// Offsets that a frame of others commits.
@@ -110,10 +92,9 @@ struct Configured {
     under_way: u32,
 }
 
-/// A frame under way.
-struct Frame {
+/// What belongs to a frame under way.
+pub(crate) struct Frame {
     key: GroupKey,
-    ticket: Ticket<Committed>,
     then: Then,
     /// There is no record of the group unless this one comes to be.
     is_first: bool,
@@ -178,73 +159,45 @@ impl Groups {
         if let Some(error) = failure {
             return Err(error);
         }
-        let done = FramesDone::new(Arc::default());
-        let state = State {
+        let coordinator = Coordinator::new(Arc::default(), |pending| State {
             engine: engine.clone(),
-            done: done.clone(),
             settings,
             groups,
             configs: configured,
-            timers: BTreeSet::new(),
-            frames: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            next_id: 0,
-            resumed: false,
-            answers: Vec::new(),
-        };
+            pending,
+        });
         Ok(Groups {
             settings,
             views: TopicViews::default(),
-            state: Mutex::new(state),
-            done,
+            coordinator,
         })
     }
 
     /// The bell that rings when [`Groups::advance`] has something to do before the time it was told.
     pub(crate) fn signal(&self) -> &Arc<Signal> {
-        self.done.signal()
+        self.coordinator.signal()
     }
 
     /// Looks at the groups, or changes them at a moment in time.
     pub(crate) fn with<R>(&self, now_ms: Option<i64>, act: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = self.state.lock();
-        let first_before = state.first_timer_ms();
-        if let Some(now_ms) = now_ms {
-            state.resume(now_ms);
-        }
-        let result = act(&mut state);
-        let answers = std::mem::take(&mut state.answers);
-        let first = state.first_timer_ms();
-        drop(state);
-        answers.into_iter().for_each(|give| give());
-        if first.is_some_and(|first| first_before.is_none_or(|before| first < before)) {
-            self.done.signal().notify();
-        }
-        result
+        self.coordinator.with(now_ms, act)
     }
 
     /// Tells the machines of frames that are done and of time that has passed; returns when it wants to be called
     /// again at the latest.
     pub(crate) fn advance(&self, now_ms: i64) -> Option<i64> {
-        let done = self.done.take();
-        self.with(Some(now_ms), |state| {
-            for frame in done {
-                state.finish(frame, now_ms);
-            }
-            while let Some((at_ms, key)) = state.timers.first().cloned() {
-                if at_ms > now_ms {
-                    return Some(at_ms);
-                }
-                state.timers.remove(&(at_ms, key.clone()));
-                if let Some(slot) = state.groups.get_mut(&key) {
-                    slot.timer_ms = None;
-                }
-                state.event(&key, now_ms, |members, effects| {
+        self.coordinator.advance(
+            now_ms,
+            |state, id, frame, outcome| {
+                state.finish(id, frame, outcome.map_err(BrokerError::from), now_ms);
+            },
+            |state, key| {
+                state.event(key, now_ms, |members, effects| {
                     members.tick(now_ms, effects);
                 });
-            }
-            None
-        })
+            },
+        )
     }
 }
 
@@ -266,7 +219,6 @@ impl Slot {
             commits: 0,
             in_flight: BTreeMap::new(),
             removals: 0,
-            timer_ms: None,
         }
     }
 
@@ -276,16 +228,16 @@ impl Slot {
     }
 }
 
-impl State {
-    fn first_timer_ms(&self) -> Option<i64> {
-        self.timers.first().map(|(at_ms, _)| *at_ms)
+impl Machines for State {
+    type Key = GroupKey;
+    type Frame = Frame;
+
+    fn pending(&mut self) -> &mut Pending<GroupKey, Frame> {
+        &mut self.pending
     }
 
-    /// After a restart, sessions begin when the time is first told.
+    /// Sessions begin when the time is first told.
     fn resume(&mut self, now_ms: i64) {
-        if std::mem::replace(&mut self.resumed, true) {
-            return;
-        }
         let keys: Vec<GroupKey> = self.groups.keys().cloned().collect();
         for key in keys {
             let timing = self.timing(&key);
@@ -295,7 +247,9 @@ impl State {
             self.set_timer(&key);
         }
     }
+}
 
+impl State {
     /// How often the members of a group are heard, where they speak the consumer protocol.
     pub(crate) fn timing(&self, key: &GroupKey) -> Timing {
         let configs = self.configs.get(key).map(|configured| &configured.durable);
@@ -378,17 +332,17 @@ impl State {
         match effect {
             Effect::Joined(wait, answer) => {
                 if let Some(Waiting::Join(promise)) = self.waiting.remove(&wait) {
-                    self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
+                    self.pending.answer(promise, answer);
                 }
             }
             Effect::Synced(wait, answer) => {
                 if let Some(Waiting::Sync(promise)) = self.waiting.remove(&wait) {
-                    self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
+                    self.pending.answer(promise, answer);
                 }
             }
             Effect::Beat(wait, answer) => {
                 if let Some(Waiting::Beat(promise)) = self.waiting.remove(&wait) {
-                    self.answers.push(Box::new(|| promise.resolve(Ok(answer))));
+                    self.pending.answer(promise, answer);
                 }
             }
             Effect::Store(record, storing) => {
@@ -402,36 +356,17 @@ impl State {
         }
     }
 
-    /// Has the group told the time when it wants to be. An entry that is earlier than need be stays: when it comes up,
-    /// the machine finds nothing to do.
     fn set_timer(&mut self, key: &GroupKey) {
-        let Some(slot) = self.groups.get_mut(key) else {
-            return;
-        };
-        let Some(at_ms) = slot.members.deadline_ms() else {
-            return;
-        };
-        if slot.timer_ms.is_some_and(|held| held <= at_ms) {
-            return;
-        }
-        if let Some(held) = slot.timer_ms.replace(at_ms) {
-            self.timers.remove(&(held, key.clone()));
-        }
-        self.timers.insert((at_ms, key.clone()));
+        let slot = self.groups.get(key);
+        let deadline_ms = slot.and_then(|slot| slot.members.deadline_ms());
+        self.pending.set_timer(key, deadline_ms);
     }
 
     pub(crate) fn forget_if_idle(&mut self, key: &GroupKey) {
-        if self.groups.get(key).is_some_and(Slot::is_idle)
-            && let Some(slot) = self.groups.remove(key)
-            && let Some(at_ms) = slot.timer_ms
-        {
-            self.timers.remove(&(at_ms, key.clone()));
+        if self.groups.get(key).is_some_and(Slot::is_idle) {
+            self.groups.remove(key);
+            self.pending.forget_timer(key);
         }
-    }
-
-    fn take_id(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
     }
 
     /// Somebody waits for a join.
@@ -459,7 +394,7 @@ impl State {
     }
 
     fn wait(&mut self, waiting: Waiting) -> WaitId {
-        let id = self.take_id();
+        let id = self.pending.take_id();
         self.waiting.insert(id, waiting);
         id
     }
@@ -495,7 +430,7 @@ impl State {
         mut ops: Vec<StoreOp>,
         now_ms: i64,
     ) -> (Adopted, Vec<StoreOp>) {
-        let frame = self.take_id();
+        let frame = self.pending.take_id();
         let committed = ops.iter().map(|op| op.key.clone()).collect();
         let slot = self.slot_or_new(key, now_ms);
         slot.commits += 1;
@@ -544,45 +479,31 @@ impl State {
         is_first: bool,
         then: Then,
     ) -> u64 {
-        let frame = self.take_id();
+        let frame = self.pending.take_id();
         let submission = Submission {
             store_ops,
             all_or_nothing: true,
             ..Submission::default()
         };
         let ticket = self.engine.submit_in_turn(submission);
-        let ticket = self.done.watch(frame, ticket);
         let under_way = Frame {
             key: key.clone(),
-            ticket,
             then,
             is_first,
         };
-        self.frames.insert(frame, under_way);
+        self.pending.watch(frame, ticket, under_way);
         frame
     }
 
-    /// A frame has called.
-    fn finish(&mut self, frame: u64, now_ms: i64) {
-        let Some(under_way) = self.frames.get_mut(&frame) else {
-            return;
-        };
-        let ticket = Pin::new(&mut under_way.ticket);
-        let Poll::Ready(outcome) = ticket.poll(&mut Context::from_waker(Waker::noop())) else {
-            return;
-        };
-        let Some(Frame {
+    /// A frame is done.
+    fn finish(&mut self, id: u64, frame: Frame, outcome: Result<(), BrokerError>, now_ms: i64) {
+        let Frame {
             key,
             then,
             is_first,
-            ..
-        }) = self.frames.remove(&frame)
-        else {
-            return;
-        };
-        let outcome = outcome.map(|_| ()).map_err(BrokerError::from);
+        } = frame;
         if let Some(slot) = self.groups.get_mut(&key) {
-            slot.in_flight.remove(&frame);
+            slot.in_flight.remove(&id);
             slot.stored &= outcome.is_ok() || !is_first;
         }
         match then {
@@ -615,15 +536,7 @@ impl State {
 
     fn answer_frame(&mut self, wait: WaitId, outcome: Result<(), BrokerError>) {
         if let Some(Waiting::Frame(promise)) = self.waiting.remove(&wait) {
-            self.answers.push(Box::new(|| promise.resolve(Ok(outcome))));
+            self.pending.answer(promise, outcome);
         }
-    }
-}
-
-/// The answer that a ticket brings.
-pub(crate) async fn answered<T>(answer: Answer<T>) -> Result<T, BrokerError> {
-    match answer.await {
-        Ok(answer) => answer,
-        Err(error) => Err(EngineError::into(error)),
     }
 }

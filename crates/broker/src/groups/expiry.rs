@@ -8,10 +8,11 @@ use mainstem_engine::{Check, EngineError, Lsn, Submission};
 use mainstem_log::{PartitionId, TopicId};
 use mainstem_store::{SHARDS, StoreOp};
 
-use super::coordinator::{GroupKey, Slot, answered};
+use super::coordinator::{GroupKey, Slot};
 use super::fetch::scan;
 use super::types::GroupState;
 use crate::broker::Broker;
+use crate::coordinator::answered;
 use crate::{BrokerError, keys};
 
 /// Offsets that go in one frame, at most.

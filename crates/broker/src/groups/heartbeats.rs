@@ -7,11 +7,12 @@ use super::consumer::types::{
     ConsumerBeat, ConsumerGroupDescription, ConsumerHeartbeat, JOIN_EPOCH, LEAVE_EPOCH,
     STATIC_LEAVE_EPOCH,
 };
-use super::coordinator::{GroupKey, answered};
+use super::coordinator::GroupKey;
 use super::members::Members;
 use super::types::GroupType;
 use crate::access::{self, Access};
 use crate::broker::Broker;
+use crate::coordinator::answered;
 use crate::{BrokerError, Caller, names};
 
 /// The longest id, static name or rack of a member, in bytes.

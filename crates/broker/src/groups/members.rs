@@ -41,9 +41,10 @@ impl Members {
         }
     }
 
+    /// What is to be kept of the group with the first of its offsets, whatever it is about at that moment.
     pub(crate) fn record(&self) -> Record {
         match self {
-            Members::Classic(group) => Record::Classic(Box::new(group.record())),
+            Members::Classic(group) => Record::Classic(Box::new(group.record_between())),
             Members::Consumer(group) => Record::Consumer(Box::new(group.record())),
         }
     }

@@ -45,7 +45,7 @@ pub use consumer::types::{
     AssignedTopic, ConsumerBeat, ConsumerGroupDescription, ConsumerHeartbeat,
     ConsumerMemberDescription, JOIN_EPOCH, LEAVE_EPOCH, STATIC_LEAVE_EPOCH,
 };
-pub(crate) use coordinator::{Adopted, Answer, GroupKey, Groups, answered};
+pub(crate) use coordinator::{Adopted, GroupKey, Groups};
 pub use expiry::GroupExpiryRound;
 pub use offsets::CommittedOffset;
 pub use settings::GroupSettings;

@@ -7,7 +7,7 @@ use super::machine::{Decision, Machine};
 use super::types::TransactionalProducer;
 use crate::access::{self, Access};
 use crate::broker::Broker;
-use crate::groups::answered;
+use crate::coordinator::answered;
 use crate::produce::no_partition;
 use crate::topics::MAX_TRIES;
 use crate::{BrokerError, Caller, ProducerIdentity, names};

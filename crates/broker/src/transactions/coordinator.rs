@@ -1,27 +1,22 @@
-//! All transactional ids in memory, their timers, and their frames under way, behind one lock that is never held over I/O.
+//! All transactional ids in memory, behind the one lock of their [`Coordinator`].
 //!
 //! Batches of transactions are submitted under the lock, too: a transaction's partitions are known before its end is
 //! submitted. What overtakes on the way from there to admission, admission itself refuses (see
 //! [`mainstem_engine::Transaction`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
-use mainstem_engine::{
-    Committed, Engine, Promise, Signal, Submission, Ticket, TransactionEnd, ticket,
-};
+use mainstem_engine::{Engine, EngineError, Promise, Signal, Submission, TransactionEnd, ticket};
 use mainstem_log::PartitionId;
 use mainstem_store::StoreOp;
-use parking_lot::Mutex;
 
 use super::machine::{Change, Decision, End, Machine};
 use super::record::TransactionRecord;
 use super::settings::TransactionSettings;
-use crate::frames::FramesDone;
-use crate::groups::{Adopted, Answer, GroupKey, Groups};
+use crate::coordinator::{Answer, Coordinator, Machines, Pending};
+use crate::groups::{Adopted, GroupKey, Groups};
 use crate::keys::{self, Kind};
 use crate::{BrokerError, Caller, ProducerIdentity};
 
@@ -44,24 +39,15 @@ impl IdKey {
 /// All transactional ids of all tenants.
 pub(crate) struct Transactions {
     pub(crate) settings: TransactionSettings,
-    state: Mutex<State>,
-    done: Arc<FramesDone>,
+    coordinator: Coordinator<State>,
 }
 
 /// What the lock guards.
 pub(crate) struct State {
     engine: Engine,
-    done: Arc<FramesDone>,
     settings: TransactionSettings,
     ids: BTreeMap<IdKey, Slot>,
-    /// When which id wants to be told the time: one entry an id at most, never later than its machine's deadline.
-    timers: BTreeSet<(i64, IdKey)>,
-    frames: BTreeMap<u64, Frame>,
-    next_frame: u64,
-    /// Whether the transactions that a restart has found were told the time.
-    resumed: bool,
-    /// To be answered once the lock is free: a waker may run anything.
-    answers: Vec<Box<dyn FnOnce() + Send>>,
+    pending: Pending<IdKey, Frame>,
 }
 
 /// One transactional id in memory.
@@ -69,13 +55,11 @@ struct Slot {
     machine: Machine,
     /// They ask again when its frame is done.
     waiting: Vec<Promise<Result<(), BrokerError>>>,
-    timer_ms: Option<i64>,
 }
 
-/// A frame under way.
-struct Frame {
+/// What belongs to a frame under way.
+pub(crate) struct Frame {
     key: IdKey,
-    ticket: Ticket<Committed>,
     /// Who waits, and what it is answered if all goes well.
     promise: Option<Promise<Result<ProducerIdentity, BrokerError>>>,
     answer: ProducerIdentity,
@@ -144,70 +128,31 @@ impl Transactions {
                 }
             }
         }
-        let done = FramesDone::new(signal);
-        let state = State {
+        let coordinator = Coordinator::new(signal, |pending| State {
             engine: engine.clone(),
-            done: done.clone(),
             settings,
             ids,
-            timers: BTreeSet::new(),
-            frames: BTreeMap::new(),
-            next_frame: 0,
-            resumed: false,
-            answers: Vec::new(),
-        };
+            pending,
+        });
         Ok(Transactions {
             settings,
-            state: Mutex::new(state),
-            done,
+            coordinator,
         })
     }
 
     /// Looks at the ids, or changes them at a moment in time.
     pub(crate) fn with<R>(&self, now_ms: Option<i64>, act: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = self.state.lock();
-        let first_before = state.first_timer_ms();
-        if let Some(now_ms) = now_ms {
-            state.resume(now_ms);
-        }
-        let result = act(&mut state);
-        let answers = std::mem::take(&mut state.answers);
-        let first = state.first_timer_ms();
-        drop(state);
-        answers.into_iter().for_each(|give| give());
-        if first.is_some_and(|first| first_before.is_none_or(|before| first < before)) {
-            self.done.signal().notify();
-        }
-        result
+        self.coordinator.with(now_ms, act)
     }
 
     /// Tells the machines of frames that are done and of time that has passed; returns when it wants to be called
     /// again at the latest.
     pub(crate) fn advance(&self, groups: &Groups, now_ms: i64) -> Option<i64> {
-        let done = self.done.take();
-        self.with(Some(now_ms), |state| {
-            for frame in done {
-                state.finish(groups, frame, now_ms);
-            }
-            while let Some((at_ms, key)) = state.timers.first().cloned() {
-                if at_ms > now_ms {
-                    return Some(at_ms);
-                }
-                state.timers.remove(&(at_ms, key.clone()));
-                let expiration_ms = state.settings.id_expiration_ms;
-                let change = state.ids.get_mut(&key).and_then(|slot| {
-                    slot.timer_ms = None;
-                    slot.machine.tick(now_ms, expiration_ms)
-                });
-                if let Some(change) = change {
-                    tracing::debug!(case = "transaction or its id expired", id = %key.id);
-                    let nobody = ProducerIdentity { id: -1, epoch: -1 };
-                    state.submit(groups, &key, change, nobody, None, now_ms);
-                }
-                state.set_timer(&key);
-            }
-            None
-        })
+        self.coordinator.advance(
+            now_ms,
+            |state, _, frame, outcome| state.finish(groups, frame, outcome, now_ms),
+            |state, key| state.tick(groups, key, now_ms),
+        )
     }
 }
 
@@ -216,21 +161,20 @@ impl Slot {
         Slot {
             machine,
             waiting: Vec::new(),
-            timer_ms: None,
         }
     }
 }
 
-impl State {
-    fn first_timer_ms(&self) -> Option<i64> {
-        self.timers.first().map(|(at_ms, _)| *at_ms)
+impl Machines for State {
+    type Key = IdKey;
+    type Frame = Frame;
+
+    fn pending(&mut self) -> &mut Pending<IdKey, Frame> {
+        &mut self.pending
     }
 
-    /// After a restart, time begins for what only the log knew when it is first told.
+    /// Time begins for what only the log knew when it is first told.
     fn resume(&mut self, now_ms: i64) {
-        if std::mem::replace(&mut self.resumed, true) {
-            return;
-        }
         let keys: Vec<IdKey> = self.ids.keys().cloned().collect();
         for key in keys {
             if let Some(slot) = self.ids.get_mut(&key) {
@@ -239,7 +183,9 @@ impl State {
             self.set_timer(&key);
         }
     }
+}
 
+impl State {
     /// The ids of a tenant, by name.
     pub(crate) fn of_tenant(&self, caller: &Caller) -> impl Iterator<Item = (&str, &Machine)> {
         let tenant = caller.tenant.clone();
@@ -319,8 +265,6 @@ impl State {
             all_or_nothing: true,
             ..Submission::default()
         };
-        self.next_frame += 1;
-        let frame = self.next_frame;
         let mut adopted = Vec::new();
         let ticket = match end {
             None => self.engine.submit_in_turn(submission),
@@ -353,33 +297,40 @@ impl State {
         };
         let under_way = Frame {
             key: key.clone(),
-            ticket: self.done.watch(frame, ticket),
             promise,
             answer,
             adopted,
         };
-        self.frames.insert(frame, under_way);
+        let frame = self.pending.take_id();
+        self.pending.watch(frame, ticket, under_way);
     }
 
-    /// A frame has called.
-    fn finish(&mut self, groups: &Groups, frame: u64, now_ms: i64) {
-        let Some(under_way) = self.frames.get_mut(&frame) else {
-            return;
-        };
-        let ticket = Pin::new(&mut under_way.ticket);
-        let Poll::Ready(outcome) = ticket.poll(&mut Context::from_waker(Waker::noop())) else {
-            return;
-        };
-        let Some(Frame {
+    /// Time has passed.
+    fn tick(&mut self, groups: &Groups, key: &IdKey, now_ms: i64) {
+        let expiration_ms = self.settings.id_expiration_ms;
+        let slot = self.ids.get_mut(key);
+        if let Some(change) = slot.and_then(|slot| slot.machine.tick(now_ms, expiration_ms)) {
+            tracing::debug!(case = "transaction or its id expired", id = %key.id);
+            let nobody = ProducerIdentity { id: -1, epoch: -1 };
+            self.submit(groups, key, change, nobody, None, now_ms);
+        }
+        self.set_timer(key);
+    }
+
+    /// A frame is done.
+    fn finish(
+        &mut self,
+        groups: &Groups,
+        frame: Frame,
+        outcome: Result<(), EngineError>,
+        now_ms: i64,
+    ) {
+        let Frame {
             key,
             promise,
             answer,
             adopted,
-            ..
-        }) = self.frames.remove(&frame)
-        else {
-            return;
-        };
+        } = frame;
         let is_done = outcome.is_ok();
         if let Err(error) = &outcome {
             tracing::warn!(id = %key.id, %error, "a transactional id could not be changed");
@@ -392,42 +343,28 @@ impl State {
             });
         }
         if let Some(promise) = promise {
-            let outcome = outcome.map(|_| answer).map_err(BrokerError::from);
-            self.answers.push(Box::new(|| promise.resolve(Ok(outcome))));
+            let outcome = outcome.map(|()| answer).map_err(BrokerError::from);
+            self.pending.answer(promise, outcome);
         }
         let Some(slot) = self.ids.get_mut(&key) else {
             return;
         };
         slot.machine.done(is_done, now_ms);
         for promise in slot.waiting.drain(..) {
-            self.answers.push(Box::new(|| promise.resolve(Ok(Ok(())))));
+            self.pending.answer(promise, Ok(()));
         }
         if slot.machine.is_nothing() {
-            if let Some(at_ms) = slot.timer_ms {
-                self.timers.remove(&(at_ms, key.clone()));
-            }
             self.ids.remove(&key);
+            self.pending.forget_timer(&key);
             return;
         }
         self.set_timer(&key);
     }
 
-    /// Has the id told the time when it wants to be. An entry that is earlier than need be stays: when it comes up, the
-    /// machine finds nothing to do.
     pub(crate) fn set_timer(&mut self, key: &IdKey) {
         let expiration_ms = self.settings.id_expiration_ms;
-        let Some(slot) = self.ids.get_mut(key) else {
-            return;
-        };
-        let Some(at_ms) = slot.machine.deadline_ms(expiration_ms) else {
-            return;
-        };
-        if slot.timer_ms.is_some_and(|held| held <= at_ms) {
-            return;
-        }
-        if let Some(held) = slot.timer_ms.replace(at_ms) {
-            self.timers.remove(&(held, key.clone()));
-        }
-        self.timers.insert((at_ms, key.clone()));
+        let slot = self.ids.get(key);
+        let deadline_ms = slot.and_then(|slot| slot.machine.deadline_ms(expiration_ms));
+        self.pending.set_timer(key, deadline_ms);
     }
 }

@@ -8,7 +8,7 @@ use super::types::TransactionCommit;
 use crate::access::{self, Access};
 use crate::broker::Broker;
 use crate::groups::GroupKey;
-use crate::{BrokerError, Caller, CommittedOffset, names};
+use crate::{BrokerError, Caller, CommittedOffset, GroupMember, names};
 
 impl Broker {
     /// Keeps offsets to be committed with the transaction; durable when this returns. Until the end they are no group's
@@ -44,28 +44,39 @@ impl Broker {
             }));
         }
         let key = GroupKey::new(caller, group);
+        let identity = producer.identity;
+        self.change_id(caller, &producer.id, now_ms, |machine, _| {
+            // Each time that it is asked: while something else of the id was under way the group may have moved on, and
+            // whoever reads now has seen that nothing is to come.
+            self.check_transaction_member(&key, member, now_ms)?;
+            machine.add_offsets(identity, group, adds_group, &offsets, now_ms)
+        })
+        .await?;
+        Ok(outcomes)
+    }
+
+    fn check_transaction_member(
+        &self,
+        key: &GroupKey,
+        member: &GroupMember,
+        now_ms: i64,
+    ) -> Result<(), BrokerError> {
         self.inner.groups.with(Some(now_ms), |state| {
-            if state.slot(&key).is_none() {
+            if state.slot(key).is_none() {
                 return match member.generation {
                     // A member of a group that is gone: it is not to begin another.
                     0.. => Err(BrokerError::IllegalGeneration {
-                        group: group.clone(),
+                        group: member.group.clone(),
                         got: member.generation,
                         current: -1,
                     }),
                     _ => Ok(()),
                 };
             }
-            state.event(&key, now_ms, |members, _| {
+            state.event(key, now_ms, |members, _| {
                 members.check_transaction_commit(member, now_ms)
             })
-        })?;
-        let identity = producer.identity;
-        self.change_id(caller, &producer.id, now_ms, |machine, _| {
-            machine.add_offsets(identity, group, adds_group, &offsets, now_ms)
         })
-        .await?;
-        Ok(outcomes)
     }
 
     /// Every partition for which an open transaction holds an offset of this group, as topic and partition: what

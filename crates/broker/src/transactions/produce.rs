@@ -6,7 +6,7 @@ use super::calls::check_producer;
 use super::coordinator::{IdKey, State};
 use super::machine::Machine;
 use crate::broker::Broker;
-use crate::groups::{Answer, answered};
+use crate::coordinator::{Answer, answered};
 use crate::produce::{ProduceCall, allowed};
 use crate::topics::MAX_TRIES;
 use crate::{BrokerError, Caller, PlacedBatch, Produced, ProducerIdentity, names};

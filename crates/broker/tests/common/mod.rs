@@ -1,6 +1,8 @@
 //! A broker on a node in memory, moved by one thread and a seed.
 #![allow(dead_code)]
 
+pub mod model;
+
 use bytes::Bytes;
 use mainstem_broker::{
     Broker, BrokerError, BrokerSettings, Caller, FetchRequest, Isolation, NewRecord, ProduceBatch,

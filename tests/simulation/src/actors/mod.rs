@@ -4,6 +4,7 @@
 mod churn;
 mod janitor;
 mod keyed;
+pub mod members;
 mod mover;
 mod observer;
 mod producer;
@@ -95,8 +96,8 @@ pub fn new_topic(name: &str, partitions: u32) -> NewTopic {
 /// One of them, with a name for the trace.
 pub type Actor = (&'static str, Pin<Box<dyn Future<Output = ()>>>);
 
-/// Everybody, for one life of the node.
-pub fn all(mut client: impl FnMut() -> Client) -> Vec<Actor> {
+/// Everybody, for one life of the node, with the members of these groups.
+pub fn all(groups: &[usize], mut client: impl FnMut() -> Client) -> Vec<Actor> {
     let mut actors: Vec<Actor> = Vec::new();
     for me in 0..PRODUCERS {
         actors.push(("producer", Box::pin(producer::run(client(), me))));
@@ -117,6 +118,7 @@ pub fn all(mut client: impl FnMut() -> Client) -> Vec<Actor> {
     for me in 0..transactor::TRANSACTORS {
         actors.push(("transactor", Box::pin(transactor::run(client(), me))));
     }
+    actors.extend(members::all(groups, &mut client));
     actors.push(("mover", Box::pin(mover::run(client()))));
     for name in CHURNED {
         actors.push(("churn", Box::pin(churn::run(client(), name))));

@@ -2,7 +2,6 @@
 
 use rand::Rng;
 
-use super::transactor::TRANSACTORS;
 use crate::world::Client;
 
 /// Moves them until nobody needs it any more.
@@ -11,7 +10,7 @@ pub async fn run(mut client: Client) {
         {
             let world = client.world.borrow();
             let stopped = client.broker.engine().status().poisoned.is_some();
-            if stopped || (world.stopping && world.transactors_finished == TRANSACTORS) {
+            if stopped || (world.stopping && world.is_quiet() && world.groups.are_done()) {
                 return;
             }
         }

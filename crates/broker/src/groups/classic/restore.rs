@@ -1,5 +1,7 @@
 //! A group as it is kept, and back.
 
+use mainstem_journal::mutation;
+
 use super::member::Member;
 use super::{Classic, Phase};
 use crate::groups::record::{GroupRecord, MemberRecord};
@@ -31,10 +33,25 @@ impl Classic {
         }
     }
 
+    /// The group as a restart is to find it that comes now. What has not been kept of a rebalance is then as if it had not
+    /// been: there are no members, so that whoever comes back joins again. A member that took its generation for one with an
+    /// assignment would have none, and wait for ever.
+    pub(crate) fn record_between(&self) -> GroupRecord {
+        let mut record = self.record();
+        if !matches!(self.state, Phase::Empty | Phase::Stable) {
+            record.members.clear();
+            record.protocol = None;
+            record.leader = None;
+        }
+        record
+    }
+
     /// A group after a restart: stable if it had members, whose sessions begin anew with [`Classic::resume`].
     pub(crate) fn restore(name: Arc<str>, settings: GroupSettings, record: GroupRecord) -> Classic {
         let mut group = Classic::new(name, settings, record.since_ms);
-        group.generation = record.generation;
+        if !mutation::active(mutation::GROUP_EPOCH_NOT_RESTORED) {
+            group.generation = record.generation;
+        }
         group.protocol_type = record.protocol_type;
         group.protocol = record.protocol;
         group.leader = record.leader;

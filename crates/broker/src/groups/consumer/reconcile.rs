@@ -12,6 +12,7 @@
 //! A member moves to the target's epoch once it has nothing to give up any more; until then it keeps its epoch, so that
 //! it can go on committing what it has read. It gets a partition only when nobody else may still have it.
 
+use mainstem_journal::mutation;
 use mainstem_log::PartitionId;
 
 use super::Consumer;
@@ -51,6 +52,7 @@ impl Consumer {
             let is_free = |partition: &PartitionId| {
                 let holder = self.holders.get(partition);
                 holder.is_none_or(|holder| **holder == *id)
+                    || mutation::active(mutation::PARTITION_GIVEN_BEFORE_REVOKED)
             };
             let (free, held): (Partitions, Partitions) =
                 target.difference(&kept).copied().partition(is_free);

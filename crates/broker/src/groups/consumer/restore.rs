@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use mainstem_journal::mutation;
+
 use super::member::Member;
 use super::record::{ConsumerMemberRecord, ConsumerRecord};
 use super::{Consumer, Timing};
@@ -47,6 +49,9 @@ impl Consumer {
         record: ConsumerRecord,
     ) -> Consumer {
         let mut group = Consumer::new(name, settings, record.epoch, record.since_ms);
+        if mutation::active(mutation::GROUP_EPOCH_NOT_RESTORED) {
+            group.epoch = 0;
+        }
         group.target_epoch = record.target_epoch;
         group.topics = record
             .topics
