@@ -25,6 +25,7 @@ pub mod configs;
 mod delete_records;
 mod error;
 mod fetch;
+mod fetch_pieces;
 mod frames;
 mod groups;
 pub mod keys;
@@ -44,6 +45,7 @@ pub use catalog::read_entry as read_topic_entry;
 pub use configs::{CompactionLimits, TopicLimits};
 pub use error::BrokerError;
 pub use fetch::{AbortedTransaction, FetchRequest, Fetched, OffsetSpec, PartitionBounds};
+pub use fetch_pieces::FetchedPieces;
 pub use groups::{
     AssignedTopic, CommittedOffset, ConsumerBeat, ConsumerGroupDescription, ConsumerHeartbeat,
     ConsumerMemberDescription, GroupCommit, GroupConfig, GroupDescription, GroupExpiryRound,
@@ -51,7 +53,7 @@ pub use groups::{
     JoinGroup, Joined, JoinedMember, LEAVE_EPOCH, LeavingMember, MemberDescription, OffsetCommit,
     OffsetsOfTopic, Protocol, STATIC_LEAVE_EPOCH, SyncGroup, Synced,
 };
-pub use mainstem_log::{PartitionId, TopicId, Waiter};
+pub use mainstem_log::{FileSlice, PartitionId, Piece, PieceLimits, Stopped, TopicId, Waiter};
 pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;
 pub use retention::{CompactionRound, RetentionRound};
