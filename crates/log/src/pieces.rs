@@ -116,6 +116,8 @@ impl Log {
             at_least_one: limits.at_least_one,
         };
         let shelf = &self.shared.shelf;
+        // The segment that the last piece is a slice of: what it left did not fit, or is too little.
+        let mut sliced = None;
         let result = self.shared.collect(
             &found,
             bounds,
@@ -124,7 +126,11 @@ impl Log {
                 if !limits.files {
                     return Ok(None);
                 }
+                if sliced == Some(segment.name()) {
+                    return Ok(Some(FoundInSegment::nothing(next)));
+                }
                 if let Some((slice, next_offset)) = segment.slice(shelf, next, room.bytes, limit)? {
+                    sliced = Some(segment.name());
                     return Ok(Some(FoundInSegment {
                         bytes: slice.len(),
                         memory_bytes: 0,
@@ -132,7 +138,11 @@ impl Log {
                         next_offset,
                     }));
                 }
-                let read = segment.read(shelf, next, room.in_memory(), limit, at_least_one)?;
+                let room_bytes = room.in_memory();
+                if !at_least_one && !segment.first_fits(shelf, next, room_bytes)? {
+                    return Ok(Some(FoundInSegment::nothing(next)));
+                }
+                let read = segment.read(shelf, next, room_bytes, limit, at_least_one)?;
                 Ok(Some(FoundInSegment {
                     bytes: read.bytes.len(),
                     memory_bytes: read.bytes.len(),

@@ -107,6 +107,18 @@ pub(crate) struct FoundInSegment<P> {
     pub(crate) next_offset: i64,
 }
 
+impl<P: From<Bytes>> FoundInSegment<P> {
+    /// Not even one batch fits.
+    pub(crate) fn nothing(next_offset: i64) -> Self {
+        Self {
+            piece: Bytes::new().into(),
+            bytes: 0,
+            memory_bytes: 0,
+            next_offset,
+        }
+    }
+}
+
 /// Where a read has come to.
 pub(crate) struct Collected<P> {
     pub(crate) pieces: Vec<P>,
@@ -327,8 +339,9 @@ impl Shared {
                     room.take(found.bytes, found.memory_bytes);
                     next = found.next_offset;
                     pieces.push(found.piece);
-                    // What is left is not worth another read of the disk.
-                    if room.bytes <= half_bytes
+                    // What is left is not worth another read of the disk. A slice was not read.
+                    if found.memory_bytes > 0
+                        && room.bytes <= half_bytes
                         && room.bytes > 0
                         && self.in_segment(partition, next)
                     {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstem_journal::DiskFile;
-use mainstem_record::BATCH_HEADER_BYTES;
+use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
 
 use super::verify::Window;
 use super::{Segment, SegmentShelf};
@@ -116,7 +116,7 @@ impl Segment {
             return Ok(None);
         }
         self.check_once(&*file, begin, stop)?;
-        let first = self.batch_of(&*file, offset, begin, stop)?;
+        let (first, _) = self.batch_of(&*file, offset, begin, stop)?;
         let bytes = stop.position - first.position;
         if bytes < LEAST_BYTES {
             return Ok(None);
@@ -128,6 +128,23 @@ impl Segment {
             bytes: bytes as usize,
         };
         Ok(Some((slice, stop.offset)))
+    }
+
+    /// Whether the batch that holds `offset` has no more than `max_bytes`: to find out that it does not fit, only its header
+    /// is read.
+    pub(crate) fn first_fits(
+        self: &Arc<Self>,
+        shelf: &SegmentShelf,
+        offset: i64,
+        max_bytes: usize,
+    ) -> Result<bool, LogError> {
+        let (begin, end) = {
+            let state = self.with_index(shelf, offset)?;
+            (self.points_around(&state, offset)?.0, state.end)
+        };
+        let file = self.open(shelf)?;
+        let (_, header) = self.batch_of(&*file, offset, begin, end)?;
+        Ok(header.size_bytes() <= max_bytes)
     }
 
     /// The points between which a slice lies, if there is enough between them.
@@ -173,25 +190,24 @@ impl Segment {
         Ok(())
     }
 
-    /// Where the batch that holds `offset` begins, which lies between these points.
+    /// Where the batch that holds `offset` begins, which lies between these points, and its header.
     fn batch_of(
         &self,
         file: &dyn DiskFile,
         offset: i64,
         begin: Point,
         stop: Point,
-    ) -> Result<Point, LogError> {
+    ) -> Result<(Point, BatchHeader), LogError> {
         let mut point = begin;
-        while point.offset < offset {
+        loop {
             let mut head = [0; BATCH_HEADER_BYTES];
             self.read_exact(file, &mut head, point.position)?;
             let (header, after) = self.step(point, stop, &head)?;
             if header.last_offset() >= offset {
-                break;
+                return Ok((point, header));
             }
             point = after;
         }
-        Ok(point)
     }
 }
 
