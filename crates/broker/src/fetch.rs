@@ -319,7 +319,11 @@ fn fetched(
     }
 }
 
-fn partition_of(caller: &Caller, topic: &Topic, index: u32) -> Result<PartitionId, BrokerError> {
+pub(crate) fn partition_of(
+    caller: &Caller,
+    topic: &Topic,
+    index: u32,
+) -> Result<PartitionId, BrokerError> {
     access::check(caller, Access::Read { topic: &topic.name })?;
     if topic.tenant != caller.tenant {
         return Err(not_found(&topic.name));

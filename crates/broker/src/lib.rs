@@ -28,6 +28,7 @@ mod delete_records;
 mod encoding;
 mod error;
 mod fetch;
+mod fetch_pieces;
 mod frames;
 mod groups;
 pub mod keys;
@@ -51,6 +52,7 @@ pub use defaults::{
 };
 pub use error::BrokerError;
 pub use fetch::{AbortedTransaction, FetchRequest, Fetched, OffsetSpec, PartitionBounds};
+pub use fetch_pieces::FetchedPieces;
 pub use groups::{
     AssignedTopic, CommittedOffset, ConsumerBeat, ConsumerGroupDescription, ConsumerHeartbeat,
     ConsumerMemberDescription, GroupCommit, GroupConfig, GroupDescription, GroupExpiryRound,
@@ -58,7 +60,7 @@ pub use groups::{
     JoinGroup, Joined, JoinedMember, LEAVE_EPOCH, LeavingMember, MemberDescription, OffsetCommit,
     OffsetsOfTopic, Protocol, STATIC_LEAVE_EPOCH, SyncGroup, Synced,
 };
-pub use mainstem_log::{PartitionId, TopicId, Waiter};
+pub use mainstem_log::{FileSlice, PartitionId, Piece, PieceLimits, Stopped, TopicId, Waiter};
 pub use names::INTERNAL_TOPICS;
 pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;

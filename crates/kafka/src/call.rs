@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use mainstem::broker::Piece;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{self, API_VERSIONS, Api, Handler};
@@ -25,7 +26,7 @@ pub(crate) struct Call {
 /// The bytes of an answer, length and header included, in pieces that go out as they are.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    pub(crate) pieces: Vec<Bytes>,
+    pub(crate) pieces: Vec<Piece>,
     /// What it holds of the room for answers, until it is written.
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
@@ -127,7 +128,7 @@ impl Call {
             .encode(&mut bytes, version)
             .map_err(|error| fault(error.to_string()))?;
         Ok(Answer {
-            pieces: vec![bytes.freeze()],
+            pieces: vec![bytes.freeze().into()],
             room: None,
         })
     }
@@ -144,12 +145,12 @@ impl Call {
         }
         write(&mut writer, self.version);
         let mut pieces = writer.finish();
-        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        let bytes: usize = pieces.iter().map(Piece::len).sum();
         let length = i32::try_from(bytes).map_err(|_| KafkaError::Answer {
             api: self.api.name,
             why: "it is above 2 GiB".into(),
         })?;
-        pieces.insert(0, Bytes::copy_from_slice(&length.to_be_bytes()));
+        pieces.insert(0, Bytes::copy_from_slice(&length.to_be_bytes()).into());
         Ok(Answer { pieces, room: None })
     }
 }

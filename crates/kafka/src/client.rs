@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::fetch_session::FetchSession;
+use crate::room::RequestRoom;
 use crate::settings::Settings;
 
 /// What one answer to a fetch takes of the room for answers at most.
@@ -18,9 +19,8 @@ pub(crate) struct Gateway {
     pub(crate) mainstem: Mainstem,
     pub(crate) settings: Settings,
     /// Bytes that all requests together may have under way.
-    requests: Arc<Semaphore>,
-    request_room: usize,
-    /// Bytes that all fetched answers together may have under way.
+    pub(crate) requests: RequestRoom,
+    /// Bytes of memory that all fetched answers together may hold.
     answers: Arc<Semaphore>,
     answer_room: usize,
     /// Becomes true when the server stops.
@@ -39,8 +39,7 @@ impl Gateway {
         Gateway {
             mainstem,
             settings,
-            requests: Arc::new(Semaphore::new(half)),
-            request_room: half,
+            requests: RequestRoom::new(half),
             answers: Arc::new(Semaphore::new(half)),
             answer_room: half,
             stopping,
@@ -51,17 +50,7 @@ impl Gateway {
         self.mainstem.broker()
     }
 
-    /// Waits for room for a request of so many bytes; one that is larger than all room waits for all of it. `None` never
-    /// comes: nobody closes the room.
-    pub(crate) async fn room_for_request(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = u32::try_from(bytes.min(self.request_room)).unwrap_or(u32::MAX);
-        Arc::clone(&self.requests)
-            .acquire_many_owned(permits)
-            .await
-            .ok()
-    }
-
-    /// Room for an answer of up to `bytes`, as much as one may have; `None` where others have taken it all. Never waits:
+    /// Room for an answer that holds up to `bytes` of memory, as much as one may have; `None` where others have taken it all. Never waits:
     /// whoever does not read their answers slows others down and does not stop them.
     pub(crate) fn room_for_answer(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let permits = bytes.min(self.answer_room / MOST_ANSWER_SHARE);

@@ -4,18 +4,14 @@
 //! before it did, so a request is begun when all before it have been answered, and the next is not read before that. Only
 //! produces are begun behind one another: the order of their records is settled by then, and many of them share a sync.
 //!
-//! What is under way is bounded, in requests here and in bytes by [`Gateway::room_for_request`]; beyond that the socket is
+//! What is under way is bounded, in requests here and in bytes by the gateway's room for requests; beyond that the socket is
 //! not read, and TCP holds the client back.
-//!
-//! [`Gateway::room_for_request`]: crate::client::Gateway::room_for_request
 
-use std::collections::VecDeque;
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Bytes, BytesMut};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,18 +26,22 @@ use crate::client::Client;
 use crate::error::KafkaError;
 use crate::frame;
 use crate::produce;
+use crate::room::HeldRoom;
+use crate::send::{Outgoing, send};
 
 /// Requests of one connection that are not answered yet, at most.
 const MAX_UNDER_WAY: usize = 32;
 /// How long a client may be silent in the middle of a request, or not take an answer.
-const STALLED: Duration = Duration::from_secs(30);
+pub(crate) const STALLED: Duration = Duration::from_secs(30);
+/// Answers that are ready at the same time go out together, up to so many bytes.
+const TOGETHER_BYTES: usize = 64 << 10;
 
-type Outcome = Result<Option<Answer>, KafkaError>;
+pub(crate) type Outcome = Result<Option<Answer>, KafkaError>;
 
 /// A request on its way to its answer.
 struct Pending {
     /// What it holds of the room for requests, until it is answered.
-    room: Option<OwnedSemaphorePermit>,
+    room: HeldRoom,
     work: Work,
 }
 
@@ -103,27 +103,49 @@ async fn answer(
     client: &Arc<Client>,
     mut pending: mpsc::Receiver<Pending>,
 ) -> Result<(), KafkaError> {
-    while let Some(Pending { room, work }) = pending.recv().await {
+    let mut outgoing = Outgoing::default();
+    let mut next = None;
+    while let Some(Pending { room, work }) = match next.take() {
+        Some(next) => Some(next),
+        None => pending.recv().await,
+    } {
         let outcome = match work {
             Work::Begun(outcome) => outcome.await,
             Work::InTurn(handle, call, _turn) => handle(client, call).await,
         };
         drop(room);
-        if let Some(answer) = outcome? {
-            let mut pieces = Pieces::of(answer);
-            while pieces.has_remaining() {
-                match timeout(STALLED, write.write_buf(&mut pieces)).await {
-                    Ok(written) => written?,
-                    Err(_) => return Err(stalled()),
-                };
+        let mut failed = outgoing.add(outcome).err();
+        // Many produces are durable with one sync.
+        while failed.is_none() && outgoing.len() < TOGETHER_BYTES {
+            match pending.try_recv() {
+                Ok(Pending {
+                    room,
+                    work: Work::Begun(mut outcome),
+                }) => match futures::poll!(&mut outcome) {
+                    Poll::Ready(outcome) => failed = outgoing.add(outcome).err(),
+                    Poll::Pending => {
+                        let work = Work::Begun(outcome);
+                        next = Some(Pending { room, work });
+                        break;
+                    }
+                },
+                Ok(in_turn) => {
+                    next = Some(in_turn);
+                    break;
+                }
+                Err(_) => break,
             }
+        }
+        send(&mut write, &mut outgoing).await?;
+        if let Some(error) = failed {
+            return Err(error);
         }
     }
     write.shutdown().await?;
     Ok(())
 }
 
-fn stalled() -> KafkaError {
+pub(crate) fn stalled() -> KafkaError {
     KafkaError::Stalled {
         silent_ms: u64::try_from(STALLED.as_millis()).unwrap_or(u64::MAX),
     }
@@ -133,7 +155,7 @@ fn stalled() -> KafkaError {
 struct Frame {
     bytes: Bytes,
     /// What they hold of the room for requests.
-    room: Option<OwnedSemaphorePermit>,
+    room: HeldRoom,
     /// Nothing but produces is under way before it.
     turn: OwnedSemaphorePermit,
 }
@@ -167,16 +189,20 @@ async fn next_frame(
     let Ok(turn) = Arc::clone(turns).acquire_owned().await else {
         return Ok(None);
     };
-    let room = client.gateway.room_for_request(length).await;
-    let mut bytes = frame::buffer(length);
-    while bytes.len() < length {
-        frame::make_room(&mut bytes, length);
-        let mut limited = (&mut *read).take((length - bytes.len()) as u64);
-        let got = timeout(STALLED, limited.read_buf(&mut bytes)).await;
-        if got.map_err(|_| stalled())?? == 0 {
-            return Err(KafkaError::Connection(
-                std::io::ErrorKind::UnexpectedEof.into(),
-            ));
+    let (mut bytes, mut room, mut upto) = (BytesMut::new(), HeldRoom::default(), 0);
+    while upto < length {
+        let more = frame::next_step(upto, length) - upto;
+        client.gateway.requests.grow(&mut room, more).await;
+        bytes.reserve(more);
+        upto += more;
+        while bytes.len() < upto {
+            let mut limited = (&mut *read).take((upto - bytes.len()) as u64);
+            let got = timeout(STALLED, limited.read_buf(&mut bytes)).await;
+            if got.map_err(|_| stalled())?? == 0 {
+                return Err(KafkaError::Connection(
+                    std::io::ErrorKind::UnexpectedEof.into(),
+                ));
+            }
         }
     }
     Ok(Some(Frame {
@@ -184,53 +210,4 @@ async fn next_frame(
         room,
         turn,
     }))
-}
-
-/// The pieces of an answer, written together and without being put together.
-struct Pieces {
-    pieces: VecDeque<Bytes>,
-    left: usize,
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-impl Pieces {
-    fn of(answer: Answer) -> Pieces {
-        let pieces = VecDeque::from(answer.pieces);
-        Pieces {
-            left: pieces.iter().map(Bytes::len).sum(),
-            pieces,
-            _room: answer.room,
-        }
-    }
-}
-
-impl Buf for Pieces {
-    fn remaining(&self) -> usize {
-        self.left
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.pieces.front().map_or(&[], |piece| piece)
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let mut filled = 0;
-        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-            *slice = IoSlice::new(piece);
-            filled += 1;
-        }
-        filled
-    }
-
-    fn advance(&mut self, mut count: usize) {
-        self.left -= count.min(self.left);
-        while let Some(piece) = self.pieces.front_mut() {
-            if count < piece.len() {
-                piece.advance(count);
-                return;
-            }
-            count -= piece.len();
-            self.pieces.pop_front();
-        }
-    }
 }

@@ -225,7 +225,7 @@ mod tests {
             log_start: 0,
             aborted: None,
             records: records
-                .then(|| bytes::Bytes::from_static(b"batch"))
+                .then(|| bytes::Bytes::from_static(b"batch").into())
                 .into_iter()
                 .collect(),
         }

@@ -1,11 +1,13 @@
 //! A request's frame: four bytes of length, a header, and its body. What comes over the socket is read by `connection.rs`.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::wire::{Reader, WireError};
 
 /// What is allocated before the bytes come; a larger request grows as it does.
-pub(crate) const FIRST_BYTES: usize = 1 << 20;
+pub(crate) const FIRST_BYTES: usize = 16 << 10;
+/// So many times what has come is allocated at most.
+const GROWTH: usize = 4;
 
 /// The length that a frame begins with; none where it is negative or above the limit.
 pub(crate) fn length(prefix: [u8; 4], limit_bytes: usize) -> Option<usize> {
@@ -14,17 +16,10 @@ pub(crate) fn length(prefix: [u8; 4], limit_bytes: usize) -> Option<usize> {
         .filter(|length| *length <= limit_bytes)
 }
 
-/// Where a frame of `length` bytes is read to.
-pub(crate) fn buffer(length: usize) -> BytesMut {
-    BytesMut::with_capacity(length.min(FIRST_BYTES))
-}
-
-/// Makes room for more of a frame of `length` bytes, where there is none: as much again as has come.
-pub(crate) fn make_room(frame: &mut BytesMut, length: usize) {
-    if frame.len() == frame.capacity() {
-        let left = length.saturating_sub(frame.len());
-        frame.reserve(left.min(frame.len()));
-    }
+/// How many bytes of a frame of `length` there is to be room for when so many have come, and all of the room is used: a few
+/// times as much. Nothing larger is taken on the length's word.
+pub(crate) fn next_step(come: usize, length: usize) -> usize {
+    come.saturating_mul(GROWTH).max(FIRST_BYTES).min(length)
 }
 
 /// Kafka's request header v1 or, with tagged fields behind it, v2.
@@ -55,5 +50,23 @@ impl<'a> Header<'a> {
         reader.take(self.read_bytes)?;
         reader.tags()?;
         Ok(reader.into_rest())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_grows_with_what_has_come() {
+        assert_eq!(next_step(0, 100), 100);
+        assert_eq!(next_step(0, usize::MAX), FIRST_BYTES);
+        let mut come = 0;
+        while come < 5_000_000 {
+            let next = next_step(come, 5_000_000);
+            assert!(come < next && next <= FIRST_BYTES.max(4 * come));
+            come = next;
+        }
+        assert_eq!(come, 5_000_000);
     }
 }

@@ -7,7 +7,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 use mainstem_record::{Batch, Compression};
@@ -113,10 +113,10 @@ pub(crate) fn frame(stream: &[u8]) {
     within(stream, 0, || {
         let (prefix, mut rest) = stream.split_first_chunk()?;
         let length = frame::length(*prefix, FRAME_BYTES)?;
-        let mut bytes = frame::buffer(length);
+        let mut bytes = BytesMut::new();
         while bytes.len() < length && !rest.is_empty() {
-            frame::make_room(&mut bytes, length);
-            let room = (bytes.capacity() - bytes.len()).min(length - bytes.len());
+            let room = frame::next_step(bytes.len(), length) - bytes.len();
+            bytes.reserve(room);
             let (come, later) = rest.split_at(room.min(rest.len()));
             bytes.extend_from_slice(come);
             rest = later;

@@ -6,7 +6,9 @@
 //! - **An answer is durable.** acks=1 is answered like acks=all; only acks=0 asks for no answer.
 //! - **Order.** A connection's requests are answered in their order; produces behind produces are under way together.
 //! - **Bytes stay as they are.** A batch is checked as a slice of its request and kept byte for byte; fetched batches go
-//!   out as the log hands them out. No record is decoded but to check it once where it is compressed.
+//!   out as the log hands them out, those of a segment from its file to the socket by the operating system. No record is
+//!   decoded but to check it once where it is compressed.
+//! - **The network waits for no disk.** What may wait for one is done beside it.
 //! - **Nothing is taken on a client's word.** No length or count on the wire makes this allocate more than the frame has;
 //!   frames, requests under way, answers and waiting are bounded; a client that stalls is left.
 //! - **Errors** have Kafka's codes, chosen in one place, and say what to do where the answer has a place for it.
@@ -14,12 +16,13 @@
 //! What it refuses: to decide anything that the broker decides; record formats before version 2.
 //!
 //! Where to start reading: `api.rs` is the table, `connection.rs` a connection's life, `call.rs` a request and its answer;
-//! `produce.rs` and `fetch.rs` with `codec/` carry records, the other files a group of control requests each. `shape.rs`
+//! `send.rs` how answers go out; `produce.rs` and `fetch.rs` with `codec/` carry records, the other files a group of control requests each. `shape.rs`
 //! says how counts are checked before `kafka-protocol` decodes.
 
 mod acls;
 mod api;
 mod asked;
+mod beside;
 mod call;
 mod client;
 mod cluster;
@@ -42,6 +45,8 @@ mod internal_topics;
 mod metadata;
 mod offsets;
 mod produce;
+mod room;
+mod send;
 mod server;
 mod settings;
 mod shape;

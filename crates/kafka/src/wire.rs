@@ -4,6 +4,7 @@
 //! end each structure with tagged fields; earlier ones write fixed lengths, -1 for none.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use mainstem::broker::Piece;
 
 /// Why bytes are not what a message's version says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -180,7 +181,7 @@ impl<'a> Reader<'a> {
 #[derive(Debug)]
 pub(crate) struct Writer {
     buffer: BytesMut,
-    pieces: Vec<Bytes>,
+    pieces: Vec<Piece>,
     flexible: bool,
 }
 
@@ -245,10 +246,10 @@ impl Writer {
     }
 
     /// Bytes in pieces, none of which is copied.
-    pub(crate) fn pieces(&mut self, pieces: Vec<Bytes>) {
-        self.count(Some(pieces.iter().map(Bytes::len).sum()));
+    pub(crate) fn pieces(&mut self, pieces: Vec<Piece>) {
+        self.count(Some(pieces.iter().map(Piece::len).sum()));
         if !pieces.is_empty() {
-            self.pieces.push(self.buffer.split().freeze());
+            self.pieces.push(self.buffer.split().freeze().into());
             self.pieces.extend(pieces);
         }
     }
@@ -260,9 +261,9 @@ impl Writer {
         }
     }
 
-    pub(crate) fn finish(mut self) -> Vec<Bytes> {
+    pub(crate) fn finish(mut self) -> Vec<Piece> {
         if !self.buffer.is_empty() {
-            self.pieces.push(self.buffer.freeze());
+            self.pieces.push(self.buffer.freeze().into());
         }
         self.pieces
     }

@@ -20,7 +20,8 @@
 //!   was applied since. Opening from those records and applying every later frame again gives the same log.
 //! - A reader gets whole batches, byte for byte as they were applied. Bytes read from a file are checked:
 //!   the batch's CRC, dense offsets, and a checksum over the header bytes that the CRC leaves out. Damage is
-//!   an error that names file and position, never a gap.
+//!   an error that names file and position, never a gap. A [`FileSlice`], which is sent without being read, was read and
+//!   checked like that once by this process.
 //! - Where a batch stands in which segment follows from the frames alone ([`Layout`]). One that a frame refers to stands
 //!   there, synced, before the frame has its LSN; a flush takes it in where it is, and writes only the others.
 //! - A [`LogSnapshot`] stays readable whatever retention, deletion and eviction do meanwhile.
@@ -33,7 +34,7 @@
 //!
 //! ## Where to start reading
 //! `op.rs` (what a frame can ask of the log), `partition.rs` (the state of one partition), then `log.rs`
-//! (applying), `read.rs` (reading), `transactions.rs` (what is
+//! (applying), `read.rs` (reading; `pieces.rs` for what goes to a socket), `transactions.rs` (what is
 //! committed), `flush.rs` (the way to disk), `segment.rs` (files), `compact/` (compaction) and `verify.rs`
 //! (checking the files offline).
 
@@ -48,6 +49,7 @@ mod layout;
 mod log;
 mod op;
 mod partition;
+mod pieces;
 mod read;
 mod recorded;
 mod referenced;
@@ -68,9 +70,11 @@ pub use ids::{PartitionId, TopicId};
 pub use layout::{Layout, Placement};
 pub use log::{Bounds, Log, LogOptions, SegmentLimits};
 pub use op::{AppendReference, LogOp, LogOps, ReplaceSegments, encode_append};
+pub use pieces::{Piece, PieceLimits, Pieces, Stopped};
 pub use read::{Read, Stable};
 pub use recorded::{PartitionRecord, PartitionState, SegmentRecord};
 pub use remove::Removed;
+pub use segment::FileSlice;
 pub use snapshot::LogSnapshot;
 pub use transactions::{AbortedTransaction, OpenTransaction, RecordedTransactions};
 pub use verify::{Costs, LogCheck, LogFinding, LogVerified};

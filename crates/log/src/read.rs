@@ -65,10 +65,73 @@ const TAIL_RUN: usize = 256;
 /// What a search for a timestamp reads at once.
 const SEARCH_BYTES: usize = 256 << 10;
 
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    pub(crate) offset: i64,
+    /// As of which snapshot; now without one.
+    pub(crate) snapshot: Option<u64>,
+    /// Batches that begin below it.
+    pub(crate) limit: i64,
+    pub(crate) room: Room,
+    /// The first batch comes though there is no room for it.
+    pub(crate) at_least_one: bool,
+}
+
+/// What there is still room for.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    /// Bytes altogether.
+    pub(crate) bytes: usize,
+    /// Those of them that lie in memory.
+    pub(crate) memory_bytes: usize,
+}
+
+impl Room {
+    pub(crate) fn in_memory(self) -> usize {
+        self.bytes.min(self.memory_bytes)
+    }
+
+    fn take(&mut self, bytes: usize, memory_bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.memory_bytes = self.memory_bytes.saturating_sub(memory_bytes);
+    }
+}
+
+/// What was found in a segment.
+pub(crate) struct FoundInSegment<P> {
+    pub(crate) piece: P,
+    pub(crate) bytes: usize,
+    /// Those of them that lie in memory now.
+    pub(crate) memory_bytes: usize,
+    pub(crate) next_offset: i64,
+}
+
+impl<P: From<Bytes>> FoundInSegment<P> {
+    /// Not even one batch fits.
+    pub(crate) fn nothing(next_offset: i64) -> Self {
+        Self {
+            piece: Bytes::new().into(),
+            bytes: 0,
+            memory_bytes: 0,
+            next_offset,
+        }
+    }
+}
+
+/// Where a read has come to.
+pub(crate) struct Collected<P> {
+    pub(crate) pieces: Vec<P>,
+    pub(crate) next_offset: i64,
+    /// It goes on in a segment, which was not to be read.
+    pub(crate) left_segment: bool,
+}
+
 /// Where the next piece of a read comes from.
-enum Piece {
-    /// Batches were taken from the tail; the offset after them, and whether the next one does not fit.
+enum Source {
+    /// Batches were taken from the tail: their bytes, the offset after them, and whether the next one does not fit.
     Tail {
+        bytes: usize,
         next_offset: i64,
         full: bool,
     },
@@ -147,7 +210,7 @@ impl Log {
     }
 
     /// Records can go away under a reader: then the answer is what it would be now.
-    fn explain<T>(
+    pub(crate) fn explain<T>(
         &self,
         partition: &Partition,
         offset: i64,
@@ -168,7 +231,7 @@ impl Log {
     }
 }
 
-fn out_of_range(partition: PartitionId, offset: i64, bounds: Bounds) -> LogError {
+pub(crate) fn out_of_range(partition: PartitionId, offset: i64, bounds: Bounds) -> LogError {
     LogError::OffsetOutOfRange {
         partition,
         offset,
@@ -187,50 +250,107 @@ impl Shared {
         max_bytes: usize,
         upto: Option<i64>,
     ) -> Result<Read, LogError> {
-        let Bounds {
-            start,
-            high_watermark,
+        let wanted = Wanted {
+            offset,
+            snapshot,
+            limit: upto.map_or(bounds.high_watermark, |upto| {
+                upto.min(bounds.high_watermark)
+            }),
+            room: Room {
+                bytes: max_bytes,
+                memory_bytes: max_bytes,
+            },
+            at_least_one: true,
+        };
+        let read = |segment: &Arc<Segment>, next, room: Room, at_least_one| {
+            let read = segment.read(&self.shelf, next, room.bytes, wanted.limit, at_least_one)?;
+            let bytes = read.bytes.len();
+            Ok(Some(FoundInSegment {
+                piece: read.bytes,
+                bytes,
+                memory_bytes: bytes,
+                next_offset: read.next_offset,
+            }))
+        };
+        let collected = self.collect(partition, bounds, &wanted, read)?;
+        Ok(Read {
+            batches: collected.pieces,
+            next_offset: collected.next_offset,
+            high_watermark: bounds.high_watermark,
+            start: bounds.start,
+        })
+    }
+
+    /// Collects what is wanted from tail and segments. `read` reads on in a segment from an offset; what it finds is empty
+    /// if nothing fits, and none if it is not to read there.
+    pub(crate) fn collect<P: From<Bytes>>(
+        &self,
+        partition: &Partition,
+        bounds: Bounds,
+        wanted: &Wanted,
+        mut read: impl FnMut(
+            &Arc<Segment>,
+            i64,
+            Room,
+            bool,
+        ) -> Result<Option<FoundInSegment<P>>, LogError>,
+    ) -> Result<Collected<P>, LogError> {
+        let Wanted {
+            offset,
+            mut room,
+            at_least_one,
             ..
-        } = bounds;
-        if offset < start || offset > high_watermark {
+        } = *wanted;
+        if offset < bounds.start || offset > bounds.high_watermark {
             return Err(out_of_range(partition.id, offset, bounds));
         }
-        let limit = upto.map_or(high_watermark, |upto| upto.min(high_watermark));
-        let mut batches = Vec::new();
-        let (mut next, mut bytes) = (offset, 0);
-        while next < limit && (batches.is_empty() || bytes < max_bytes) {
+        let limit = wanted.limit.min(bounds.high_watermark);
+        let half_bytes = room.bytes / 2;
+        let mut pieces = Vec::new();
+        let (mut next, mut left_segment) = (offset, false);
+        while next < limit && (pieces.is_empty() || room.bytes > 0) {
+            let is_first = pieces.is_empty() && at_least_one;
             // Bound first, so that the lock is given back before anything is read.
-            let piece = {
+            let source = {
                 let state = partition.state.lock();
-                state.piece(next, snapshot, limit, max_bytes, &mut bytes, &mut batches)
+                let fits = room.in_memory();
+                state.source(next, wanted.snapshot, limit, fits, is_first, &mut pieces)
             };
-            match piece {
-                Piece::Tail { next_offset, full } => {
+            match source {
+                Source::Tail {
+                    bytes,
+                    next_offset,
+                    full,
+                } => {
                     next = next_offset;
+                    room.take(bytes, bytes);
                     if full {
                         break;
                     }
                 }
-                Piece::Segment(segment) => {
-                    let left = max_bytes - bytes.min(max_bytes);
-                    let read = segment.read(&self.shelf, next, left, limit, batches.is_empty())?;
-                    if read.bytes.is_empty() {
+                Source::Segment(segment) => {
+                    let Some(found) = read(&segment, next, room, is_first)? else {
+                        left_segment = true;
+                        break;
+                    };
+                    if found.bytes == 0 {
                         break;
                     }
-                    bytes += read.bytes.len();
-                    next = read.next_offset;
-                    batches.push(read.bytes);
-                    // What is left is not worth another read of the disk.
-                    if bytes >= max_bytes / 2
-                        && bytes < max_bytes
+                    room.take(found.bytes, found.memory_bytes);
+                    next = found.next_offset;
+                    pieces.push(found.piece);
+                    // What is left is not worth another read of the disk. A slice was not read.
+                    if found.memory_bytes > 0
+                        && room.bytes <= half_bytes
+                        && room.bytes > 0
                         && self.in_segment(partition, next)
                     {
                         break;
                     }
                 }
                 // The records went away while this was reading them: what was read before is still right.
-                Piece::Gone if !batches.is_empty() => break,
-                Piece::Gone => {
+                Source::Gone if !pieces.is_empty() => break,
+                Source::Gone => {
                     return Err(out_of_range(
                         partition.id,
                         next,
@@ -239,11 +359,10 @@ impl Shared {
                 }
             }
         }
-        Ok(Read {
-            batches,
+        Ok(Collected {
+            pieces,
             next_offset: next,
-            high_watermark,
-            start,
+            left_segment,
         })
     }
 
@@ -350,42 +469,45 @@ impl State {
         }
     }
 
-    fn piece(
+    fn source<P: From<Bytes>>(
         &self,
         next: i64,
         snapshot: Option<u64>,
         limit: i64,
         max_bytes: usize,
-        bytes: &mut usize,
-        batches: &mut Vec<Bytes>,
-    ) -> Piece {
+        at_least_one: bool,
+        pieces: &mut Vec<P>,
+    ) -> Source {
         if self.is_not_in_memory(next) {
             return self
                 .segment_of(next, snapshot)
-                .map_or(Piece::Gone, |segment| Piece::Segment(segment.clone()));
+                .map_or(Source::Gone, |segment| Source::Segment(segment.clone()));
         }
-        let mut next_offset = next;
+        let (mut bytes, mut next_offset) = (0, next);
         for batch in self
             .tail
             .starting_with(next)
             .take(TAIL_RUN)
             .take_while(|batch| batch.base_offset < limit && is_in_memory(batch))
         {
-            if !batches.is_empty() && *bytes + batch.bytes.len() > max_bytes {
-                return Piece::Tail {
+            let is_due = at_least_one && bytes == 0;
+            if !is_due && bytes + batch.bytes.len() > max_bytes {
+                return Source::Tail {
+                    bytes,
                     next_offset,
                     full: true,
                 };
             }
-            *bytes += batch.bytes.len();
-            batches.push(batch.bytes.clone());
+            bytes += batch.bytes.len();
+            pieces.push(batch.bytes.clone().into());
             next_offset = batch.last_offset + 1;
         }
         // A tail that was cut short under a reader, as removal does it, has nothing at `next`.
         if next_offset == next {
-            Piece::Gone
+            Source::Gone
         } else {
-            Piece::Tail {
+            Source::Tail {
+                bytes,
                 next_offset,
                 full: false,
             }

@@ -3,6 +3,7 @@
 use crate::latency::Latencies;
 use mainstem_journal::{Disk, DiskFile, DiskWork, OpenMode};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -141,6 +142,14 @@ impl DiskFile for TimedFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         self.file.allocate(len)
     }
+
+    fn will_read(&self, position: u64, bytes: u64) {
+        self.file.will_read(position, bytes);
+    }
+
+    fn os_file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.os_file()
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +179,11 @@ mod tests {
             .map(|index| open(&format!("topics/t/{index}")))
             .collect();
         disk.sync_files(&segments).unwrap();
+        assert_eq!(
+            segments[0].os_file().is_some(),
+            cfg!(target_os = "linux"),
+            "a file is still one that the system can send"
+        );
         assert_eq!(
             (
                 count(&latencies.journal_sync),

@@ -10,6 +10,7 @@ pub use memory::{MemoryDisk, Op, OpCounts};
 pub use real::RealDisk;
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,4 +110,12 @@ pub trait DiskFile: Send + Sync {
     /// Lets the file grow to `len` by zeros whose space is really taken; never cuts. `StorageFull` when there is not
     /// enough.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// These bytes are about to be read: a disk that takes its time may begin to fetch them. It is a hint, so it does not
+    /// fail, and bytes that are not there do no harm.
+    fn will_read(&self, _position: u64, _bytes: u64) {}
+    /// The operating system's own handle of the file, where there is one from which it can send the file's bytes to a
+    /// socket (`sendfile(2)` of Linux). It is for reading only, at given positions.
+    fn os_file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }

@@ -4,11 +4,12 @@ use super::staging::Stage;
 use super::{BLOCK_BYTES, Disk, DiskFile, DiskWork, OpenMode};
 use crate::mutation;
 use parking_lot::Mutex;
-use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
+use rustix::fs::{Advice, FallocateFlags, OFlags, fadvise, fallocate, statvfs};
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -287,6 +288,17 @@ impl DiskFile for RealFile {
             }
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    fn will_read(&self, position: u64, bytes: u64) {
+        if let Some(bytes) = NonZeroU64::new(bytes) {
+            // Where the file system does not listen, the read itself fetches them.
+            let _ = fadvise(&self.file, position, Some(bytes), Advice::WillNeed);
+        }
+    }
+
+    fn os_file(&self) -> Option<BorrowedFd<'_>> {
+        cfg!(target_os = "linux").then(|| self.file.as_fd())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Fetch, versions 4 to 18. Batches go out as the bytes they are.
+//! Fetch, versions 4 to 18. Batches go out as the bytes they are, or as the stretch of a file where they stand.
 //!
 //! ```text
 //! request   replica id i32 (to 14) | max wait i32 | min bytes i32 | max bytes i32 | isolation i8
@@ -14,7 +14,7 @@
 //! ```
 //! Source: `FetchRequest.json` and `FetchResponse.json` of Kafka 4.1; sessions: KIP-227.
 
-use bytes::Bytes;
+use mainstem::broker::Piece;
 
 use crate::codec::produce::FIRST_ITEMS;
 use crate::codec::topic::TopicRef;
@@ -167,7 +167,7 @@ pub(crate) struct PartitionResult {
     /// The aborted transactions that a reader of committed records is to leave out, as first offset and producer id; none
     /// for who reads everything.
     pub(crate) aborted: Option<Vec<(i64, i64)>>,
-    pub(crate) records: Vec<Bytes>,
+    pub(crate) records: Vec<Piece>,
 }
 
 impl Response {

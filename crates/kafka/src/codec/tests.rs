@@ -9,6 +9,7 @@ use kafka_protocol::messages::{
     TransactionalId,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use mainstem::broker::Piece;
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -31,8 +32,12 @@ fn topic_name(name: &str) -> TopicName {
     TopicName(StrBytes::from_string(name.to_owned()))
 }
 
-fn joined(pieces: Vec<Bytes>) -> Bytes {
-    Bytes::from(pieces.concat())
+fn joined(pieces: Vec<Piece>) -> Bytes {
+    let bytes = pieces.iter().map(|piece| match piece {
+        Piece::Memory(bytes) => bytes.clone(),
+        Piece::File(slice) => slice.read().unwrap(),
+    });
+    Bytes::from(bytes.collect::<Vec<_>>().concat())
 }
 
 proptest! {
@@ -162,7 +167,7 @@ proptest! {
         let result = fetch::PartitionResult {
             index: 3, error_code: 1, high_watermark: 9, last_stable: 8, log_start: 2,
             aborted: aborted.clone(),
-            records: records.iter().cloned().map(Bytes::from).collect(),
+            records: records.iter().cloned().map(|bytes| Bytes::from(bytes).into()).collect(),
         };
         let response = fetch::Response {
             error_code: 0, session_id: 77,

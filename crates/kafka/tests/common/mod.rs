@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,9 +23,10 @@ use tokio::sync::oneshot;
 pub struct Gateway {
     pub address: SocketAddr,
     pub mainstem: Mainstem,
+    settings: BTreeMap<String, String>,
     runtime: Option<Runtime>,
     stop: Option<oneshot::Sender<()>>,
-    _dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
 }
 
 impl Gateway {
@@ -37,9 +39,28 @@ impl Gateway {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        let dir = tempfile::tempdir().unwrap();
+        Gateway::start_in(tempfile::tempdir().unwrap(), given)
+    }
+
+    /// One that has read nothing of what this one has written: all of it stands in segments.
+    pub fn restart(self) -> Gateway {
+        self.restart_after(|_| {})
+    }
+
+    /// As `restart`, once something has been done to the directory.
+    pub fn restart_after(mut self, change: impl FnOnce(&Path)) -> Gateway {
+        let dir = self.dir.take().unwrap();
+        let settings = self.settings.clone();
+        drop(self);
+        change(dir.path());
+        Gateway::start_in(dir, settings)
+    }
+
+    fn start_in(dir: tempfile::TempDir, given: BTreeMap<String, String>) -> Gateway {
         let options = Options {
             broker: given.clone(),
+            // The least there is: what is held back for want of memory is held back in tests.
+            memory_limit_bytes: 256 << 20,
             sql_threads: 1,
             task_workers: 1,
             ..Options::default()
@@ -61,9 +82,10 @@ impl Gateway {
         Gateway {
             address,
             mainstem,
+            settings: given,
             runtime: Some(runtime),
             stop: Some(stop),
-            _dir: dir,
+            dir: Some(dir),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod index;
 mod read;
+mod slice;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use parking_lot::Mutex;
 
 use self::index::IndexMemory;
 pub(crate) use self::read::CRC_FROM;
+use self::slice::Checked;
+pub use self::slice::FileSlice;
 pub(crate) use self::verify::{IndexFound, Verified};
 use crate::LogError;
 use crate::files::{OpenFiles, SegmentName};
@@ -80,6 +83,8 @@ struct State {
     first_timestamp_ms: Option<i64>,
     /// Used since the index memory last looked.
     used: bool,
+    /// What was read once and found to be good: it may be sent without being read again.
+    checked: Checked,
 }
 
 /// Batches that were written at the end of a segment.
@@ -142,6 +147,7 @@ impl Segment {
             index_saved: end.position,
             first_timestamp_ms: None,
             used: false,
+            checked: Checked::default(),
         };
         Self {
             id: shelf.next_id.fetch_add(1, Ordering::Relaxed),

@@ -84,26 +84,35 @@ impl Segment {
         max_bytes: usize,
     ) -> Result<(Point, Point), LogError> {
         let state = self.with_index(shelf, offset)?;
-        let points = state.index.points();
-        let at = points.partition_point(|point| point.offset <= offset);
-        let begin = at.checked_sub(1).and_then(|at| points.get(at)).copied();
-        let Some(begin) = begin.filter(|_| offset < state.end.offset) else {
-            return Err(LogError::damaged(
-                &self.path,
-                0,
-                format!("its index does not reach offset {offset}"),
-            ));
-        };
+        let (begin, later) = self.points_around(&state, offset)?;
         let enough = begin.position.saturating_add(max_bytes as u64);
-        let later = &points[at..];
         let stop = later
             .get(later.partition_point(|point| point.position < enough))
             .copied();
         Ok((begin, stop.unwrap_or(state.end)))
     }
 
+    /// The last point at or before `offset`, and those after it.
+    pub(super) fn points_around<'a>(
+        &self,
+        state: &'a State,
+        offset: i64,
+    ) -> Result<(Point, &'a [Point]), LogError> {
+        let points = state.index.points();
+        let (before, later) =
+            points.split_at(points.partition_point(|point| point.offset <= offset));
+        match before.last() {
+            Some(begin) if offset < state.end.offset => Ok((*begin, later)),
+            _ => Err(LogError::damaged(
+                &self.path,
+                0,
+                format!("its index does not reach offset {offset}"),
+            )),
+        }
+    }
+
     /// The state with an index that knows `offset`, loading it first if need be.
-    fn with_index(
+    pub(super) fn with_index(
         self: &Arc<Self>,
         shelf: &SegmentShelf,
         offset: i64,

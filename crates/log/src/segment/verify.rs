@@ -15,7 +15,7 @@ use crate::LogError;
 use crate::index::Point;
 
 /// What is read at once.
-const WINDOW_BYTES: u64 = 1 << 20;
+const WINDOW_BYTES: usize = 1 << 20;
 /// Stretches named for one segment; more are only counted.
 const MAX_STRETCHES: usize = 100;
 
@@ -111,7 +111,8 @@ impl Segment {
         verified: &mut Verified,
         progress: &mut dyn FnMut(u64),
     ) {
-        let mut window = Window::new(self, file, end.position.min(verified.length));
+        let limit = end.position.min(verified.length);
+        let mut window = Window::new(self, file, limit, WINDOW_BYTES);
         let mut marks = marks.iter().copied().peekable();
         let mut point = Point::start(self.name.base_offset);
         marks.next_if_eq(&point);
@@ -230,7 +231,7 @@ impl Segment {
     }
 
     /// Checks the part of a batch that its CRC covers, piece by piece.
-    fn verify_body(
+    pub(super) fn verify_body(
         &self,
         window: &mut Window<'_>,
         point: Point,
@@ -262,44 +263,51 @@ impl Segment {
 }
 
 /// A part of the file, that moves.
-struct Window<'a> {
+pub(super) struct Window<'a> {
     segment: &'a Segment,
     file: &'a dyn DiskFile,
     /// Nothing is read from here on.
     limit: u64,
     begin: u64,
+    /// Room for a whole window, of which the first `filled` bytes are the file's.
     bytes: Vec<u8>,
+    filled: u64,
 }
 
 impl<'a> Window<'a> {
-    fn new(segment: &'a Segment, file: &'a dyn DiskFile, limit: u64) -> Self {
+    /// At least a batch's header has to fit into `window_bytes`.
+    pub(super) fn new(
+        segment: &'a Segment,
+        file: &'a dyn DiskFile,
+        limit: u64,
+        window_bytes: usize,
+    ) -> Self {
         Self {
             segment,
             file,
             limit,
             begin: 0,
-            bytes: Vec::new(),
+            bytes: vec![0; window_bytes],
+            filled: 0,
         }
     }
 
     /// Exactly so many bytes, no more than a window.
-    fn read(&mut self, position: u64, count: u64) -> Result<&[u8], LogError> {
-        if position < self.begin || position + count > self.begin + self.bytes.len() as u64 {
-            self.bytes.clear();
+    pub(super) fn read(&mut self, position: u64, count: u64) -> Result<&[u8], LogError> {
+        if position < self.begin || position + count > self.begin + self.filled {
+            self.filled = 0;
             self.begin = position;
-            let wanted = self.limit.saturating_sub(position).min(WINDOW_BYTES);
+            let wanted = self
+                .limit
+                .saturating_sub(position)
+                .min(self.bytes.len() as u64);
             if wanted < count {
                 let what = "the file ends here, before its recorded end";
                 return Err(LogError::damaged(&self.segment.path, self.limit, what));
             }
-            self.bytes.resize(wanted as usize, 0);
-            let read = self
-                .segment
-                .read_exact(self.file, &mut self.bytes, position);
-            if let Err(error) = read {
-                self.bytes.clear();
-                return Err(error);
-            }
+            let window = &mut self.bytes[..wanted as usize];
+            self.segment.read_exact(self.file, window, position)?;
+            self.filled = wanted;
         }
         let from = (position - self.begin) as usize;
         Ok(&self.bytes[from..from + count as usize])
@@ -307,10 +315,13 @@ impl<'a> Window<'a> {
 
     /// Some bytes, at least one and no more than asked for.
     fn read_some(&mut self, position: u64, most: u64) -> Result<&[u8], LogError> {
-        let end = self.begin + self.bytes.len() as u64;
+        let end = self.begin + self.filled;
         let there = match position {
             _ if position >= self.begin && position < end => end - position,
-            _ => self.limit.saturating_sub(position).clamp(1, WINDOW_BYTES),
+            _ => self
+                .limit
+                .saturating_sub(position)
+                .clamp(1, self.bytes.len() as u64),
         };
         self.read(position, there.min(most))
     }
