@@ -2,12 +2,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
-use mainstem::broker::Piece;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::api::{self, API_VERSIONS, Api, Handler};
 use crate::error::KafkaError;
 use crate::frame::Header;
+use crate::piece::Piece;
 use crate::shape;
 use crate::wire::{Reader, WireError, Writer};
 

@@ -44,6 +44,7 @@ mod group_offsets;
 mod internal_topics;
 mod metadata;
 mod offsets;
+mod piece;
 mod produce;
 mod room;
 mod send;

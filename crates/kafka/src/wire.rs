@@ -4,7 +4,8 @@
 //! end each structure with tagged fields; earlier ones write fixed lengths, -1 for none.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use mainstem::broker::Piece;
+
+use crate::piece::Piece;
 
 /// Why bytes are not what a message's version says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

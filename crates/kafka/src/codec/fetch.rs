@@ -14,10 +14,9 @@
 //! ```
 //! Source: `FetchRequest.json` and `FetchResponse.json` of Kafka 4.1; sessions: KIP-227.
 
-use mainstem::broker::Piece;
-
 use crate::codec::produce::FIRST_ITEMS;
 use crate::codec::topic::TopicRef;
+use crate::piece::Piece;
 use crate::wire::{Reader, WireError, Writer};
 
 /// The first version that names topics by their ids.
