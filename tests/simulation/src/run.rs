@@ -332,7 +332,8 @@ impl Run {
         node.store.kill();
         life.end();
         drop(node);
-        if end != End::Again {
+        // Whoever died in the middle of closing did not open anything again.
+        if end != End::Again || self.machine.control.is_halted() {
             self.lose(end == End::Power);
         } else {
             // Closing a store may flush what it holds, and need not.
