@@ -25,6 +25,9 @@ pub struct EngineOptions {
     /// many bytes or more for each of its partitions, or so many wait there already, with it, for admission and the
     /// journal. `usize::MAX` is never.
     pub reference_bytes: usize,
+    /// Batches that are smaller than this, in the mean of what a submission has for a partition, count for that only where
+    /// they have enough themselves: a reference takes about a hundred bytes of the journal.
+    pub gathered_batch_bytes: usize,
     /// After so long without work, an empty group records the last one.
     pub idle_mark_ms: u64,
     /// A checkpoint is taken after this much journal, with the batches that it refers to: about what a restart reads at
@@ -58,6 +61,7 @@ impl Default for EngineOptions {
             max_frame_bytes: 16 << 20,
             admission_bytes_per_lock: 1 << 20,
             reference_bytes: 256 << 10,
+            gathered_batch_bytes: 1 << 10,
             idle_mark_ms: 5,
             checkpoint_bytes: 512 << 20,
             checkpoint_interval_ms: 60_000,

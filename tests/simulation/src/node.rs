@@ -75,7 +75,8 @@ pub fn any_options(rng: &mut SmallRng) -> EngineOptions {
     options.log.max_open_files = one_of(&[2, 8, 100]) as usize;
     options.log.index_cache_bytes = one_of(&[0, 300, 16 << 10]) as usize;
     options.log.compaction_memory_bytes = one_of(&[200, 4 << 10, 64 << 10]) as usize;
-    options.reference_bytes = one_of(&[1, 120, 300, 3_000, u64::MAX]) as usize;
+    options.reference_bytes = one_of(&[1, 120, 300, 1_000, u64::MAX]) as usize;
+    options.gathered_batch_bytes = one_of(&[1, 150, 1_000]) as usize;
     options
 }
 

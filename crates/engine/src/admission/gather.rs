@@ -13,8 +13,6 @@ use crate::submission::{Append, Submission};
 
 /// Who writes to more partitions than this at once has little for each of them.
 const MAX_PARTITIONS: usize = 16;
-/// A reference takes about a hundred bytes of the journal: smaller batches than these, in the mean, stand there.
-const MIN_BATCH_BYTES: usize = 1 << 10;
 
 /// How much of one partition waits.
 #[derive(Clone, Copy, Default)]
@@ -72,7 +70,8 @@ pub(super) fn bytes_of(run: &[Append]) -> usize {
 
 impl Admission {
     fn may_gather(&self, submission: &Submission) -> bool {
-        let dense = |(_, run): (_, &[Append])| bytes_of(run) >= run.len() * MIN_BATCH_BYTES;
+        let least_bytes = self.shared.options.gathered_batch_bytes;
+        let dense = |(_, run): (_, &[Append])| bytes_of(run) >= run.len() * least_bytes;
         let few = || runs_of(submission).nth(MAX_PARTITIONS).is_none();
         self.may_refer(submission) && few() && runs_of(submission).all(dense)
     }
