@@ -2,11 +2,13 @@
 #![allow(clippy::expect_used)]
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 use std::time::Instant;
 
 use mainstem_guarantees::server::{self, MemoryPlan, Plan};
 use mainstem_guarantees::simulation::{self, Length};
 use mainstem_guarantees::{Failure, Tally};
+use parking_lot::Mutex;
 
 const USAGE: &str =
     "guarantees [--kills N] [--only simulation|poison|server|memory] [--mutation NAME|list]
@@ -102,27 +104,42 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
 }
 
 fn simulated(kills: u64) -> Result<String, Failure> {
-    let mut tally = Tally::default();
-    for seed in simulation::seeds(1_000) {
-        let run = simulation::run(seed, Length::LONG);
-        tally.add(&run.map_err(|failure| at_seed(failure, seed, "simulation"))?);
-        if tally.kills >= kills * SIMULATED || std::env::var_os("MAINSTEM_SEED").is_some() {
-            break;
-        }
-    }
-    tally.verdict()?;
-    Ok(tally.to_string())
+    let run = |seed| simulation::run(seed, Length::LONG);
+    on_all_cores("simulation", kills * SIMULATED, run)
 }
 
 fn poison(kills: u64) -> Result<String, Failure> {
-    let mut tally = Tally::default();
-    for seed in simulation::seeds(1_000) {
-        let run = simulation::poison(seed);
-        tally.add(&run.map_err(|failure| at_seed(failure, seed, "poison"))?);
-        if tally.kills >= kills * 2 || std::env::var_os("MAINSTEM_SEED").is_some() {
-            break;
+    on_all_cores("poison", kills * 2, simulation::poison)
+}
+
+/// Runs seed after seed until so often was killed, or one fails.
+fn on_all_cores(
+    part: &str,
+    kills: u64,
+    run: impl Fn(u64) -> Result<Tally, Failure> + Sync,
+) -> Result<String, Failure> {
+    let seeds = Mutex::new(simulation::seeds(1_000));
+    let outcome: Mutex<Result<Tally, Failure>> = Mutex::new(Ok(Tally::default()));
+    let is_done = || !matches!(&*outcome.lock(), Ok(tally) if tally.kills < kills);
+    let work = || {
+        while !is_done()
+            && let Some(seed) = { seeds.lock().next() }
+        {
+            let run = run(seed);
+            let mut outcome = outcome.lock();
+            match (run, &mut *outcome) {
+                (Ok(counted), Ok(tally)) => tally.add(&counted),
+                (Err(failure), Ok(_)) => *outcome = Err(at_seed(failure, seed, part)),
+                (_, Err(_)) => {}
+            }
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let tally = outcome.into_inner()?;
     tally.verdict()?;
     Ok(tally.to_string())
 }

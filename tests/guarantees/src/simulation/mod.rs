@@ -41,7 +41,7 @@ pub fn poison(seed: u64) -> Result<Tally, Failure> {
 }
 
 /// Where the seed is named by `MAINSTEM_SEED`, that one; else those from `first` on.
-pub fn seeds(first: u64) -> Box<dyn Iterator<Item = u64>> {
+pub fn seeds(first: u64) -> Box<dyn Iterator<Item = u64> + Send> {
     match std::env::var("MAINSTEM_SEED") {
         Ok(seed) => Box::new(std::iter::once(
             seed.parse().expect("MAINSTEM_SEED is a number"),
