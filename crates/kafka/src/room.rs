@@ -2,9 +2,10 @@
 //!
 //! A request takes room as its bytes come, so one that announces much and then is silent holds little. That is holding some
 //! while waiting for more, and requests could wait for each other for ever. So one of them at a time, which has waited for a
-//! moment in vain, goes on without room: it is answered some day, and then others have what it held. What is under way is
-//! bounded by the room and one request.
+//! moment in vain, goes on without room: it is answered some day, and then others have what it held. Until then the others
+//! wait for room alone. What is under way is bounded by the room and one request.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct RequestRoom {
     bytes: Arc<Semaphore>,
     size: usize,
-    /// Held by who waits for room and by who goes on without: one at a time, in their order.
+    /// Held by who may go on without room in a moment, and by who does: one at a time, in their order.
     beyond: Arc<Semaphore>,
     patience: Duration,
 }
@@ -51,15 +52,16 @@ impl RequestRoom {
             held.add(permits);
             return;
         }
-        // Nobody closes them.
-        let Ok(beyond) = Arc::clone(&self.beyond).acquire_owned().await else {
-            return;
+        // Both are waited for, in one place of the line: who holds the other may do so for long. Nobody closes them.
+        let mut room = pin!(Arc::clone(&self.bytes).acquire_many_owned(more));
+        let beyond = tokio::select! {
+            biased;
+            permits = &mut room => return permits.into_iter().for_each(|permits| held.add(permits)),
+            beyond = Arc::clone(&self.beyond).acquire_owned() => beyond,
         };
-        let waiting = Arc::clone(&self.bytes).acquire_many_owned(more);
-        let waited = timeout(self.patience, waiting).await;
-        match waited {
-            Ok(Ok(permits)) => held.add(permits),
-            Ok(Err(_)) | Err(_) => held.beyond = Some(beyond),
+        match timeout(self.patience, room).await {
+            Ok(permits) => permits.into_iter().for_each(|permits| held.add(permits)),
+            Err(_) => held.beyond = beyond.ok(),
         }
     }
 }
@@ -109,6 +111,26 @@ mod tests {
             futures::future::join_all((0..10).map(|_| one())).await;
             assert_eq!(room.bytes.available_permits(), 100);
             assert_eq!(room.beyond.available_permits(), 1);
+        });
+    }
+
+    #[test]
+    fn nobody_waits_for_the_one_that_goes_on_without_room() {
+        block_on(async {
+            let room = RequestRoom {
+                patience: Duration::from_millis(10),
+                ..RequestRoom::new(100)
+            };
+            let [mut all, mut without, mut third] = [(); 3].map(|()| HeldRoom::default());
+            room.grow(&mut all, 100).await;
+            room.grow(&mut without, 10).await;
+            assert!(without.beyond.is_some());
+            let mut waiting = std::pin::pin!(room.grow(&mut third, 10));
+            assert!(futures::poll!(&mut waiting).is_pending());
+            drop(all);
+            waiting.await;
+            assert_eq!(held(&third), 10);
+            assert!(without.beyond.is_some(), "it is not answered yet");
         });
     }
 
