@@ -406,8 +406,11 @@ impl Machine {
             let begin = || Open::new(record.producer, Some(now_ms));
             let open = self.open.get_or_insert_with(begin);
             if !open.touched.contains(&partition) {
-                // One that was added before counts twice, which errs on the safe side.
-                let partitions = record.partitions.len() + open.touched.len() + 1;
+                // What is being written counts as if it were. One that was added before counts twice: the safe side.
+                let next = self.pending.as_ref().and_then(|one| one.record.as_ref());
+                let added = next.map_or(0, |next| next.partitions.len());
+                let added = added.max(record.partitions.len());
+                let partitions = added + open.touched.len() + 1;
                 if end_bytes(partitions, self.offset_bytes) > self.max_end_bytes {
                     return Err(too_large(&self.id));
                 }
@@ -467,6 +470,9 @@ impl Machine {
 
     /// A change is under way from now on.
     pub(crate) fn begin(&mut self, change: Change) {
+        let next = change.record.as_ref();
+        let next_bytes = next.map_or(0, |next| offset_bytes(&next.groups));
+        self.offset_bytes = self.offset_bytes.max(next_bytes);
         self.pending = Some(change);
     }
 
@@ -476,6 +482,8 @@ impl Machine {
             return;
         };
         if !is_done {
+            let kept = self.record.as_ref();
+            self.offset_bytes = kept.map_or(0, |kept| offset_bytes(&kept.groups));
             self.retry_ms = now_ms.saturating_add(RETRY_MS);
             return;
         }

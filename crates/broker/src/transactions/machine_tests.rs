@@ -75,6 +75,23 @@ fn the_next_producer_fences_the_one_before_and_aborts_what_it_left_open() {
 }
 
 #[test]
+fn what_is_being_added_counts_before_it_is_there() {
+    let limited = || begun().0.limited(10_000);
+    let mut full = limited();
+    let fits = |one: &PartitionId| full.takes(*one, true, 0).is_ok();
+    let fitting: Vec<_> = (0..).map(partition).take_while(fits).collect();
+    let (mut machine, one_more) = (limited(), partition(fitting.len() as u32));
+    let producer = ProducerIdentity { id: 7, epoch: 0 };
+    let Decision::Write(change, _) = machine.add_partitions(producer, &fitting, 0).unwrap() else {
+        panic!("all of them fit")
+    };
+    machine.begin(*change);
+    assert!(machine.takes(one_more, true, 0).is_err());
+    machine.done(false, 0);
+    assert!(machine.takes(one_more, true, 0).is_ok());
+}
+
+#[test]
 fn who_names_himself_gets_the_next_epoch_once() {
     let (mut machine, first) = begun();
     let init = machine.init(TIMEOUT_MS, Some(first), None, 1).unwrap();
