@@ -27,15 +27,20 @@ impl Unpacking {
 
     /// Whether there is anything to do for a batch: a look into it, or to compress it.
     pub fn is_needed(topic: &Topic, batch: &Batch) -> bool {
+        batch.header().compression() != Compression::None || Unpacking::compresses(topic, batch)
+    }
+
+    /// Whether a batch is compressed anew.
+    pub fn compresses(topic: &Topic, batch: &Batch) -> bool {
         let codec = batch.header().compression();
-        codec != Compression::None || wanted(topic, codec).compression != codec
+        wanted(topic, codec).compression != codec
     }
 
     /// The bytes that a batch may become larger by: room for it is taken before [`take`](Self::take), and given back when
     /// the batch is appended.
     pub fn growth_bytes(topic: &Topic, batch: &Batch) -> usize {
         let codec = batch.header().compression();
-        if codec == Compression::None || wanted(topic, codec).compression == codec {
+        if codec == Compression::None || !Unpacking::compresses(topic, batch) {
             // What is compressed hardly grows, whatever its bytes are.
             return 0;
         }
@@ -76,7 +81,13 @@ impl Unpacking {
                 }
                 .into())
             }
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                // So much may have been decompressed before it was found to be bad.
+                if codec != Compression::None {
+                    self.left_bytes -= limit_bytes;
+                }
+                Err(error.into())
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use common::{TestBroker, batch, record, records_of, sequenced, values};
 use mainstem_broker::configs::Source;
 use mainstem_broker::{
     Broker, BrokerError, BrokerScope, Caller, FetchRequest, Isolation, NewRecord, NewTopic,
-    OffsetSpec, ProduceBatch, ProducerIdentity, TopicChange, TopicTraffic,
+    OffsetSpec, ProduceBatch, ProducerIdentity, TopicChange, TopicTraffic, Unpacking,
 };
 use mainstem_engine::testing::{Crash, poll_once, small_options};
 use mainstem_record::{Batch, BatchBuilder, Compression, partition_for_key};
@@ -721,6 +721,22 @@ fn what_a_batch_becomes_keeps_to_the_topics_limit() {
         assert!(error.contains("more than 2000 bytes"), "{error}");
     }
     assert_eq!(test.read_all("t", 0).len(), 1);
+}
+
+#[test]
+fn what_one_request_decompresses_is_bounded_though_all_of_it_is_refused() {
+    let mut test = TestBroker::open(19);
+    create(&mut test, NewTopic::named("t"));
+    let topic = test.broker.topic(&test.caller, "t").unwrap();
+    let mut builder = BatchBuilder::new(Compression::Zstd, 80 << 20);
+    let zeros = vec![0; 65 << 20];
+    builder.append(1_000, None, Some(&zeros), &[]).unwrap();
+    let bomb = builder.build().unwrap();
+    let mut unpacking = Unpacking::default();
+    let mut take = || unpacking.take::<BrokerError>(&topic, bomb.clone());
+    let codes: Vec<_> = (0..6).map(|_| take().unwrap_err().code()).collect();
+    assert_eq!(codes[3..], ["too_much_decompressed"; 3]);
+    assert_ne!(codes[2], "too_much_decompressed");
 }
 
 #[test]

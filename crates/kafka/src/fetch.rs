@@ -14,11 +14,11 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use kafka_protocol::ResponseError;
+use mainstem::beside;
 use mainstem::broker::{BrokerError, Isolation, Piece, PieceLimits, Stopped, Topic, Waiter};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::beside::beside;
 use crate::call::{Answer, Call};
 use crate::client::Client;
 use crate::codec::fetch::{Partition, PartitionResult, Request, Response, TopicResult};

@@ -7,8 +7,8 @@
 //! - **Order.** A connection's requests are answered in their order; produces behind produces are under way together.
 //! - **Bytes stay as they are.** A batch is checked as a slice of its request and kept byte for byte; fetched batches go
 //!   out as the log hands them out, those of a segment from its file to the socket by the operating system. No record is
-//!   decoded but to check it once where it is compressed.
-//! - **The network waits for no disk.** What may wait for one is done beside it.
+//!   decoded but where it is compressed, or its topic asks for it (`compression.type`, keys, limits of time).
+//! - **The network waits for no file.** Records that stand in one are looked up, read and sent beside it.
 //! - **Nothing is taken on a client's word.** No length or count on the wire makes this allocate more than the frame has;
 //!   frames, requests under way, answers and waiting are bounded; a client that stalls is left.
 //! - **Errors** have Kafka's codes, chosen in one place, and say what to do where the answer has a place for it.
@@ -22,7 +22,6 @@
 mod acls;
 mod api;
 mod asked;
-mod beside;
 mod call;
 mod client;
 mod cluster;

@@ -13,6 +13,8 @@ use kafka_protocol::messages::{
     OffsetForLeaderEpochResponse,
 };
 
+use mainstem::beside;
+
 use crate::call::Call;
 use crate::client::Client;
 use crate::codes::Refusal;
@@ -98,13 +100,17 @@ fn find(
         LATEST if read_committed => (bounds()?.last_stable, -1),
         LATEST => (bounds()?.high_watermark, -1),
         EARLIEST | EARLIEST_LOCAL => (bounds()?.log_start, -1),
-        MAX_TIMESTAMP => stable(broker.find_max_timestamp(caller, topic, partition)?)?,
+        MAX_TIMESTAMP => stable(beside(|| {
+            broker.find_max_timestamp(caller, topic, partition)
+        })?)?,
         // There is no second tier of storage.
         LATEST_TIERED | EARLIEST_PENDING_UPLOAD => {
             bounds()?;
             none
         }
-        timestamp => stable(broker.find_timestamp(caller, topic, partition, timestamp)?)?,
+        timestamp => stable(beside(|| {
+            broker.find_timestamp(caller, topic, partition, timestamp)
+        })?)?,
     })
 }
 

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 
 use bytes::Buf;
+use mainstem::beside;
 use mainstem::broker::{FileSlice, Piece};
 use socket2::SockRef;
 use tokio::io::{AsyncWriteExt, Interest};
@@ -16,7 +17,6 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use crate::beside::beside;
 use crate::call::Answer;
 use crate::connection::{Outcome, STALLED, stalled};
 use crate::error::KafkaError;

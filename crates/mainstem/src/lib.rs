@@ -16,6 +16,7 @@
 //! Where to start reading: `platform.rs` (open, the handle, shutdown), then `threads.rs`
 //! (who moves the state machines), `directory.rs` (what the data directory holds), `check/` (looking one through offline).
 
+mod beside;
 mod broker_configs;
 mod check;
 mod descriptors;
@@ -32,6 +33,7 @@ mod threads;
 mod timed_disk;
 mod unpack;
 
+pub use beside::beside;
 pub use broker_configs::{BrokerConfig, broker_configs};
 pub use check::{CheckOptions, CheckProgress, CheckReport, Checked, Finding, Grade, check};
 pub use directory::{FORMAT_VERSION, Meta};

@@ -6,7 +6,7 @@ use mainstem_broker::{BrokerError, PlacedBatch, Unpacking};
 use mainstem_record::RecordError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::Mainstem;
+use crate::{Mainstem, beside};
 
 /// Bytes that batches may have become larger by, all together, until they are appended.
 #[derive(Debug)]
@@ -100,7 +100,13 @@ impl Mainstem {
             if !needed(placed) {
                 continue;
             }
-            match unpacking.take::<E>(&placed.topic, placed.batch.clone()) {
+            let take = || unpacking.take::<E>(&placed.topic, placed.batch.clone());
+            // Compressing takes as long as its level says.
+            let taken = match Unpacking::compresses(&placed.topic, &placed.batch) {
+                true => beside(take),
+                false => take(),
+            };
+            match taken {
                 Ok(batch) => {
                     grown_bytes += batch.size_bytes().saturating_sub(placed.batch.size_bytes());
                     placed.batch = batch;
