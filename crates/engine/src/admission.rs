@@ -31,6 +31,9 @@ use crate::worker::{Progress, Steps};
 /// The leader epoch written into batches: one node leads everything.
 const LEADER_EPOCH: i32 = 0;
 
+/// Lining up takes about as long as copying so much.
+const LINING_UP_BYTES: usize = 1 << 10;
+
 /// What admission knows of a partition: ahead of every view.
 pub(crate) struct AdmittedPartition {
     pub(crate) shard: u16,
@@ -640,6 +643,7 @@ impl Steps for Admission {
             let goes_ahead = self.goes_ahead(&pending.submission, open.number);
             if self.waiting.must_wait(&pending.submission, goes_ahead) {
                 self.waiting.line_up(pending);
+                budget = budget.saturating_sub(LINING_UP_BYTES);
                 continue;
             }
             budget = budget.saturating_sub(pending.submission.size_bytes());

@@ -10,9 +10,8 @@
 //! lazy and has a cap, so that a small batch cannot ask for a large memory. No input panics.
 //!
 //! **What it refuses.** Older message formats (magic 0 and 1), batches without records, codecs that
-//! are not Kafka's. The maximum timestamp in the header is the producer's word and is not compared
-//! with the records; the two fields outside the CRC (base offset, leader epoch) are the log's to
-//! write, with [`assign`].
+//! are not Kafka's, a maximum timestamp in the header that no record has (where records are looked at). The two fields
+//! outside the CRC (base offset, leader epoch) are the log's to write, with [`assign`].
 //!
 //! This crate is pure: no I/O, no clock, no threads.
 //!

@@ -169,7 +169,9 @@ impl Judge<'_> {
         let before = self::record(self.views, self.group);
         let Some(record) = record else {
             let asked = self.commits.iter().any(|one| {
-                one.group == self.group && matches!(one.kind, Kind::Deletion { whole: true })
+                one.group == self.group
+                    && matches!(one.kind, Kind::Deletion { whole: true })
+                    && one.fate != Fate::Refused
             });
             let is_empty = before.is_none_or(|before| before.members.is_empty());
             assert!(
