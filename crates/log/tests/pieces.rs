@@ -11,7 +11,8 @@ use bytes::Bytes;
 use common::{apply, batch, checkpoint, partition};
 use mainstem_journal::{Disk, Lsn, MemoryDisk, RealDisk};
 use mainstem_log::{
-    Log, LogError, LogOp, LogOptions, PartitionId, PartitionRecord, Piece, PieceLimits, Stopped,
+    Log, LogError, LogOp, LogOptions, PartitionId, PartitionRecord, Piece, PieceLimits, Pieces,
+    Stopped,
 };
 use mainstem_record::BatchHeader;
 use rand::rngs::SmallRng;
@@ -298,7 +299,7 @@ fn damage_is_found_before_the_first_byte_goes_out() {
 }
 
 #[test]
-fn what_goes_away_while_it_is_sent_stays_until_it_is_sent() {
+fn what_is_being_sent_is_removed_at_once_and_can_still_be_read() {
     let fixture = fixture();
     let log = fixture.open();
     let before = fixture.segments();
@@ -314,18 +315,24 @@ fn what_goes_away_while_it_is_sent_stays_until_it_is_sent() {
     );
     checkpoint(&log);
     let removed = log.remove_files(log.flushed()).unwrap();
+    assert!(removed.entries > 0 && removed.bytes > 0, "{removed:?}");
+    let left = fixture.segments();
+    assert!(!left.contains(&before[0]), "a slow client holds up nothing");
+    let (bytes, in_files) = contents(&found.pieces);
+    assert_eq!(bytes, expected);
     if cfg!(target_os = "linux") {
-        assert_eq!(removed.entries, 0, "the oldest is being sent");
-        assert_eq!(fixture.segments(), before);
+        assert!(in_files > 0);
     }
-    assert_eq!(contents(&found.pieces).0, expected);
     assert!(matches!(
         log.read_pieces(fixture.id, 1, &limits(200_000)),
         Err(LogError::OffsetOutOfRange { .. })
     ));
-    drop(found);
-    assert!(log.remove_files(log.flushed()).unwrap().entries > 0);
-    assert!(fixture.segments().len() < before.len());
+    // It knows no segment any more, and that is all.
+    for piece in &found.pieces {
+        if let Piece::File(slice) = piece {
+            slice.distrust();
+        }
+    }
 
     // The same where the whole partition goes.
     let fixture = self::fixture();
@@ -340,9 +347,6 @@ fn what_goes_away_while_it_is_sent_stays_until_it_is_sent() {
     );
     checkpoint(&log);
     log.remove_files(log.flushed()).unwrap();
-    assert_eq!(contents(&found.pieces).0, expected);
-    drop(found);
-    log.remove_files(log.flushed()).unwrap();
     assert!(
         !fixture
             .dir
@@ -350,6 +354,74 @@ fn what_goes_away_while_it_is_sent_stays_until_it_is_sent() {
             .join(fixture.id.topic.to_string())
             .exists()
     );
+    assert_eq!(contents(&found.pieces).0, expected);
+}
+
+fn slices(found: &Pieces) -> usize {
+    let is_file = |piece: &&Piece| matches!(piece, Piece::File(_));
+    found.pieces.iter().filter(is_file).count()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn files_that_are_held_are_bounded_and_what_is_beyond_comes_from_memory() {
+    let fixture = fixture();
+    let options = LogOptions {
+        max_sent_files: 1,
+        ..options()
+    };
+    let disk = Arc::new(RealDisk);
+    let records = fixture.records.clone();
+    let log = Log::open(disk, fixture.dir.path(), options, records, fixture.applied).unwrap();
+    let read = |offset| {
+        log.read_pieces(fixture.id, offset, &limits(600_000))
+            .unwrap()
+    };
+    let check = |found: &Pieces, from| {
+        let expected = fixture.expected(from, found.next_offset);
+        assert_eq!(contents(&found.pieces).0, expected);
+    };
+    let first = read(0);
+    check(&first, 0);
+    assert_eq!(slices(&first), 1, "of the first segment only");
+    assert!(first.pieces.len() > 1, "the rest comes all the same");
+    let second = first.next_offset;
+    // The file is the same, so it is no further one.
+    assert_eq!(slices(&read(RECORDS)), 1);
+    let kept = first.pieces[0].clone();
+    drop(first);
+    let beyond = read(second);
+    check(&beyond, second);
+    assert_eq!(slices(&beyond), 0, "a clone holds it too");
+    drop(kept);
+    let after = read(second);
+    check(&after, second);
+    assert_eq!(slices(&after), 1);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_could_not_be_sent_is_checked_again_and_named() {
+    let fixture = fixture();
+    let log = fixture.open();
+    let found = log.read_pieces(fixture.id, 0, &limits(200_000)).unwrap();
+    let Some(Piece::File(slice)) = found.pieces.first() else {
+        panic!("it stands in a file: {found:?}");
+    };
+    let path = fixture.segments().remove(0);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(100_000).unwrap();
+    // What was good once is not looked at again, unless somebody says that it should be.
+    let again = log.read_pieces(fixture.id, 0, &limits(200_000)).unwrap();
+    assert_eq!(slices(&again), 1);
+    assert!(matches!(slice.read(), Err(LogError::Damaged { .. })));
+    slice.distrust();
+    match log.read_pieces(fixture.id, 0, &limits(200_000)) {
+        Err(LogError::Damaged { file, position, .. }) => {
+            assert_eq!((file, position), (path, 100_000));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
