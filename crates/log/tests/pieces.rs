@@ -3,13 +3,14 @@
 
 mod common;
 
-use std::fs;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use bytes::Bytes;
 use common::{apply, batch, checkpoint, partition};
-use mainstem_journal::{Disk, Lsn, MemoryDisk, RealDisk};
+use mainstem_journal::{Disk, DiskFile, Lsn, MemoryDisk, OpenMode, RealDisk};
 use mainstem_log::{
     Log, LogError, LogOp, LogOptions, PartitionId, PartitionRecord, Piece, PieceLimits, Pieces,
     Stopped,
@@ -466,4 +467,141 @@ fn stable_records_end_below_the_first_open_transaction_in_a_file_too() {
         }
     }
     assert_eq!(next, open_at);
+}
+
+#[test]
+fn damage_ahead_keeps_back_nothing_that_stands_before_it() {
+    let fixture = fixture();
+    let segments = fixture.segments();
+    let mut bytes = fs::read(&segments[1]).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&segments[1], bytes).unwrap();
+    let log = fixture.open();
+    let all = limits(900_000);
+    let found = log.read_pieces(fixture.id, 0, &all).unwrap();
+    let damaged_at = found.next_offset;
+    let name = format!("{damaged_at:020}.log");
+    assert!(segments[1].ends_with(name), "{damaged_at}");
+    assert_eq!(found.stopped, Stopped::Full);
+    assert_eq!(contents(&found.pieces).0, fixture.expected(0, damaged_at));
+    let read = log.read(fixture.id, 0, 900_000, None).unwrap();
+    assert_eq!(read.next_offset, damaged_at);
+    assert_eq!(read.batches.concat(), fixture.expected(0, damaged_at));
+    let ahead = [
+        log.read_pieces(fixture.id, damaged_at, &all).err(),
+        log.read(fixture.id, damaged_at, 900_000, None).err(),
+    ];
+    for error in ahead {
+        match error {
+            Some(LogError::Damaged { file, .. }) => assert_eq!(file, segments[1]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A disk that notes what is announced to be read: from where to where.
+#[derive(Default)]
+struct Announced {
+    stretches: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+struct AnnouncedFile {
+    file: Arc<dyn DiskFile>,
+    stretches: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+impl Disk for Announced {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(AnnouncedFile {
+            file: RealDisk.open(path, mode)?,
+            stretches: self.stretches.clone(),
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir_all(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        RealDisk.exists(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(path)
+    }
+}
+
+impl DiskFile for AnnouncedFile {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.file.read_at(buf, position)
+    }
+
+    fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, position)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn will_read(&self, position: u64, bytes: u64) {
+        let stretch = (position, position + bytes);
+        self.stretches.lock().unwrap().push(stretch);
+    }
+
+    fn os_file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.os_file()
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_sent_is_announced_to_the_disk_each_time() {
+    let fixture = fixture();
+    let disk = Announced::default();
+    let stretches = disk.stretches.clone();
+    let (dir, records) = (fixture.dir.path(), fixture.records.clone());
+    let log = open_on(Arc::new(disk), dir, records, fixture.applied);
+    for _ in 0..3 {
+        let found = log.read_pieces(fixture.id, 0, &limits(200_000)).unwrap();
+        let Some(Piece::File(slice)) = found.pieces.first() else {
+            panic!("it stands in a file: {found:?}");
+        };
+        let (from, to) = (slice.position(), slice.position() + slice.len() as u64);
+        let announced = std::mem::take(&mut *stretches.lock().unwrap());
+        let covers = |(begin, end): &(u64, u64)| *begin <= from && to <= *end;
+        assert!(announced.iter().any(covers), "{announced:?}");
+    }
 }

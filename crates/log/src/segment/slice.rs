@@ -177,12 +177,12 @@ impl Segment {
     /// Reads and checks what lies between two points, unless that has been done before.
     fn check_once(&self, file: &dyn DiskFile, begin: Point, stop: Point) -> Result<(), LogError> {
         let (from, to) = (begin.position, stop.position);
+        // All of it at once, and what will be asked for next: a disk is quick only when much is asked of it. That is on its
+        // way while this is being sent. What was checked long ago may have left the page cache since.
+        file.will_read(from, 2 * (to - from));
         if self.state.lock().checked.covers(from, to) {
             return Ok(());
         }
-        // All of it at once, and what will be asked for next: a disk is quick only when much is asked of it. That is on its
-        // way while this is being sent.
-        file.will_read(from, 2 * (to - from));
         let mut window = Window::new(self, file, to, WINDOW_BYTES);
         let mut point = begin;
         while point.position < to {
