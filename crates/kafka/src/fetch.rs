@@ -326,7 +326,11 @@ impl<'a> Round<'a> {
             Ok(Then::ReadFile) if is_full => self.is_full = true,
             Ok(then) => return then,
             Err(error) => {
-                reading.error = Some(error);
+                // A client leaves aside the records that come with an error, and would ask for the same again for ever. What
+                // was found before it goes out by itself; the next request begins where it lies, and is told of it.
+                if reading.bytes == 0 {
+                    reading.error = Some(error);
+                }
                 self.has_failed = true;
             }
         }

@@ -61,6 +61,10 @@ impl Outgoing {
         matches!(piece, Piece::File(_))
     }
 
+    fn is_at_file(&self) -> bool {
+        self.pieces.front().is_some_and(Outgoing::is_file)
+    }
+
     /// The pieces in memory that come next, and how many there are.
     fn next_slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let mut filled = 0;
@@ -102,13 +106,15 @@ impl Outgoing {
     }
 }
 
-/// What lies in memory up to the next piece that does not.
+/// What lies in memory, for `write_buf`: valid only while no piece in front stands in a file, since such a piece counts as
+/// remaining and has no bytes to show. [`send`] asks for it once no piece does.
 impl Buf for Outgoing {
     fn remaining(&self) -> usize {
         self.bytes
     }
 
     fn chunk(&self) -> &[u8] {
+        debug_assert!(!self.is_at_file(), "a file's bytes are not in memory");
         match self.pieces.front() {
             Some(Piece::Memory(bytes)) => bytes,
             _ => &[],
@@ -116,6 +122,7 @@ impl Buf for Outgoing {
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        debug_assert!(!self.is_at_file(), "a file's bytes are not in memory");
         self.next_slices(slices)
     }
 
@@ -177,6 +184,8 @@ fn send_file(socket: &SockRef<'_>, slice: &FileSlice) -> io::Result<usize> {
     };
     let (file, position) = (slice.path().display(), slice.position());
     tracing::error!(%file, position, ?sent, "a segment cannot be sent: {why}; run `mainstem check`");
+    // Whoever asks again is told which partition it is.
+    slice.distrust();
     sent
 }
 

@@ -4,6 +4,7 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use common::{Connection, Gateway, batch, name, text};
@@ -268,14 +269,78 @@ fn records_that_are_deleted_while_they_are_sent_come_all_the_same() {
     assert_eq!(gone.responses[0].partitions[0].error_code, 3);
 }
 
+/// The files of a partition of the only topic, oldest first.
+fn segments(dir: &Path, partition: i32) -> Vec<PathBuf> {
+    let topics = std::fs::read_dir(dir.join("topics")).unwrap();
+    let topic = topics.map(|entry| entry.unwrap().path()).next().unwrap();
+    let files = std::fs::read_dir(topic.join(partition.to_string())).unwrap();
+    let mut files: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    files.sort();
+    files
+}
+
+#[test]
+fn what_cannot_be_sent_ends_the_connection_once_and_is_named_from_then_on() {
+    let (gateway, written) = cold();
+    let wanted = fetch_of(&[(0, 0), (1, 0), (2, 0)], 50 << 20, 50 << 20);
+    let mut client = gateway.connect();
+    let fetched = client.call(12, &wanted);
+    for found in &fetched.responses[0].partitions {
+        assert_eq!(found.error_code, 0);
+    }
+    // All of it has been checked; now some of it is lost.
+    let path = segments(gateway.dir(), 1).remove(0);
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_len(500_000).unwrap();
+    client.send(12, &wanted);
+    if cfg!(target_os = "linux") {
+        assert!(client.frame().is_none(), "the answer cannot be completed");
+    }
+    let mut client = gateway.connect();
+    let fetched = client.call(12, &wanted);
+    let [first, damaged, last] = fetched.responses[0].partitions.as_slice() else {
+        panic!("all three are told of");
+    };
+    assert_eq!((first.error_code, last.error_code), (0, 0));
+    let end = BATCHES as i64 * RECORDS;
+    assert_eq!(check(&written, 0, 0, &first.records), end);
+    assert_eq!(check(&written, 2, 0, &last.records), end);
+    assert_eq!(damaged.error_code, 2);
+}
+
+#[test]
+fn damage_ahead_keeps_back_nothing_that_stands_before_it() {
+    let (gateway, written) = warm();
+    let gateway = gateway.restart_after(|dir| {
+        let path = segments(dir, 1).remove(1);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[100] ^= 4;
+        std::fs::write(&path, bytes).unwrap();
+    });
+    let path = segments(gateway.dir(), 1).remove(1);
+    let damaged_at: i64 = path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let mut client = gateway.connect();
+    // It is to wait for more than it finds before the damage, and does not.
+    let wait = |offset| {
+        fetch_of(&[(1, offset)], 50 << 20, 50 << 20)
+            .with_min_bytes(50 << 20)
+            .with_max_wait_ms(60_000)
+    };
+    let fetched = client.call(12, &wait(0));
+    let found = &fetched.responses[0].partitions[0];
+    assert_eq!(found.error_code, 0);
+    assert_eq!(check(&written, 1, 0, &found.records), damaged_at);
+    let fetched = client.call(12, &wait(damaged_at));
+    let found = &fetched.responses[0].partitions[0];
+    assert_eq!(found.error_code, 2);
+}
+
 #[test]
 fn damage_is_an_error_of_its_partition_before_a_byte_of_it_is_sent() {
     let (gateway, written) = warm();
     let gateway = gateway.restart_after(|dir| {
-        // The first segment of partition 1.
-        let topics = std::fs::read_dir(dir.join("topics")).unwrap();
-        let topic = topics.map(|entry| entry.unwrap().path()).next().unwrap();
-        let path = topic.join("1").join(format!("{:020}.log", 0));
+        let path = segments(dir, 1).remove(0);
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 4;

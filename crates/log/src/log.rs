@@ -17,7 +17,7 @@ use crate::flush::Worker;
 use crate::layout::Layout;
 use crate::partition::{Control, Partition};
 use crate::recorded::{PartitionRecord, PartitionState};
-use crate::segment::SegmentShelf;
+use crate::segment::{HeldFiles, SegmentShelf};
 use crate::tail::{Stands, TailBatch};
 use crate::waiter::Waiter;
 use crate::{
@@ -34,6 +34,9 @@ pub struct LogOptions {
     pub index_interval_bytes: u64,
     /// Segment files kept open.
     pub max_open_files: usize,
+    /// Segment files kept open beside these, because stretches of them are on their way to clients. Where there are more,
+    /// records are read into memory.
+    pub max_sent_files: usize,
     /// Memory for the indexes of sealed segments; those not used lately are read again when needed.
     pub index_cache_bytes: usize,
     /// Memory for the keys that a pass of compaction knows; where it is too little for all, there are several passes.
@@ -46,6 +49,7 @@ impl Default for LogOptions {
             segment_bytes: 128 << 20,
             index_interval_bytes: 4096,
             max_open_files: 2_000,
+            max_sent_files: 250,
             index_cache_bytes: 16 << 20,
             compaction_memory_bytes: 32 << 20,
         }
@@ -175,6 +179,7 @@ impl Log {
         let files = OpenFiles::new(disk, options.max_open_files);
         let shelf = SegmentShelf::new(
             files,
+            HeldFiles::new(options.max_sent_files),
             options.index_cache_bytes,
             options.index_interval_bytes,
         );

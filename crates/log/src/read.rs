@@ -329,7 +329,12 @@ impl Shared {
                     }
                 }
                 Source::Segment(segment) => {
-                    let Some(found) = read(&segment, next, room, is_first)? else {
+                    let found = match read(&segment, next, room, is_first) {
+                        // What was found before is right. The next read begins here, and is told.
+                        Err(_) if !pieces.is_empty() => break,
+                        found => found?,
+                    };
+                    let Some(found) = found else {
                         left_segment = true;
                         break;
                     };

@@ -13,7 +13,7 @@ use crate::layout::Layout;
 use crate::partition::Partition;
 use crate::referenced::Referenced;
 use crate::remove::{KnownFiles, Stray, for_each_stray};
-use crate::segment::{IndexFound, Segment, SegmentShelf};
+use crate::segment::{HeldFiles, IndexFound, Segment, SegmentShelf};
 use crate::{
     LogError, LogOp, LogOptions, PartitionId, PartitionRecord, PartitionState, ReplaceSegments,
 };
@@ -113,6 +113,7 @@ impl LogCheck {
     ) -> (LogCheck, Vec<(PartitionId, LogError)>) {
         let shelf = SegmentShelf::new(
             OpenFiles::new(disk, options.max_open_files),
+            HeldFiles::new(options.max_sent_files),
             options.index_cache_bytes,
             options.index_interval_bytes,
         );

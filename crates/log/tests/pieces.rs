@@ -3,15 +3,17 @@
 
 mod common;
 
-use std::fs;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use bytes::Bytes;
 use common::{apply, batch, checkpoint, partition};
-use mainstem_journal::{Disk, Lsn, MemoryDisk, RealDisk};
+use mainstem_journal::{Disk, DiskFile, Lsn, MemoryDisk, OpenMode, RealDisk};
 use mainstem_log::{
-    Log, LogError, LogOp, LogOptions, PartitionId, PartitionRecord, Piece, PieceLimits, Stopped,
+    Log, LogError, LogOp, LogOptions, PartitionId, PartitionRecord, Piece, PieceLimits, Pieces,
+    Stopped,
 };
 use mainstem_record::BatchHeader;
 use rand::rngs::SmallRng;
@@ -298,7 +300,7 @@ fn damage_is_found_before_the_first_byte_goes_out() {
 }
 
 #[test]
-fn what_goes_away_while_it_is_sent_stays_until_it_is_sent() {
+fn what_is_being_sent_is_removed_at_once_and_can_still_be_read() {
     let fixture = fixture();
     let log = fixture.open();
     let before = fixture.segments();
@@ -314,18 +316,24 @@ fn what_goes_away_while_it_is_sent_stays_until_it_is_sent() {
     );
     checkpoint(&log);
     let removed = log.remove_files(log.flushed()).unwrap();
+    assert!(removed.entries > 0 && removed.bytes > 0, "{removed:?}");
+    let left = fixture.segments();
+    assert!(!left.contains(&before[0]), "a slow client holds up nothing");
+    let (bytes, in_files) = contents(&found.pieces);
+    assert_eq!(bytes, expected);
     if cfg!(target_os = "linux") {
-        assert_eq!(removed.entries, 0, "the oldest is being sent");
-        assert_eq!(fixture.segments(), before);
+        assert!(in_files > 0);
     }
-    assert_eq!(contents(&found.pieces).0, expected);
     assert!(matches!(
         log.read_pieces(fixture.id, 1, &limits(200_000)),
         Err(LogError::OffsetOutOfRange { .. })
     ));
-    drop(found);
-    assert!(log.remove_files(log.flushed()).unwrap().entries > 0);
-    assert!(fixture.segments().len() < before.len());
+    // It knows no segment any more, and that is all.
+    for piece in &found.pieces {
+        if let Piece::File(slice) = piece {
+            slice.distrust();
+        }
+    }
 
     // The same where the whole partition goes.
     let fixture = self::fixture();
@@ -340,9 +348,6 @@ fn what_goes_away_while_it_is_sent_stays_until_it_is_sent() {
     );
     checkpoint(&log);
     log.remove_files(log.flushed()).unwrap();
-    assert_eq!(contents(&found.pieces).0, expected);
-    drop(found);
-    log.remove_files(log.flushed()).unwrap();
     assert!(
         !fixture
             .dir
@@ -350,6 +355,74 @@ fn what_goes_away_while_it_is_sent_stays_until_it_is_sent() {
             .join(fixture.id.topic.to_string())
             .exists()
     );
+    assert_eq!(contents(&found.pieces).0, expected);
+}
+
+fn slices(found: &Pieces) -> usize {
+    let is_file = |piece: &&Piece| matches!(piece, Piece::File(_));
+    found.pieces.iter().filter(is_file).count()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn files_that_are_held_are_bounded_and_what_is_beyond_comes_from_memory() {
+    let fixture = fixture();
+    let options = LogOptions {
+        max_sent_files: 1,
+        ..options()
+    };
+    let disk = Arc::new(RealDisk);
+    let records = fixture.records.clone();
+    let log = Log::open(disk, fixture.dir.path(), options, records, fixture.applied).unwrap();
+    let read = |offset| {
+        log.read_pieces(fixture.id, offset, &limits(600_000))
+            .unwrap()
+    };
+    let check = |found: &Pieces, from| {
+        let expected = fixture.expected(from, found.next_offset);
+        assert_eq!(contents(&found.pieces).0, expected);
+    };
+    let first = read(0);
+    check(&first, 0);
+    assert_eq!(slices(&first), 1, "of the first segment only");
+    assert!(first.pieces.len() > 1, "the rest comes all the same");
+    let second = first.next_offset;
+    // The file is the same, so it is no further one.
+    assert_eq!(slices(&read(RECORDS)), 1);
+    let kept = first.pieces[0].clone();
+    drop(first);
+    let beyond = read(second);
+    check(&beyond, second);
+    assert_eq!(slices(&beyond), 0, "a clone holds it too");
+    drop(kept);
+    let after = read(second);
+    check(&after, second);
+    assert_eq!(slices(&after), 1);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_could_not_be_sent_is_checked_again_and_named() {
+    let fixture = fixture();
+    let log = fixture.open();
+    let found = log.read_pieces(fixture.id, 0, &limits(200_000)).unwrap();
+    let Some(Piece::File(slice)) = found.pieces.first() else {
+        panic!("it stands in a file: {found:?}");
+    };
+    let path = fixture.segments().remove(0);
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(100_000).unwrap();
+    // What was good once is not looked at again, unless somebody says that it should be.
+    let again = log.read_pieces(fixture.id, 0, &limits(200_000)).unwrap();
+    assert_eq!(slices(&again), 1);
+    assert!(matches!(slice.read(), Err(LogError::Damaged { .. })));
+    slice.distrust();
+    match log.read_pieces(fixture.id, 0, &limits(200_000)) {
+        Err(LogError::Damaged { file, position, .. }) => {
+            assert_eq!((file, position), (path, 100_000));
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -394,4 +467,141 @@ fn stable_records_end_below_the_first_open_transaction_in_a_file_too() {
         }
     }
     assert_eq!(next, open_at);
+}
+
+#[test]
+fn damage_ahead_keeps_back_nothing_that_stands_before_it() {
+    let fixture = fixture();
+    let segments = fixture.segments();
+    let mut bytes = fs::read(&segments[1]).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&segments[1], bytes).unwrap();
+    let log = fixture.open();
+    let all = limits(900_000);
+    let found = log.read_pieces(fixture.id, 0, &all).unwrap();
+    let damaged_at = found.next_offset;
+    let name = format!("{damaged_at:020}.log");
+    assert!(segments[1].ends_with(name), "{damaged_at}");
+    assert_eq!(found.stopped, Stopped::Full);
+    assert_eq!(contents(&found.pieces).0, fixture.expected(0, damaged_at));
+    let read = log.read(fixture.id, 0, 900_000, None).unwrap();
+    assert_eq!(read.next_offset, damaged_at);
+    assert_eq!(read.batches.concat(), fixture.expected(0, damaged_at));
+    let ahead = [
+        log.read_pieces(fixture.id, damaged_at, &all).err(),
+        log.read(fixture.id, damaged_at, 900_000, None).err(),
+    ];
+    for error in ahead {
+        match error {
+            Some(LogError::Damaged { file, .. }) => assert_eq!(file, segments[1]),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A disk that notes what is announced to be read: from where to where.
+#[derive(Default)]
+struct Announced {
+    stretches: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+struct AnnouncedFile {
+    file: Arc<dyn DiskFile>,
+    stretches: Arc<Mutex<Vec<(u64, u64)>>>,
+}
+
+impl Disk for Announced {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(AnnouncedFile {
+            file: RealDisk.open(path, mode)?,
+            stretches: self.stretches.clone(),
+        }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_file(path)
+    }
+
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir_all(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.create_dir_all(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        RealDisk.list(dir)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        RealDisk.exists(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(dir)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        RealDisk.free_bytes(path)
+    }
+}
+
+impl DiskFile for AnnouncedFile {
+    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
+        self.file.read_at(buf, position)
+    }
+
+    fn write_all_at(&self, buf: &[u8], position: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, position)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn will_read(&self, position: u64, bytes: u64) {
+        let stretch = (position, position + bytes);
+        self.stretches.lock().unwrap().push(stretch);
+    }
+
+    fn os_file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.os_file()
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_sent_is_announced_to_the_disk_each_time() {
+    let fixture = fixture();
+    let disk = Announced::default();
+    let stretches = disk.stretches.clone();
+    let (dir, records) = (fixture.dir.path(), fixture.records.clone());
+    let log = open_on(Arc::new(disk), dir, records, fixture.applied);
+    for _ in 0..3 {
+        let found = log.read_pieces(fixture.id, 0, &limits(200_000)).unwrap();
+        let Some(Piece::File(slice)) = found.pieces.first() else {
+            panic!("it stands in a file: {found:?}");
+        };
+        let (from, to) = (slice.position(), slice.position() + slice.len() as u64);
+        let announced = std::mem::take(&mut *stretches.lock().unwrap());
+        let covers = |(begin, end): &(u64, u64)| *begin <= from && to <= *end;
+        assert!(announced.iter().any(covers), "{announced:?}");
+    }
 }

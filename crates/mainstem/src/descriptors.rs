@@ -2,18 +2,24 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// Segments on their way to clients: fewer serve few clients at once, and more must be read into memory.
+const LEAST_SENT: usize = 16;
+
 /// How the process's open files are shared out. A file that cannot be opened stops all writes, so nobody may take
 /// them all.
 ///
 /// | part | share | at most |
 /// |---|---|---|
-/// | segments of topics: one to read and write, one past the page cache | 1/2 | 2 × 2,000 |
+/// | segments of topics: one to read and write, one past the page cache | 1/2, with the next | 2 × 2,000 |
+/// | segments on their way to clients, the same two each | 1/8 of that, from 2 × 16 on | 2 × 250 |
 /// | the store's files | 1/4 | 512 |
 /// | connections, the journal, and all the rest | what is left | |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Descriptors {
     /// Segments that are kept open; each may hold two.
     pub(crate) segments: usize,
+    /// Segments that are kept open beside these, because stretches of them are on their way to clients; each may hold two.
+    pub(crate) sent: usize,
     /// Files that the store keeps open.
     pub(crate) store: u32,
 }
@@ -42,8 +48,11 @@ impl Descriptors {
     /// Shares out `limit`, nobody more than asked for.
     fn of(limit: u64, segments: usize, store: u32) -> Descriptors {
         let quarter = (limit / 4).max(1);
+        let most = usize::try_from(quarter).unwrap_or(usize::MAX);
+        let sent = (segments.min(most) / 8).max(LEAST_SENT).min(most / 2);
         Descriptors {
-            segments: usize::try_from(quarter).map_or(segments, |most| segments.min(most)),
+            segments: segments.min(most - sent),
+            sent,
             store: u32::try_from(quarter).map_or(store, |most| store.min(most)),
         }
     }
@@ -57,13 +66,15 @@ mod tests {
     fn everybody_together_stays_below_the_limit() {
         for limit in [8, 256, 1_024, 4_096, 20_000, 1 << 20, u64::MAX] {
             let shared = Descriptors::of(limit, 2_000, 512);
-            let taken = 2 * shared.segments as u64 + u64::from(shared.store);
+            let taken = 2 * (shared.segments + shared.sent) as u64 + u64::from(shared.store);
             assert!(taken <= limit - limit / 4, "{limit}: {shared:?}");
         }
         let few = Descriptors::of(1_024, 2_000, 512);
-        assert_eq!((few.segments, few.store), (256, 256));
+        assert_eq!((few.segments, few.sent, few.store), (224, 32, 256));
+        let fewer = Descriptors::of(256, 2_000, 512);
+        assert_eq!((fewer.segments, fewer.sent, fewer.store), (48, 16, 64));
         let many = Descriptors::of(20_000, 2_000, 512);
-        assert_eq!((many.segments, many.store), (2_000, 512));
+        assert_eq!((many.segments, many.sent, many.store), (2_000, 250, 512));
     }
 
     #[test]

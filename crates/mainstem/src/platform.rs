@@ -69,6 +69,7 @@ impl Mainstem {
             store_options.max_open_files,
         );
         engine_options.log.max_open_files = files.segments;
+        engine_options.log.max_sent_files = files.sent;
         store_options.max_open_files = files.store;
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&directory.store(), store_options)?);
         let opened = Engine::open(

@@ -47,6 +47,11 @@ impl Gateway {
         self.restart_after(|_| {})
     }
 
+    /// Where it keeps everything.
+    pub fn dir(&self) -> &Path {
+        self.dir.as_ref().unwrap().path()
+    }
+
     /// As `restart`, once something has been done to the directory.
     pub fn restart_after(mut self, change: impl FnOnce(&Path)) -> Gateway {
         let dir = self.dir.take().unwrap();

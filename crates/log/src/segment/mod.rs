@@ -4,6 +4,7 @@
 //! worker that flushes moves its end; anyone reads, up to the end that the worker has published. Behind it may stand
 //! batches that frames refer to, or will: see `layout.rs`.
 
+mod held;
 mod index;
 mod read;
 mod slice;
@@ -11,12 +12,14 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use mainstem_journal::{DiskFile, Lsn, OpenMode};
 use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
 use parking_lot::Mutex;
 
+use self::held::HeldFile;
+pub(crate) use self::held::HeldFiles;
 use self::index::IndexMemory;
 pub(crate) use self::read::CRC_FROM;
 use self::slice::Checked;
@@ -36,16 +39,23 @@ const INDEX_SAVED_EVERY_BYTES: u64 = 16 << 20;
 /// What all segments of a log share.
 pub(crate) struct SegmentShelf {
     pub(crate) files: OpenFiles,
+    pub(crate) held_files: HeldFiles,
     pub(crate) indexes: IndexMemory,
     pub(crate) interval_bytes: u64,
     next_id: AtomicU64,
 }
 
 impl SegmentShelf {
-    pub(crate) fn new(files: OpenFiles, index_cache_bytes: usize, interval_bytes: u64) -> Self {
+    pub(crate) fn new(
+        files: OpenFiles,
+        held_files: HeldFiles,
+        index_cache_bytes: usize,
+        interval_bytes: u64,
+    ) -> Self {
         let indexes = IndexMemory::new(index_cache_bytes, interval_bytes);
         Self {
             files,
+            held_files,
             indexes,
             interval_bytes,
             next_id: AtomicU64::new(0),
@@ -85,6 +95,8 @@ struct State {
     used: bool,
     /// What was read once and found to be good: it may be sent without being read again.
     checked: Checked,
+    /// The file, while stretches of it are on their way to clients.
+    held: Weak<HeldFile>,
 }
 
 /// Batches that were written at the end of a segment.
@@ -148,6 +160,7 @@ impl Segment {
             first_timestamp_ms: None,
             used: false,
             checked: Checked::default(),
+            held: Weak::new(),
         };
         Self {
             id: shelf.next_id.fetch_add(1, Ordering::Relaxed),

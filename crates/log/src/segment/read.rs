@@ -1,5 +1,6 @@
 //! Reading a segment: whole batches from an offset on, checked as they are read.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +21,26 @@ pub(crate) struct SegmentRead {
     pub(crate) bytes: Bytes,
     /// Offset after them.
     pub(crate) next_offset: i64,
+}
+
+/// Fills `bytes` from the file at `path`, which must have them.
+pub(super) fn read_exact(
+    file: &dyn DiskFile,
+    path: &Path,
+    bytes: &mut [u8],
+    position: u64,
+) -> Result<(), LogError> {
+    let count = file
+        .read_at(bytes, position)
+        .map_err(LogError::io("read", path))?;
+    if count < bytes.len() {
+        let what = format!(
+            "the file ends here, {} bytes before it should",
+            bytes.len() - count
+        );
+        return Err(LogError::damaged(path, position + count as u64, what));
+    }
+    Ok(())
 }
 
 impl Segment {
@@ -147,17 +168,7 @@ impl Segment {
         bytes: &mut [u8],
         position: u64,
     ) -> Result<(), LogError> {
-        let count = file
-            .read_at(bytes, position)
-            .map_err(LogError::io("read", &self.path))?;
-        if count < bytes.len() {
-            let what = format!(
-                "the file ends here, {} bytes before it should",
-                bytes.len() - count
-            );
-            return Err(LogError::damaged(&self.path, position + count as u64, what));
-        }
-        Ok(())
+        read_exact(file, &self.path, bytes, position)
     }
 
     /// Reads the header at `point`, checks it against what is due there, and goes on to the next batch.

@@ -8,12 +8,14 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use mainstem_journal::DiskFile;
 use mainstem_record::{BATCH_HEADER_BYTES, BatchHeader};
 
+use super::held::HeldFile;
+use super::read::read_exact;
 use super::verify::Window;
 use super::{Segment, SegmentShelf};
 use crate::LogError;
@@ -26,12 +28,11 @@ const WINDOW_BYTES: usize = 128 << 10;
 /// Stretches of one segment that are known to be good.
 const MAX_STRETCHES: usize = 64;
 
-/// Whole batches as they stand in a segment's file, one after another, checked. While this is alive the file stays, whatever
-/// retention, deletion and compaction do.
+/// Whole batches as they stand in a segment's file, one after another, checked. While this is alive the file stays open and
+/// can be read, also once retention, deletion or compaction has removed it: they do not wait for this.
 #[derive(Clone)]
 pub struct FileSlice {
-    segment: Arc<Segment>,
-    file: Arc<dyn DiskFile>,
+    held: Arc<HeldFile>,
     position: u64,
     bytes: usize,
 }
@@ -54,12 +55,12 @@ impl FileSlice {
 
     /// The file's name, for messages.
     pub fn path(&self) -> &Path {
-        self.segment.path()
+        &self.held.path
     }
 
     /// The operating system's handle of the file.
     pub fn os_file(&self) -> Option<BorrowedFd<'_>> {
-        self.file.os_file()
+        self.held.file.os_file()
     }
 
     /// Leaves out the first `count` bytes; all of them, if there are no more.
@@ -72,9 +73,16 @@ impl FileSlice {
     /// Reads it. An error names file and position.
     pub fn read(&self) -> Result<Bytes, LogError> {
         let mut bytes = vec![0; self.bytes];
-        self.segment
-            .read_exact(&*self.file, &mut bytes, self.position)?;
+        read_exact(&*self.held.file, self.path(), &mut bytes, self.position)?;
         Ok(bytes.into())
+    }
+
+    /// Its bytes could not be had after all: nothing of the segment is taken for good any more, and whoever reads there next
+    /// checks it again and is told what is wrong.
+    pub fn distrust(&self) {
+        if let Some(segment) = self.held.segment.upgrade() {
+            segment.state.lock().checked = Checked::default();
+        }
     }
 }
 
@@ -90,7 +98,7 @@ impl fmt::Debug for FileSlice {
 
 impl PartialEq for FileSlice {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.segment, &other.segment)
+        Weak::ptr_eq(&self.held.segment, &other.held.segment)
             && (self.position, self.bytes) == (other.position, other.bytes)
     }
 }
@@ -99,8 +107,8 @@ impl Eq for FileSlice {}
 
 impl Segment {
     /// Whole batches from the one that holds `offset` on, of at most `max_bytes` and of offsets below `limit`, and the
-    /// offset after them. None where reading them is better, or the only way: there are too few, or the disk has no handle
-    /// of the operating system.
+    /// offset after them. None where reading them is better, or the only way: there are too few, the disk has no handle of
+    /// the operating system, or as many files are held as may be.
     pub(crate) fn slice(
         self: &Arc<Self>,
         shelf: &SegmentShelf,
@@ -111,19 +119,17 @@ impl Segment {
         let Some((begin, stop)) = self.stretch(shelf, offset, max_bytes, limit)? else {
             return Ok(None);
         };
-        let file = self.open(shelf)?;
-        if file.os_file().is_none() {
+        let Some(held) = self.hold(shelf)? else {
             return Ok(None);
-        }
-        self.check_once(&*file, begin, stop)?;
-        let (first, _) = self.batch_of(&*file, offset, begin, stop)?;
+        };
+        self.check_once(&*held.file, begin, stop)?;
+        let (first, _) = self.batch_of(&*held.file, offset, begin, stop)?;
         let bytes = stop.position - first.position;
         if bytes < LEAST_BYTES {
             return Ok(None);
         }
         let slice = FileSlice {
-            segment: self.clone(),
-            file,
+            held,
             position: first.position,
             bytes: bytes as usize,
         };
@@ -171,12 +177,12 @@ impl Segment {
     /// Reads and checks what lies between two points, unless that has been done before.
     fn check_once(&self, file: &dyn DiskFile, begin: Point, stop: Point) -> Result<(), LogError> {
         let (from, to) = (begin.position, stop.position);
+        // All of it at once, and what will be asked for next: a disk is quick only when much is asked of it. That is on its
+        // way while this is being sent. What was checked long ago may have left the page cache since.
+        file.will_read(from, 2 * (to - from));
         if self.state.lock().checked.covers(from, to) {
             return Ok(());
         }
-        // All of it at once, and what will be asked for next: a disk is quick only when much is asked of it. That is on its
-        // way while this is being sent.
-        file.will_read(from, 2 * (to - from));
         let mut window = Window::new(self, file, to, WINDOW_BYTES);
         let mut point = begin;
         while point.position < to {

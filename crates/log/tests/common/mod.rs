@@ -43,6 +43,7 @@ pub fn small() -> LogOptions {
         segment_bytes: 3000,
         index_interval_bytes: 200,
         max_open_files: 3,
+        max_sent_files: 2,
         index_cache_bytes: 4096,
         compaction_memory_bytes: 1 << 20,
     }
