@@ -100,7 +100,7 @@ impl Mainstem {
             if !needed(placed) {
                 continue;
             }
-            let take = || unpacking.take::<E>(&placed.topic, placed.batch.clone());
+            let mut take = || unpacking.take::<E>(&placed.topic, placed.batch.clone());
             // Compressing takes as long as its level says.
             let taken = match Unpacking::compresses(&placed.topic, &placed.batch) {
                 true => beside(take),
