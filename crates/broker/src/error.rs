@@ -586,7 +586,7 @@ impl BrokerError {
             BrokerError::WritesStopped { .. } => "writes_stopped",
             BrokerError::Closed => "closed",
             BrokerError::DamagedCatalog { .. } => "damaged_catalog",
-            BrokerError::Engine(error) if is_damage(error) => "damaged",
+            BrokerError::Engine(error) if error.is_damage() => "damaged",
             BrokerError::Engine(_) => "internal",
         }
     }
@@ -666,8 +666,8 @@ impl BrokerError {
             BrokerError::InvalidBatch { .. } => {
                 "nothing of it is stored: build the batch anew from its records and send that, as Kafka's format v2".into()
             }
-            BrokerError::Engine(error) if is_damage(error) => {
-                "check the server's disk and restore the file that is named from a backup; all that lies elsewhere can be read".into()
+            BrokerError::Engine(error) if error.is_damage() => {
+                "check the server's disk and restore what is named from a backup; all that lies elsewhere can be read".into()
             }
             BrokerError::Engine(_) => "look at the server's log".into(),
             BrokerError::RequestTooLarge { .. } => "send smaller requests".into(),
@@ -768,11 +768,6 @@ impl BrokerError {
     }
 }
 
-/// Whether bytes on disk are not what was written.
-fn is_damage(error: &EngineError) -> bool {
-    matches!(error, EngineError::Log(log) if matches!(**log, LogError::Damaged { .. }))
-}
-
 impl From<EngineError> for BrokerError {
     fn from(error: EngineError) -> Self {
         match error {
@@ -812,5 +807,22 @@ impl From<RecordError> for BrokerError {
         BrokerError::InvalidBatch {
             why: error.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which table of the store a start happens to read first decides who meets the damage: all of them name it alike.
+    #[test]
+    fn damage_of_the_store_is_called_so() {
+        let error = BrokerError::from(StoreError::Damaged {
+            dir: "store".into(),
+            what: "block checksum mismatch".into(),
+        });
+        assert_eq!(error.code(), "damaged");
+        let hint = error.hint().unwrap_or_default();
+        assert!(hint.contains("from a backup"), "{hint}");
     }
 }

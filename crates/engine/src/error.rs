@@ -107,6 +107,16 @@ impl EngineError {
         }
     }
 
+    /// Whether bytes on disk are not what was written, in the log or in the store.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            EngineError::Damaged(_) => true,
+            EngineError::Log(error) => matches!(**error, LogError::Damaged { .. }),
+            EngineError::Store(error) => matches!(**error, StoreError::Damaged { .. }),
+            _ => false,
+        }
+    }
+
     /// Whether the reason may have been that a disk was full, although it does not say so.
     pub(crate) fn may_be_full(&self) -> bool {
         matches!(self, EngineError::Store(error) if matches!(**error, StoreError::Backend { .. }))

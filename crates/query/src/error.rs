@@ -3,7 +3,6 @@
 use datafusion::common::{DataFusionError, SchemaError};
 use mainstem_broker::BrokerError;
 use mainstem_engine::EngineError;
-use mainstem_log::LogError;
 
 /// Why a query failed. [`code`](QueryError::code) is stable, [`hint`](QueryError::hint) says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +103,7 @@ impl QueryError {
             QueryError::Broker(error) => error.code(),
             QueryError::Engine(EngineError::Poisoned { .. }) => "writes_stopped",
             QueryError::Engine(EngineError::Closed) => "closed",
-            QueryError::Engine(error) if is_damage(error) => "damaged",
+            QueryError::Engine(error) if error.is_damage() => "damaged",
             QueryError::Engine(_) => "engine",
         }
     }
@@ -131,17 +130,12 @@ impl QueryError {
                 "a query needs a snapshot, and that needs writes; consume reads on: where the disk was full, free space and the server goes on by itself; else check the disk and restart it".into()
             }
             QueryError::Engine(EngineError::Closed) => "connect again".into(),
-            QueryError::Engine(error) if is_damage(error) => {
-                "check the server's disk and restore the file that is named from a backup".into()
+            QueryError::Engine(error) if error.is_damage() => {
+                "check the server's disk and restore what is named from a backup".into()
             }
             QueryError::Engine(_) => "look at the server's log".into(),
         }
     }
-}
-
-/// Whether bytes on disk are not what was written.
-fn is_damage(error: &EngineError) -> bool {
-    matches!(error, EngineError::Log(log) if matches!(**log, LogError::Damaged { .. }))
 }
 
 impl From<DataFusionError> for QueryError {
