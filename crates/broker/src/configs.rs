@@ -82,6 +82,19 @@ pub struct ConfigKey {
     pub support: Support,
 }
 
+impl ConfigKey {
+    /// What it does, and what Mainstem does about it, for people.
+    pub fn description(&self) -> String {
+        match self.support {
+            Support::Acted => self.doc.to_owned(),
+            Support::Idle(why) => format!("{} It changes nothing here: {why}.", self.doc),
+            Support::DefaultOnly(why) => {
+                format!("{} Only the default is accepted: {why}.", self.doc)
+            }
+        }
+    }
+}
+
 /// A setting of one topic, as it is described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {

@@ -166,7 +166,7 @@ impl Topics {
             name: config.key.name.to_owned(),
             value: config.value.clone(),
             default_value: config.key.default.to_owned(),
-            doc: config.key.doc.to_owned(),
+            doc: config.key.description(),
             source: match config.source {
                 Source::Default => v1::ConfigSource::Default,
                 Source::DynamicNode | Source::DynamicCluster | Source::Broker => {

@@ -104,20 +104,13 @@ impl Described {
         let key = value.key;
         let synonym = |one: &Synonym| (one.name, one.value.clone(), source_code(one.source));
         let synonyms = value.synonyms.iter().map(synonym).collect();
-        let doc = match key.support {
-            configs::Support::Acted => key.doc.to_owned(),
-            configs::Support::Idle(why) => format!("{} It changes nothing here: {why}.", key.doc),
-            configs::Support::DefaultOnly(why) => {
-                format!("{} Only the default is accepted: {why}.", key.doc)
-            }
-        };
         Described {
             name: key.name,
             kind: key.kind,
             value: value.value.clone(),
             source: source_code(value.source),
             read_only: false,
-            doc,
+            doc: key.description(),
             synonyms,
         }
     }
@@ -135,7 +128,7 @@ impl Described {
             value,
             source,
             read_only: !config.is_dynamic,
-            doc: config.doc.to_owned(),
+            doc: config.doc,
             synonyms,
         }
     }
@@ -355,7 +348,10 @@ fn changes(
         let invalid = |why: String| Refusal::new(ResponseError::InvalidConfig, why);
         let given = || {
             let value = config.value.as_ref().map(|value| value.as_str());
-            value.ok_or_else(|| invalid(format!("{} has no value", key.name)))
+            value.ok_or_else(|| {
+                let why = format!("{} has no value; DELETE puts the default back", key.name);
+                Refusal::new(ResponseError::InvalidRequest, why)
+            })
         };
         let operation = config.config_operation;
         let value = match operation {

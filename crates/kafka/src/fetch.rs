@@ -16,6 +16,7 @@ use futures::{FutureExt, StreamExt};
 use kafka_protocol::ResponseError;
 use mainstem::beside;
 use mainstem::broker::{BrokerError, Isolation, Piece, PieceLimits, Stopped, Topic, Waiter};
+use mainstem_record::Compression;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -39,13 +40,15 @@ const LEAST_FROM_FILE: usize = 32 << 10;
 const LEAST_BYTES: usize = 64 << 10;
 /// The epoch of every partition's leader: there is one node, and no other leader has ever been.
 pub(crate) const LEADER_EPOCH: i32 = 0;
+/// The first version whose clients may be given zstd (KIP-110).
+const ZSTD: i16 = 10;
 
 /// Session ids are unique among the connections of a process.
 static NEXT_SESSION: AtomicI32 = AtomicI32::new(1);
 
 pub(crate) async fn fetch(client: &Client, call: Call) -> Result<Option<Answer>, KafkaError> {
     let request = call.own(Request::read)?;
-    let limits = Limits::of(client, &request);
+    let limits = Limits::of(client, &request, call.version);
     let isolation = match request.read_committed {
         true => Isolation::ReadCommitted,
         false => Isolation::ReadUncommitted,
@@ -113,10 +116,12 @@ struct Limits {
     min_bytes: usize,
     max_bytes: usize,
     until: Instant,
+    /// Whether the client knows zstd.
+    zstd: bool,
 }
 
 impl Limits {
-    fn of(client: &Client, request: &Request) -> Limits {
+    fn of(client: &Client, request: &Request, version: i16) -> Limits {
         let positive = |value: i32| usize::try_from(value).unwrap_or(0);
         let max_bytes = positive(request.max_bytes)
             .min(client.gateway.settings.max_fetch_bytes)
@@ -126,6 +131,22 @@ impl Limits {
             min_bytes: positive(request.min_bytes).min(max_bytes),
             max_bytes,
             until: Instant::now() + Duration::from_millis(wait_ms).min(MOST_WAIT),
+            zstd: version >= ZSTD,
+        }
+    }
+}
+
+impl Limits {
+    /// Whose records are all in zstd is of no use to a client that does not know it.
+    fn check(&self, topic: Arc<Topic>) -> Result<Arc<Topic>, Refusal> {
+        match &topic.limits.codec {
+            Some(codec) if codec.compression == Compression::Zstd && !self.zstd => {
+                Err(Refusal::new(
+                    ResponseError::UnsupportedCompressionType,
+                    "zstd takes version 10 of Fetch; use a newer client",
+                ))
+            }
+            _ => Ok(topic),
         }
     }
 }
@@ -213,7 +234,7 @@ impl<'a> Round<'a> {
             let same = readings.last().filter(|last| last.key.0 == key.0);
             let topic = match same {
                 Some(last) => last.topic.clone(),
-                None => key.0.find(client),
+                None => key.0.find(client).and_then(|topic| limits.check(topic)),
             };
             readings.push(Reading {
                 key,

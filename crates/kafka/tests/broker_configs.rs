@@ -167,6 +167,10 @@ fn lists_grow_and_shrink() {
     }
     let (code, why) = alter(&mut client, "1", &[("log.roll.ms", APPEND, Some("1"))]);
     assert_eq!(code, 40, "{why}");
+    for operation in [SET, APPEND, SUBTRACT] {
+        let (code, why) = alter(&mut client, "1", &[(name, operation, None)]);
+        assert_eq!(code, 42, "{why}");
+    }
 }
 
 #[test]
@@ -198,4 +202,26 @@ fn what_cannot_be_changed_is_refused_as_kafka_does() {
     assert_eq!(alter_or_check(&mut client, "1", &set, true).0, 0);
     let shown = show(&mut client, BROKER, "1", "log.retention.ms").unwrap();
     assert_eq!(shown.1, 5, "nothing was changed");
+}
+
+#[test]
+fn a_setting_that_changes_nothing_says_so() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    create(&mut client, "t");
+    for (kind, resource, name) in [
+        (BROKER, "1", "log.flush.interval.messages"),
+        (TOPIC, "t", "flush.messages"),
+    ] {
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(text(resource))
+            .with_configuration_keys(Some(vec![text(name)]));
+        let request = DescribeConfigsRequest::default()
+            .with_resources(vec![resource])
+            .with_include_documentation(true);
+        let answer = client.call(4, &request).results.remove(0);
+        let told = answer.configs[0].documentation.clone().unwrap();
+        assert!(told.contains("It changes nothing here"), "{name}: {told}");
+    }
 }

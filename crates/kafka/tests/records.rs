@@ -138,6 +138,12 @@ fn a_topic_may_want_a_codec_of_its_own() {
             }
         }
     }
+    // Clients from before zstd are told so, of the topics that keep everything in it.
+    for (topic, version, code) in [("zstd", 9, 76), ("zstd", 10, 0), ("lz4", 9, 0)] {
+        let fetched = client.call(version, &fetch_from(topic, &[(0, 0)]));
+        let partition = &fetched.responses[0].partitions[0];
+        assert_eq!(partition.error_code, code, "{topic}, version {version}");
+    }
     // A level is of the codec that the topic wants, and has Kafka's range.
     for (level, code) in [("9", 0), ("-1", 0), ("0", 40), ("10", 40)] {
         let configs = [

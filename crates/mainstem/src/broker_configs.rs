@@ -16,8 +16,8 @@ pub struct BrokerConfig {
     pub values: Vec<(String, Source)>,
     /// Whether it can be changed while the broker runs.
     pub is_dynamic: bool,
-    /// What it does.
-    pub doc: &'static str,
+    /// What it does, and what Mainstem does about it, for people.
+    pub doc: String,
 }
 
 /// A setting that is no topic default.
@@ -59,7 +59,7 @@ pub(crate) const OWN: &[Own] = &[
         "fetch.max.bytes",
         BYTES,
         "57671680",
-        "The most that one fetch returns, beyond one whole batch.",
+        "The most that one fetch returns, beyond one whole batch; never more than 16 MiB.",
     ),
     own(
         "group.consumer.heartbeat.interval.ms",
@@ -225,7 +225,7 @@ pub fn broker_configs(
             kind: key.kind,
             values: values.chain([default(key.default)]).collect(),
             is_dynamic: true,
-            doc: key.doc,
+            doc: key.description(),
         })
     });
     let own = OWN.iter().map(|own| BrokerConfig {
@@ -238,7 +238,7 @@ pub fn broker_configs(
             .chain([default(own.default)])
             .collect(),
         is_dynamic: false,
-        doc: own.doc,
+        doc: own.doc.to_owned(),
     });
     let mut all: Vec<BrokerConfig> = of_topics.chain(own).collect();
     all.sort_by_key(|config| config.name);
