@@ -15,7 +15,7 @@ pub struct EngineOptions {
     /// What is written to segments in one go, where nothing presses: with more, a sync of the journal finds a queue at the
     /// disk.
     pub flush_portion_bytes: u64,
-    /// A group is closed at this size.
+    /// A group is closed at this size: what one sync covers where much is waiting.
     pub group_bytes: usize,
     /// One submission may be this large.
     pub max_frame_bytes: usize,
@@ -57,7 +57,7 @@ impl Default for EngineOptions {
             store_backlog_bytes: 64 << 20,
             flush_bytes: 32 << 20,
             flush_portion_bytes: 1 << 20,
-            group_bytes: 4 << 20,
+            group_bytes: 8 << 20,
             max_frame_bytes: 16 << 20,
             admission_bytes_per_lock: 1 << 20,
             reference_bytes: 256 << 10,
