@@ -16,13 +16,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use common::read::{COLD_BYTES, TAIL_BYTES, evict, files_in_order, fill, segments};
-use common::write::{HUNDRED, ONE, Shape, TEN_THOUSAND, THOUSAND, create, flat_out, with_fresh};
+use common::write::{
+    HUNDRED, ONE, Shape, TEN_THOUSAND, THOUSAND, create, flat_out, warm_up, with_fresh,
+};
 use common::{RECORD_BYTES, Row, out_dir, report};
 use mainstem::{Mainstem, Options};
 use mainstem_client::{Client, ClientOptions, FetchOptions, ProducerOptions, ProducerRecord};
 use mainstem_journal::limit::{disk_limit, loopback_limit};
 
-const WARM_UP: Duration = Duration::from_secs(2);
 const MEASURED: Duration = Duration::from_secs(6);
 /// What is read back of what was produced.
 const FETCHED_BYTES: u64 = 1 << 30;
@@ -56,12 +57,15 @@ fn served<T>(mainstem: &Mainstem, work: impl AsyncFnOnce(Client) -> T) -> T {
 }
 
 /// Bytes of values a second, acknowledged as durable.
-async fn produce(client: &Client, topic: &Arc<str>, partitions: usize) -> f64 {
+async fn produce(mainstem: &Mainstem, client: &Client, topic: &Arc<str>, partitions: usize) -> f64 {
     let producer = client.producer(ProducerOptions::default()).await.unwrap();
     let record = ProducerRecord::new(topic.clone()).value(Bytes::from(vec![b'x'; RECORD_BYTES]));
-    let begun = Instant::now();
-    let (mut sent, mut before, mut since) = (0u64, None, begun);
-    while begun.elapsed() < WARM_UP + MEASURED {
+    let warming_up = tokio::spawn({
+        let mainstem = mainstem.clone();
+        async move { warm_up(&mainstem).await }
+    });
+    let (mut sent, mut before, mut since) = (0u64, None, Instant::now());
+    while before.is_none() || since.elapsed() < MEASURED {
         for _ in 0..256 {
             let partition = (sent % partitions as u64) as u32;
             drop(
@@ -72,7 +76,7 @@ async fn produce(client: &Client, topic: &Arc<str>, partitions: usize) -> f64 {
             );
             sent += 1;
         }
-        if before.is_none() && begun.elapsed() > WARM_UP {
+        if before.is_none() && warming_up.is_finished() {
             before = Some(acknowledged(&producer, sent));
             since = Instant::now();
         }
@@ -141,7 +145,7 @@ fn produced(dir: &Path, shape: Shape) -> Produced {
     let (over_grpc, fetched) = with_fresh(dir, |mainstem| {
         served(mainstem, async |client| {
             let topic = create(mainstem, "bench", shape.partitions).await;
-            let over_grpc = produce(&client, &topic, shape.partitions).await;
+            let over_grpc = produce(mainstem, &client, &topic, shape.partitions).await;
             let begun = Instant::now();
             let bytes = read(&client, &topic, FETCHED_BYTES).await;
             (over_grpc, bytes as f64 / begun.elapsed().as_secs_f64())

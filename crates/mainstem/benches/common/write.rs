@@ -95,8 +95,8 @@ fn call(topic: &Arc<str>, shape: Shape, batch: &Batch, next: &mut usize) -> Vec<
         .collect()
 }
 
-/// Until the server is as it will stay.
-async fn warm_up(mainstem: &Mainstem) {
+/// Until the server is as it will stay, while somebody produces as fast as it goes.
+pub async fn warm_up(mainstem: &Mainstem) {
     let begun = Instant::now();
     let (mut checkpoints, mut last) = (0, mainstem.status().checkpoint_lsn);
     while begun.elapsed() < WARM_UP
