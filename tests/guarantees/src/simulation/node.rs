@@ -154,9 +154,7 @@ impl Node {
     }
 
     fn go_down(&mut self, crash: Crash) {
-        if let Some(live) = self.live.take() {
-            live.runtime.close();
-        }
+        self.end();
         self.tally.kills += 1;
         match crash {
             Crash::Process => self.disk.crash_process(),
@@ -166,6 +164,13 @@ impl Node {
             }
         }
         self.store.crash();
+    }
+
+    /// The runtime and what it waits for hold each other until it is closed.
+    fn end(&mut self) {
+        if let Some(live) = self.live.take() {
+            live.runtime.close();
+        }
     }
 
     /// Stops cleanly and opens again.
@@ -242,5 +247,11 @@ impl Node {
                 return;
             }
         }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.end();
     }
 }

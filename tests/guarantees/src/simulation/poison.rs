@@ -113,7 +113,7 @@ pub(super) fn run(seed: u64) -> Result<Tally, Failure> {
         dead_letters == 1,
         "{dead_letters} dead letters instead of one"
     );
-    Ok(node.tally)
+    Ok(std::mem::take(&mut node.tally))
 }
 
 fn compare(node: &mut Node, ledger: &mut Ledger) -> Result<(), Failure> {

@@ -77,9 +77,9 @@ impl World {
     /// Plays to the end, and checks that everything comes to rest where it must.
     pub(super) fn run(mut self, length: Length) -> Result<Tally, Failure> {
         match self.play(length) {
-            Ok(()) => Ok(self.node.tally),
+            Ok(()) => Ok(std::mem::take(&mut self.node.tally)),
             Err(failure) => Err(Failure {
-                tally: self.node.tally,
+                tally: std::mem::take(&mut self.node.tally),
                 ..failure
             }),
         }
