@@ -413,7 +413,8 @@ fn check_alterable(resource: i8, name: &str) -> Result<(), Refusal> {
     }
 }
 
-/// Replaces all settings of a topic, of a group, or of what was set of the broker: those not named go back to their defaults (KIP-133; deprecated there, and used still).
+/// Replaces all settings of a topic, of a group, or of what was set of the broker: those not named go back to their
+/// defaults (KIP-133; deprecated there, and used still).
 pub(crate) async fn replace(
     client: &Client,
     _call: &Call,

@@ -9,6 +9,7 @@ use kafka_protocol::messages::alter_configs_request::{
 };
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::DescribeConfigsResourceResult;
 use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
 };
@@ -70,17 +71,28 @@ fn replace(client: &mut Connection, broker: &str, configs: &[(&str, &str)]) -> i
 /// A value, its source, whether it is read-only, and where it could come from.
 type Shown = (String, i8, bool, Vec<(String, String, i8)>);
 
-fn show(client: &mut Connection, kind: i8, resource: &str, name: &str) -> Option<Shown> {
+/// A setting with its documentation and where it could come from.
+fn describe(
+    client: &mut Connection,
+    kind: i8,
+    resource: &str,
+    name: &str,
+) -> Option<DescribeConfigsResourceResult> {
     let resource = DescribeConfigsResource::default()
         .with_resource_type(kind)
         .with_resource_name(text(resource))
         .with_configuration_keys(Some(vec![text(name)]));
     let request = DescribeConfigsRequest::default()
         .with_resources(vec![resource])
-        .with_include_synonyms(true);
+        .with_include_synonyms(true)
+        .with_include_documentation(true);
     let mut answer = client.call(4, &request).results.remove(0);
     assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
-    let config = answer.configs.pop()?;
+    answer.configs.pop()
+}
+
+fn show(client: &mut Connection, kind: i8, resource: &str, name: &str) -> Option<Shown> {
+    let config = describe(client, kind, resource, name)?;
     let synonyms = config.synonyms.iter().map(|one| {
         let value = one.value.as_ref().unwrap().to_string();
         (one.name.to_string(), value, one.source)
@@ -213,15 +225,8 @@ fn a_setting_that_changes_nothing_says_so() {
         (BROKER, "1", "log.flush.interval.messages"),
         (TOPIC, "t", "flush.messages"),
     ] {
-        let resource = DescribeConfigsResource::default()
-            .with_resource_type(kind)
-            .with_resource_name(text(resource))
-            .with_configuration_keys(Some(vec![text(name)]));
-        let request = DescribeConfigsRequest::default()
-            .with_resources(vec![resource])
-            .with_include_documentation(true);
-        let answer = client.call(4, &request).results.remove(0);
-        let told = answer.configs[0].documentation.clone().unwrap();
+        let config = describe(&mut client, kind, resource, name).unwrap();
+        let told = config.documentation.unwrap();
         assert!(told.contains("It changes nothing here"), "{name}: {told}");
     }
 }
