@@ -149,8 +149,12 @@ fn hears(
 ) {
     let member = &mut groups.members[me];
     member.epoch = beat.member_epoch;
-    let now_owned = member.owned();
+    let mut may_have = member.owned();
     let balance = &mut member.balance;
+    if owned.is_none() {
+        // What it was told to have and has not taken: to the broker it has that, too.
+        may_have.extend(balance.told.iter().flatten());
+    }
     balance.heard_ms = sent_ms;
     balance.is_in_step = true;
     if owned.is_some() {
@@ -165,7 +169,7 @@ fn hears(
         balance.told = Some(assignment.into_iter().collect());
     }
     if let Some(told) = &balance.told
-        && !now_owned.is_subset(told)
+        && !may_have.is_subset(told)
         && balance.revoke_by_ms.is_none()
     {
         balance.revoke_by_ms = Some(begun_ms + REBALANCE_MS);
@@ -191,6 +195,8 @@ fn apply(client: &Client, me: usize) {
     let Some(told) = balance.told.take() else {
         return;
     };
+    // It says so, even where that is what it said before: perhaps it was told something else in between.
+    balance.reported = None;
     member.held.retain(|partition, _| told.contains(partition));
     for partition in &told {
         member.held.entry(*partition).or_insert(None);
