@@ -175,6 +175,8 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             crate::actors::members::REMOVED,
             crate::actors::members::FENCED,
             crate::actors::members::ZOMBIE_FENCED,
+            crate::actors::members::BY_PATTERN,
+            crate::actors::members::BY_RANGE,
             crate::actors::members::GIVEN_ON,
             crate::actors::members::UNRELEASED,
             crate::actors::members::DELETED_OFFSETS,

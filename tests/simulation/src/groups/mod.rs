@@ -196,6 +196,10 @@ pub struct Place {
 /// What a member of the consumer protocol knows of its partitions, and what its broker knows of it.
 #[derive(Clone, Debug, Default)]
 pub struct Balance {
+    /// It names its topics by a pattern.
+    pub reads_by_pattern: bool,
+    /// How it would have partitions shared out.
+    pub assignor: Option<&'static str>,
     /// What the broker knows that it has.
     pub reported: Option<BTreeSet<PartitionId>>,
     /// What it is to have.

@@ -21,6 +21,16 @@ pub const GIVEN_ON: &str = "partitions given up by one member and taken by anoth
 /// A static member came back before the one before it was known to be gone.
 pub const UNRELEASED: &str = "static members that had to wait for their predecessor";
 
+/// Partitions came to a member that names its topics by a pattern.
+pub const BY_PATTERN: &str = "partitions assigned to a member that reads by a pattern";
+/// Partitions came to a member that would have them in ranges.
+pub const BY_RANGE: &str = "partitions assigned to a member that prefers ranges";
+
+/// What members read, as the pattern that some of them give.
+const PATTERN: &str = "(input|ledg[a-z]+)";
+/// How partitions are to be shared out, by number of the choice.
+const ASSIGNORS: [Option<&str>; 3] = [None, Some("uniform"), Some("range")];
+
 /// One step; whether the member may read.
 pub async fn go_on(client: &mut Client, me: usize) -> Result<bool, BrokerError> {
     apply(client, me);
@@ -70,6 +80,9 @@ async fn beat(client: &mut Client, me: usize) -> Result<(), BrokerError> {
         let joins = world.groups.members[me].epoch == JOIN_EPOCH;
         if joins {
             world.groups.joins(me);
+            let balance = &mut world.groups.members[me].balance;
+            balance.reads_by_pattern = client.rng.random_bool(0.3);
+            balance.assignor = ASSIGNORS[client.rng.random_range(0..ASSIGNORS.len())];
         }
         let era = world.groups.members[me].era;
         let newest = world.groups.of(me).newest(era);
@@ -78,13 +91,20 @@ async fn beat(client: &mut Client, me: usize) -> Result<(), BrokerError> {
         let says_all = joins || !member.balance.is_in_step;
         let has_news = member.balance.reported != Some(member.owned());
         let owned = (says_all || has_news).then(|| member.owned());
+        let (topics, pattern) = match member.balance.reads_by_pattern {
+            true => (Vec::new(), PATTERN),
+            false => (vec![INPUT.into(), LEDGER.into()], ""),
+        };
+        let assignor = member.balance.assignor.map(str::to_owned);
         let request = ConsumerHeartbeat {
             group: NAMES[member.group].into(),
             member_id: member.id.clone(),
             member_epoch: member.epoch,
             instance_id: member.name.clone(),
             rebalance_timeout_ms: says_all.then_some(REBALANCE_MS),
-            topics: says_all.then(|| vec![INPUT.into(), LEDGER.into()]),
+            topics: says_all.then_some(topics),
+            pattern: says_all.then(|| pattern.into()),
+            assignor: assignor.filter(|_| says_all),
             owned: owned.as_ref().map(|owned| owned.iter().copied().collect()),
             ..ConsumerHeartbeat::default()
         };
@@ -166,6 +186,12 @@ fn hears(
     }
     let begun_ms = balance.unsure_since_ms.take().unwrap_or(sent_ms);
     if let Some(assignment) = beat.assignment {
+        if balance.reads_by_pattern && !assignment.is_empty() {
+            met(BY_PATTERN);
+        }
+        if balance.assignor == Some("range") && !assignment.is_empty() {
+            met(BY_RANGE);
+        }
         balance.told = Some(assignment.into_iter().collect());
     }
     if let Some(told) = &balance.told
@@ -217,5 +243,37 @@ fn apply(client: &Client, me: usize) {
                 "{partition} of member {before} is given to {me}"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstem_log::TopicId;
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+
+    #[test]
+    fn what_was_told_and_not_taken_must_be_given_up_in_time() {
+        let mut groups = Groups::new(&mut SmallRng::seed_from_u64(0));
+        let me = crate::groups::MEMBERS;
+        let partition = |index| PartitionId {
+            topic: TopicId(1),
+            index,
+        };
+        let told = |member_epoch, indices: std::ops::Range<u32>| ConsumerBeat {
+            member_id: "m".into(),
+            member_epoch,
+            heartbeat_interval_ms: 100,
+            assignment: Some(indices.map(partition).collect()),
+        };
+        hears(me, &mut groups, told(1, 0..2), Some(BTreeSet::new()), 0);
+        assert_eq!(groups.members[me].balance.revoke_by_ms, None);
+        hears(me, &mut groups, told(1, 0..1), None, 10);
+        assert_eq!(
+            groups.members[me].balance.revoke_by_ms,
+            Some(10 + REBALANCE_MS)
+        );
     }
 }

@@ -8,7 +8,7 @@ mod organizer;
 mod zombie;
 
 pub use commit::{COMMITTED, COMMITTED_WITH_TRANSACTION, REPLACED, UNSTABLE};
-pub use consumer::{GIVEN_ON, UNRELEASED};
+pub use consumer::{BY_PATTERN, BY_RANGE, GIVEN_ON, UNRELEASED};
 pub use organizer::{DELETED_GROUP, DELETED_OFFSETS, NOT_EMPTY, SUBSCRIBED};
 pub use zombie::FENCED as ZOMBIE_FENCED;
 
