@@ -652,6 +652,10 @@ impl Steps for Admission {
                     if let Some(fence) = fence_of(&pending.submission) {
                         self.break_fence(fence);
                     }
+                    for append in &pending.submission.appends {
+                        let header = append.batch.header();
+                        self.producers.refused(append.partition, header);
+                    }
                     open.answers.push(Answer {
                         promise: pending.promise,
                         outcome: Err(error),

@@ -50,6 +50,15 @@ pub(crate) struct Producers {
     now_ms: i64,
     /// Where the search for those who are silent goes on.
     sweep_from: Option<(PartitionId, i64)>,
+    /// Of producers that are not known on a partition: the batch that was refused, which must come first.
+    refused: BTreeMap<(PartitionId, i64), Refused>,
+}
+
+/// A batch that was to be a producer's first on a partition.
+#[derive(Clone, Copy, Debug)]
+struct Refused {
+    epoch: i16,
+    base_sequence: i32,
 }
 
 const FIRST_PARTITION: PartitionId = PartitionId {
@@ -59,6 +68,8 @@ const FIRST_PARTITION: PartitionId = PartitionId {
 
 /// Producers that are looked at in one go.
 const SWEPT_AT_ONCE: usize = 1_000;
+/// Refused first batches that are remembered.
+const REFUSED_AT_MOST: usize = 100_000;
 
 /// The sequence `count` after `sequence`; sequences wrap from `i32::MAX` to 0.
 fn advance(sequence: i32, count: i32) -> i32 {
@@ -73,19 +84,25 @@ impl Producers {
             return Verdict::Accept;
         }
         let got = header.base_sequence;
-        let begins_anew = || match got {
-            0 => Verdict::Accept,
-            _ => Verdict::Refuse(AppendError::OutOfOrderSequence {
+        let begins_at = |expected: i32| match got == 0 || got == expected {
+            true => Verdict::Accept,
+            false => Verdict::Refuse(AppendError::OutOfOrderSequence {
                 producer_id,
-                expected: 0,
+                expected,
                 got,
             }),
         };
-        // Kafka lets an unknown producer begin anywhere, in case its state has expired. Here that would let the second of
-        // two pipelined batches in after the first was refused, and what is then sent in place of the first would pass
-        // for its duplicate. A producer whose state has expired asks for a new id on this answer.
-        let Some(state) = self.states.get(&(partition, producer_id)) else {
-            return begins_anew();
+        let key = (partition, producer_id);
+        let Some(state) = self.states.get(&key) else {
+            // It may begin anywhere, as in Kafka: it was silent for so long that it is forgotten, or the topic was made anew.
+            // But not behind a batch that was refused a moment ago, and is sent again.
+            return match self.refused.get(&key) {
+                Some(refused) if header.producer_epoch <= refused.epoch => {
+                    begins_at(refused.base_sequence)
+                }
+                Some(_) => begins_at(0),
+                None => Verdict::Accept,
+            };
         };
         if header.producer_epoch < state.epoch {
             return Verdict::Refuse(AppendError::InvalidProducerEpoch {
@@ -95,7 +112,7 @@ impl Producers {
             });
         }
         if header.producer_epoch > state.epoch {
-            return begins_anew();
+            return begins_at(0);
         }
         let last_sequence = advance(got, header.last_offset_delta);
         let seen = |batch: &&RememberedBatch| {
@@ -114,9 +131,13 @@ impl Producers {
         if got == expected {
             return Verdict::Accept;
         }
-        // Half the circle behind is a retry from long ago, half ahead is a gap.
+        // Half the circle behind is a retry from long ago, half ahead is a gap. But where all that ever came is remembered,
+        // what is not among it never came: it would be lost if it passed for a duplicate.
+        let first = state.batches.front();
+        let forgot_some = state.batches.len() == REMEMBERED_BATCHES
+            || first.is_some_and(|first| first.base_sequence == 0);
         let behind = (i64::from(expected) - i64::from(got)).rem_euclid(i64::from(i32::MAX) + 1);
-        if behind <= i64::from(i32::MAX) / 2 {
+        if behind <= i64::from(i32::MAX) / 2 && forgot_some {
             Verdict::Refuse(AppendError::DuplicateSequence { producer_id, got })
         } else {
             Verdict::Refuse(AppendError::OutOfOrderSequence {
@@ -127,12 +148,33 @@ impl Producers {
         }
     }
 
+    /// Remembers that a batch was refused: where its producer is not known, none behind it is taken in its place.
+    pub(crate) fn refused(&mut self, partition: PartitionId, header: &BatchHeader) {
+        let key = (partition, header.producer_id);
+        if header.producer_id < 0 || self.states.contains_key(&key) {
+            return;
+        }
+        let (epoch, base_sequence) = (header.producer_epoch, header.base_sequence);
+        let new = Refused {
+            epoch,
+            base_sequence,
+        };
+        let known = self.refused.entry(key).or_insert(new);
+        if epoch > known.epoch {
+            *known = new;
+        }
+        if self.refused.len() > REFUSED_AT_MOST {
+            self.refused.pop_first();
+        }
+    }
+
     /// Remembers a batch that was appended. Remembering it again changes nothing.
     pub(crate) fn observe(&mut self, partition: PartitionId, header: &BatchHeader) {
         if header.producer_id < 0 {
             return;
         }
         let key = (partition, header.producer_id);
+        self.refused.remove(&key);
         let state = self.states.entry(key).or_insert_with(|| ProducerState {
             epoch: header.producer_epoch,
             batches: VecDeque::with_capacity(REMEMBERED_BATCHES),
@@ -217,15 +259,12 @@ impl Producers {
 
     /// Forgets a partition that is gone.
     pub(crate) fn remove_partition(&mut self, partition: PartitionId) {
-        let keys: Vec<_> = self
-            .states
-            .range((partition, i64::MIN)..=(partition, i64::MAX))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in keys {
-            self.states.remove(&key);
-            self.changed.insert(key);
-        }
+        let all = (partition, i64::MIN)..=(partition, i64::MAX);
+        self.refused
+            .extract_if(all.clone(), |_, _| true)
+            .for_each(drop);
+        let gone = self.states.extract_if(all, |_, _| true);
+        self.changed.extend(gone.map(|(key, _)| key));
     }
 
     pub(crate) fn insert(
