@@ -271,7 +271,9 @@ impl TestNode {
     pub fn crash(mut self, crash: Crash) -> Result<TestNode, EngineError> {
         match crash {
             Crash::Process => self.disk.crash_process(),
-            Crash::Power => self.disk.crash_power(self.rng.random()),
+            Crash::Power => {
+                self.disk.crash_power(self.rng.random());
+            }
         }
         self.store.crash();
         drop(self.driver);

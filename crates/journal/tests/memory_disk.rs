@@ -40,8 +40,12 @@ fn a_process_crash_leaves_bytes_that_power_loss_still_takes() {
             [2; 1024],
             "unsynced, but readable"
         );
-        disk.crash_power(seed);
+        let lost = disk.crash_power(seed);
         let left = contents(&disk, "/d/a").unwrap();
+        let is_lost = |at: usize| u64::from(left[at] == 1);
+        assert_eq!(lost.sectors, is_lost(0) + is_lost(512));
+        assert_eq!(lost.torn_files, u64::from(lost.sectors == 1));
+        assert_eq!(lost.reordered_files, u64::from(is_lost(0) > is_lost(512)));
         assert!(
             left[..512].iter().all(|b| *b == left[0])
                 && left[512..].iter().all(|b| *b == left[512])

@@ -91,6 +91,10 @@ pub struct Rules {
     pub short: Cell<TopicId>,
     /// So long they stay.
     pub short_ms: Cell<i64>,
+    /// How long a record says that its key is gone, of compacted topics.
+    pub tombstones_ms: RefCell<BTreeMap<TopicId, i64>>,
+    /// Topics whose partitions are cut to a size, and that size in bytes.
+    pub cut: RefCell<BTreeMap<TopicId, u64>>,
     /// Topics whose records go by size as well, or whenever somebody asks.
     pub deleted: RefCell<BTreeMap<PartitionId, i64>>,
     /// The workload's other topics: nothing ever goes there.
@@ -203,7 +207,17 @@ impl Rules {
 
     /// A log start moves only where somebody asked for it, or where time or size allow it.
     fn start(&self, views: &Views, lsn: u64, id: PartitionId, offset: i64) {
-        if id.topic == self.short.get() {
+        let asked = self.deleted.borrow().get(&id).copied();
+        if let Some(stays_bytes) = self.cut.borrow().get(&id.topic)
+            && asked.is_none_or(|asked| offset > asked)
+        {
+            // As it was appended: compaction may have left less.
+            let left = views.partitions[&id].appended_bytes(offset);
+            assert!(
+                left >= *stays_bytes,
+                "frame {lsn}: of {id} {left} bytes are left, where {stays_bytes} stay"
+            );
+        } else if id.topic == self.short.get() {
             let part = &views.partitions[&id];
             let oldest_ms = self.now_ms.get() - self.short_ms.get();
             let gone = part
@@ -218,9 +232,9 @@ impl Rules {
                     record.timestamp_ms
                 );
             }
-        } else if let Some(asked) = self.deleted.borrow().get(&id) {
+        } else if let Some(asked) = asked {
             assert!(
-                offset <= *asked,
+                offset <= asked,
                 "frame {lsn}: {id} begins at {offset}, asked was {asked}"
             );
         } else {

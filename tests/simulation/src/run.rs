@@ -37,6 +37,16 @@ const BEGIN_MS: i64 = 1_700_000_000_000;
 pub const PROCESS_CRASH: &str = "process crash";
 /// The power goes: what was not synced is lost, kept or torn.
 pub const POWER_LOSS: &str = "power loss";
+/// It took sectors that were written and not synced.
+pub const LOST_WRITES: &str = "unsynced sectors lost with the power";
+/// It took some sectors of a file, and left others.
+pub const TORN_WRITES: &str = "unsynced writes torn by it";
+/// It took a sector that lies before one that it left.
+pub const REORDERED_WRITES: &str = "unsynced writes that it left out of order";
+/// It took what a file had grown by.
+pub const LOST_LENGTHS: &str = "unsynced lengths of files lost with it";
+/// It took creations, renames and removals.
+pub const LOST_NAMES: &str = "unsynced names of files lost with it";
 /// The node is stopped and started again.
 pub const CLEAN_STOP: &str = "clean stop";
 /// Recovery itself is cut short.
@@ -159,6 +169,13 @@ impl Run {
         rules.sourced.set(id(actors::SOURCED));
         rules.short.set(id(actors::SHORT));
         rules.short_ms.set(actors::SHORT_MS);
+        let tombstones_ms = [
+            (id(actors::KEYED), actors::KEYED_TOMBSTONE_MS),
+            (id(actors::BOTH), actors::BOTH_TOMBSTONE_MS),
+        ];
+        rules.tombstones_ms.borrow_mut().extend(tombstones_ms);
+        let cut = (id(actors::BOTH), actors::BOTH_BYTES);
+        rules.cut.borrow_mut().extend([cut]);
         let kept = [
             actors::INPUT,
             actors::OUTPUT,
@@ -348,7 +365,19 @@ impl Run {
     pub(crate) fn lose(&mut self, power: bool) {
         if power {
             met(POWER_LOSS);
-            self.machine.disk.crash_power(self.rng.random());
+            let lost = self.machine.disk.crash_power(self.rng.random());
+            let took = [
+                (lost.sectors, LOST_WRITES),
+                (lost.torn_files, TORN_WRITES),
+                (lost.reordered_files, REORDERED_WRITES),
+                (lost.lengths, LOST_LENGTHS),
+                (lost.names, LOST_NAMES),
+            ];
+            for (count, name) in took {
+                if count > 0 {
+                    met(name);
+                }
+            }
         } else {
             met(PROCESS_CRASH);
             self.machine.disk.crash_process();

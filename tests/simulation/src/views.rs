@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use mainstem_log::{Bounds, Log, LogError, LogOp, LogSnapshot, PartitionId, Read};
+use mainstem_log::{Bounds, Log, LogError, LogOp, LogSnapshot, PartitionId, Read, TopicId};
 use mainstem_record::{Batch, BatchHeader, Marker};
 use mainstem_store::{Family, StoreOp, StoreSnapshot};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+use crate::coverage::met;
 use crate::history::{Frame, History};
 use crate::rules::Rules;
+
+/// Compaction has left nothing of a key.
+pub const KEY_GONE: &str = "keys that were deleted, and of which nothing is left";
 
 /// One record, as far as it is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,13 @@ impl Part {
         self.records.len() as i64
     }
 
+    /// What was ever appended from an offset on.
+    pub fn appended_bytes(&self, from: i64) -> u64 {
+        let first = self.batches.partition_point(|(base, _)| *base < from);
+        let batches = self.batches.iter().skip(first);
+        batches.map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
     /// The first offset of an open transaction, or the end.
     fn last_stable(&self) -> i64 {
         let first = self.open.values().copied().min();
@@ -92,6 +103,8 @@ pub struct Views {
     pub partitions: BTreeMap<PartitionId, Part>,
     /// The store, without the engine's own records.
     pub store: BTreeMap<(Family, Bytes), Bytes>,
+    /// Records of compacted topics that say that a key is gone are there still, where their time is later than this.
+    kept_since_ms: BTreeMap<TopicId, i64>,
     /// Epoch and next sequence of each producer on each partition.
     producers: BTreeMap<(PartitionId, i64), (i16, i32)>,
 }
@@ -129,6 +142,12 @@ impl Views {
             self.apply(next, &frame);
             self.lsn = next;
         }
+        let kept = rules.tombstones_ms.borrow();
+        let since_ms = |kept_ms: &i64| rules.now_ms.get() - kept_ms;
+        self.kept_since_ms = kept
+            .iter()
+            .map(|(topic, kept_ms)| (*topic, since_ms(kept_ms)))
+            .collect();
     }
 
     fn apply(&mut self, lsn: u64, frame: &Frame) {
@@ -369,7 +388,7 @@ impl Views {
         }
         assert_eq!(next, part.end(), "{id} ends where its high watermark is");
         if part.compacted_below > 0 {
-            part.compare_compacted(id, &kept);
+            part.compare_compacted(id, &kept, self.kept_since_ms[&id.topic]);
         }
         Ok(())
     }
@@ -477,18 +496,22 @@ impl Part {
         }
     }
 
-    /// The newest record of every key is there, unless it says that the key is gone.
-    fn compare_compacted(&self, id: PartitionId, kept: &BTreeMap<u64, i64>) {
+    /// The newest record of every key is there, or it has long said that the key is gone, and nothing of the key is there.
+    fn compare_compacted(&self, id: PartitionId, kept: &BTreeMap<u64, i64>, since_ms: i64) {
         let mut newest = BTreeMap::new();
         for (offset, record) in self.records.iter().enumerate().skip(self.start as usize) {
-            newest.insert(record.key, (offset as i64, record.tombstone));
+            newest.insert(record.key, (offset as i64, record));
         }
-        for (key, (offset, tombstone)) in newest {
+        for (key, (offset, record)) in newest {
             let found = kept.get(&key).copied();
+            let may_be_gone = record.tombstone && record.timestamp_ms <= since_ms;
             assert!(
-                found == Some(offset) || tombstone,
-                "{id}: the newest record of a key, at {offset}, is gone; {found:?} is left"
+                found == Some(offset) || (may_be_gone && found.is_none()),
+                "{id}: the newest record of a key, {record:?} at {offset}, is gone; {found:?} is left"
             );
+            if found.is_none() {
+                met(KEY_GONE);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ mod real;
 mod staging;
 
 pub use lock::DirectoryLock;
-pub use memory::{MemoryDisk, Op, OpCounts};
+pub use memory::{MemoryDisk, Op, OpCounts, PowerLoss};
 pub use real::RealDisk;
 
 use std::io;

@@ -9,7 +9,8 @@ use super::{COMPACTED, filler};
 use crate::views::record_hash;
 use crate::world::{After, Client};
 
-const KEYS: u32 = 8;
+/// Keys that are written again and again, and those that are written now and then and deleted for good.
+const KEYS: [u32; 2] = [6, 30];
 
 /// Writes until the run ends.
 pub async fn run(mut client: Client) {
@@ -20,8 +21,10 @@ pub async fn run(mut client: Client) {
         for _ in 0..client.rng.random_range(1..5) {
             number += 1;
             let rng = &mut client.rng;
-            let key = format!("k{}", rng.random_range(0..KEYS));
-            let value = (!rng.random_bool(0.15)).then(|| format!("{number}:{}", filler(rng)));
+            let rare = usize::from(rng.random_bool(0.3));
+            let key = format!("k{rare}-{}", rng.random_range(0..KEYS[rare]));
+            let deletes = rng.random_bool([0.15, 0.5][rare]);
+            let value = (!deletes).then(|| format!("{number}:{}", filler(rng)));
             let lag_ms = rng.random_range(0..500);
             records.push(NewRecord {
                 key: Some(Bytes::from(key)),

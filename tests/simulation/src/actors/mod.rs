@@ -59,6 +59,12 @@ const CHURNED: [&str; 2] = ["come", "go"];
 
 /// After so long records of [`SHORT`] expire.
 pub const SHORT_MS: i64 = 300;
+/// So long a record of [`KEYED`] says that its key is gone.
+pub const KEYED_TOMBSTONE_MS: i64 = 100;
+/// So long a record of [`BOTH`] does: what Kafka has where nothing is said.
+pub const BOTH_TOMBSTONE_MS: i64 = 86_400_000;
+/// So much of [`BOTH`] stays, at least.
+pub const BOTH_BYTES: u64 = 6_000;
 
 /// Topics that idempotent producers write to, with their partitions.
 const PRODUCED: [(&str, u32); 3] = [(INPUT, TASKS), (EVENTS, 3), (SHORT, 2)];
@@ -84,11 +90,11 @@ pub fn new_topic(name: &str, partitions: u32) -> NewTopic {
         KEYED => new
             .config("cleanup.policy", "compact")
             .config("min.cleanable.dirty.ratio", "0.1")
-            .config("delete.retention.ms", "100"),
+            .config("delete.retention.ms", KEYED_TOMBSTONE_MS.to_string()),
         BOTH => new
             .config("cleanup.policy", "compact,delete")
             .config("min.cleanable.dirty.ratio", "0.2")
-            .config("retention.bytes", "6000"),
+            .config("retention.bytes", BOTH_BYTES.to_string()),
         _ => new,
     }
 }

@@ -1,5 +1,6 @@
 //! The bytes of a file, and what of them is not sure to be on disk.
 
+use super::PowerLoss;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -83,7 +84,7 @@ impl Inode {
             .for_each(|dirty| dirty.given_up = true);
     }
 
-    pub(super) fn lose_power(&mut self, rng: &mut SmallRng) {
+    pub(super) fn lose_power(&mut self, rng: &mut SmallRng, lost: &mut PowerLoss) {
         // One crash in four keeps nothing, one in four almost everything: both hide other faults than a coin each time.
         let keep = [0.0, 0.5, 0.5, 0.95][rng.random_range(0..4)];
         let len = self.bytes.len() as u64;
@@ -91,12 +92,17 @@ impl Inode {
             let dirty = std::mem::take(&mut self.dirty);
             self.bytes.resize(self.durable_len as usize, 0);
             self.dirty = dirty;
+            lost.lengths += 1;
         }
+        let (mut lost_before, mut kept_any, mut kept_behind_lost) = (0, false, false);
         for (sector, dirty) in std::mem::take(&mut self.dirty) {
             let start = sector as usize * SECTOR_BYTES;
             if rng.random_bool(keep) || start >= self.bytes.len() {
+                kept_any |= start < self.bytes.len();
+                kept_behind_lost |= start < self.bytes.len() && lost_before > 0;
                 continue;
             }
+            lost_before += 1;
             let end = self.bytes.len().min(start + SECTOR_BYTES);
             match dirty.before {
                 Some(before) => self.bytes[start..end].copy_from_slice(&before[..end - start]),
@@ -104,5 +110,8 @@ impl Inode {
             }
         }
         self.durable_len = self.bytes.len() as u64;
+        lost.sectors += lost_before;
+        lost.torn_files += u64::from(kept_any && lost_before > 0);
+        lost.reordered_files += u64::from(kept_behind_lost);
     }
 }

@@ -50,6 +50,23 @@ struct State {
     rng: SmallRng,
 }
 
+/// What a loss of power took of what was not synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PowerLoss {
+    /// Sectors that hold again what they held when last synced.
+    pub sectors: u64,
+    /// Files of which some sectors that were not synced are lost, and others are not.
+    pub torn_files: u64,
+    /// Of these, files of which a sector is lost that lies before one that is not.
+    pub reordered_files: u64,
+    /// Files that are as long again as when last synced.
+    pub lengths: u64,
+    /// Creations, renames and removals of files that did not happen.
+    pub names: u64,
+    /// Directories that are not there any more.
+    pub directories: u64,
+}
+
 enum Change {
     Create(PathBuf, u64),
     Rename(PathBuf, PathBuf),
@@ -203,8 +220,9 @@ impl MemoryDisk {
     }
 
     /// Power is lost: handles are dead, and of what was not synced `seed` decides what is kept. Names are kept up to
-    /// some change, or each by itself. Faults that were asked for are over.
-    pub fn crash_power(&self, seed: u64) {
+    /// some change, or each by itself. Faults that were asked for are over. Says what is lost.
+    pub fn crash_power(&self, seed: u64) -> PowerLoss {
+        let mut lost = PowerLoss::default();
         let mut state = self.state.lock();
         let mut rng = SmallRng::seed_from_u64(seed);
         let changes = std::mem::take(&mut state.unsynced);
@@ -222,6 +240,7 @@ impl MemoryDisk {
                 rng.random_bool(0.5)
             };
             if !keep {
+                lost.names += 1;
                 continue;
             }
             match change {
@@ -241,6 +260,7 @@ impl MemoryDisk {
         // A directory that is lost takes with it what is in it, however well that was synced.
         for dir in std::mem::take(&mut state.unsynced_dirs) {
             if rng.random_bool(0.5) {
+                lost.directories += 1;
                 state.dirs.retain(|other| !other.starts_with(&dir));
                 names.retain(|name, _| !name.starts_with(&dir));
             }
@@ -254,8 +274,9 @@ impl MemoryDisk {
         state.durable_names = names;
         state.end_generation();
         for inode in state.files.values_mut() {
-            inode.lose_power(&mut rng);
+            inode.lose_power(&mut rng, &mut lost);
         }
+        lost
     }
 
     /// Lets `count` operations of the kind `op` fail with `error`, after `after` more of them have been done.
