@@ -5,7 +5,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod disk;
-mod numbers;
 mod part;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,7 +2,7 @@
 //! meet it. Free space is looked up for the directory as a whole, so that nobody is refused in time.
 
 use crate::disk::SmallDisk;
-use crate::numbers::{Pipe, lines_of, numbers, produce, refusal, until, until_some};
+use crate::support::numbers::{Pipe, lines_of, numbers, produce, refusal, until, until_some};
 use crate::support::{Server, assert_error};
 use serde_json::Value;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! All of the data directory on one disk that is full.
 
 use crate::disk::SmallDisk;
-use crate::numbers::{Pipe, count, lines, numbers, produce, refusal, until, until_some};
+use crate::support::numbers::{Pipe, count, lines, numbers, produce, refusal, until, until_some};
 use crate::support::{Server, assert_error};
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Each test file uses a part.
 
 pub mod grpc;
+pub mod numbers;
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};

@@ -1,6 +1,6 @@
 //! A topic `numbers`: lines that are numbers go in, and are asked for again.
 
-use crate::support::{Server, error_of, grpc};
+use super::{Server, error_of, grpc};
 use serde_json::Value;
 use std::io::Write;
 use std::process::{Child, Stdio};
