@@ -134,8 +134,8 @@ def load(system, verb, topic, partitions, much, kind=""):
     return found
 
 
-def sync_p99_us(seconds=3):
-    """4 KiB overwrites of a file that was written through, each followed by fdatasync."""
+def syncs(seconds=3):
+    """4 KiB overwrites of a file that was written through, each followed by fdatasync: the median and p99, in microseconds."""
     with tempfile.NamedTemporaryFile(prefix="sync-") as file:
         size = 64 << 20
         os.pwrite(file.fileno(), bytes(size), 0)
@@ -149,7 +149,8 @@ def sync_p99_us(seconds=3):
             at = (at + 4096) % size
             # As many a second as there are records.
             time.sleep(max(0, 0.001 - taken[-1]))
-    return sorted(taken)[int((len(taken) - 1) * 0.99)] * 1e6
+    quantile = lambda part: sorted(taken)[int((len(taken) - 1) * part)] * 1e6
+    return {"sync_p50_us": quantile(0.5), "sync_p99_us": quantile(0.99)}
 
 
 def measure(system, flush=False):
@@ -165,17 +166,21 @@ def measure(system, flush=False):
             found[f"consume {partitions}"] = load(system, "consume", topic, partitions, min(there, READ))
         delete(system, topic)
     create(system, "rate", 1, **config)
-    before = sync_p99_us()
+    before = syncs()
     found["rate"] = load(system, "rate", "rate", 1, RATE_SECONDS, kind)
-    found["rate"]["sync_p99_us"] = max(before, sync_p99_us())
+    after = syncs()
+    found["rate"].update({name: max(before[name], after[name]) for name in before})
     delete(system, "rate")
+    create(system, "tail", 1, **config)
+    found["tail"] = load(system, "tail", "tail", 1, RATE_SECONDS, kind)
+    delete(system, "tail")
     return found
 
 
 def best(rounds, name):
     """The best round of a load; of latencies the middle one."""
     found = [one[name] for one in rounds]
-    if name == "rate":
+    if name in ("rate", "tail"):
         return sorted(found, key=lambda one: one["p99_us"])[len(found) // 2]
     return max(found, key=lambda one: one["rate"])
 
@@ -212,12 +217,19 @@ def rows(ours, theirs, flushed):
             out.append(row(f"{name}: processor time of the {side}", mine[f"{side}_us"], "µs/record"))
     name, mine = "Kafka clients: 1,000 records/s, linger 0", best(ours, "rate")
     for quantile, label in [("p50_us", "p50"), ("p99_us", "p99"), ("p999_us", "p99.9")]:
-        sync = mine["sync_p99_us"] / 1e3 if label == "p99" else None
+        sync = mine.get(f"sync_{quantile}")
         against = ", against a sync of the same minute" if sync else ""
-        out.append(row(f"{name}: {label}{against}", mine[quantile] / 1e3, "ms", sync, 0.33 if sync else None))
+        limit, aim = sync and sync / 1e3, 0.33 if label == "p99" else None
+        out.append(row(f"{name}: {label}{against}", mine[quantile] / 1e3, "ms", limit, aim))
         for kind, rounds in [("Kafka's default", theirs), ("Kafka's flush.messages=1", flushed)]:
             if rounds:
                 out.append(row(f"{name}: {label}, {kind}", best(rounds, "rate")[quantile] / 1e3, "ms"))
+    name, mine = "Kafka clients: 1,000 records/s, followed by a consumer", best(ours, "tail")
+    for quantile, label in [("p50_us", "p50"), ("p99_us", "p99"), ("p999_us", "p99.9")]:
+        out.append(row(f"{name}: {label} until it is read", mine[quantile] / 1e3, "ms"))
+        for kind, rounds in [("Kafka's default", theirs), ("Kafka's flush.messages=1", flushed)]:
+            if rounds:
+                out.append(row(f"{name}: {label} until it is read, {kind}", best(rounds, "tail")[quantile] / 1e3, "ms"))
     return out
 
 

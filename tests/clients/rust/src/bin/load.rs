@@ -4,13 +4,15 @@
 //! load produce BOOTSTRAP TOPIC PARTITIONS SECONDS      as fast as it goes, to each partition in turn
 //! load rate    BOOTSTRAP TOPIC PARTITIONS SECONDS      1,000 records a second, linger 0
 //! load consume BOOTSTRAP TOPIC PARTITIONS RECORDS      from the start, all partitions at once
+//! load tail    BOOTSTRAP TOPIC PARTITIONS SECONDS      as `rate`, with a consumer that follows
 //! ```
 //!
 //! Records are of 1 KiB, acks=all, nothing is compressed; else the client's own defaults. Latency is from when a record was
-//! due, or given to the client, until its acknowledgement was heard.
+//! due, or given to the client, until its acknowledgement was heard; with `tail`, until it was read.
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
@@ -60,25 +62,25 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [verb, bootstrap, topic, partitions, much] = arguments.as_slice() else {
         return Err(
-            "usage: load produce|rate|consume BOOTSTRAP TOPIC PARTITIONS SECONDS|RECORDS".into(),
+            "usage: load produce|rate|consume|tail BOOTSTRAP TOPIC PARTITIONS SECONDS|RECORDS"
+                .into(),
         );
     };
     let (partitions, much) = (partitions.parse()?, much.parse()?);
     match verb.as_str() {
-        "produce" => produce(
-            bootstrap,
-            topic,
-            partitions,
-            Duration::from_secs(much),
-            None,
-        ),
-        "rate" => produce(
-            bootstrap,
-            topic,
-            partitions,
-            Duration::from_secs(much),
-            Some(RATE),
-        ),
+        "produce" | "rate" => {
+            let rate = (verb == "rate").then_some(RATE);
+            let heard = produce(
+                bootstrap,
+                topic,
+                partitions,
+                Duration::from_secs(much),
+                rate,
+            )?;
+            heard.print();
+            Ok(())
+        }
+        "tail" => tail(bootstrap, topic, partitions, Duration::from_secs(much)),
         "consume" => consume(bootstrap, topic, partitions, much),
         other => Err(format!("no verb {other}").into()),
     }
@@ -90,7 +92,7 @@ fn produce(
     partitions: i32,
     length: Duration,
     rate: Option<u32>,
-) -> Result<()> {
+) -> Result<Measured> {
     let mut settings = ClientConfig::new();
     settings
         .set("bootstrap.servers", bootstrap)
@@ -106,7 +108,7 @@ fn produce(
     let producer: ThreadedProducer<Heard> = settings.create_with_context(heard)?;
     // The first metadata is not part of it.
     producer.client().fetch_metadata(Some(topic), PATIENCE)?;
-    let payload: Vec<u8> = (0..RECORD_BYTES).map(|at| (at * 31 % 251) as u8).collect();
+    let mut payload: Vec<u8> = (0..RECORD_BYTES).map(|at| (at * 31 % 251) as u8).collect();
     let begun = producer.context().begun;
     let first = begun.elapsed();
     let mut number: u32 = 0;
@@ -116,6 +118,12 @@ fn produce(
             let wanted = first + Duration::from_secs(1) * number / rate;
             std::thread::sleep(wanted.saturating_sub(due));
             due = wanted;
+            // Whoever follows reads how old it is.
+            let (stamp, _) = payload
+                .split_first_chunk_mut()
+                .ok_or("too short a record")?;
+            let age_us = begun.elapsed().saturating_sub(due).as_micros() as u64;
+            *stamp = now_us().saturating_sub(age_us).to_le_bytes();
         }
         if due >= first + length {
             break;
@@ -146,20 +154,86 @@ fn produce(
         return Err(Box::new(error));
     }
     let mut latencies = heard.latencies.lock().map_err(|_| "a callback failed")?;
-    latencies.sort_unstable();
-    let records = latencies.len();
-    let quantile = |part: f64| {
-        latencies
-            .get(((records - 1) as f64 * part) as usize)
-            .copied()
-            .unwrap_or(0)
-    };
-    println!(
-        r#"{{"records": {records}, "seconds": {seconds}, "p50_us": {}, "p99_us": {}, "p999_us": {}}}"#,
-        quantile(0.5),
-        quantile(0.99),
-        quantile(0.999)
-    );
+    Ok(Measured {
+        seconds,
+        latencies_us: std::mem::take(&mut *latencies),
+    })
+}
+
+/// What a load has come to.
+struct Measured {
+    seconds: f64,
+    latencies_us: Vec<u32>,
+}
+
+impl Measured {
+    fn print(mut self) {
+        self.latencies_us.sort_unstable();
+        let records = self.latencies_us.len();
+        let quantile = |part: f64| {
+            let at = (records.saturating_sub(1) as f64 * part) as usize;
+            self.latencies_us.get(at).copied().unwrap_or(0)
+        };
+        println!(
+            r#"{{"records": {records}, "seconds": {}, "p50_us": {}, "p99_us": {}, "p999_us": {}}}"#,
+            self.seconds,
+            quantile(0.5),
+            quantile(0.99),
+            quantile(0.999)
+        );
+    }
+}
+
+/// Microseconds since 1970.
+fn now_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as u64)
+}
+
+/// A consumer reads what comes while it is written, and how old each record is by then.
+fn tail(bootstrap: &str, topic: &str, partitions: i32, length: Duration) -> Result<()> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "tail")
+        .set("enable.auto.commit", "false")
+        .create()?;
+    let mut assigned = TopicPartitionList::new();
+    for partition in 0..partitions {
+        let (_, end) = consumer.fetch_watermarks(topic, partition, PATIENCE)?;
+        assigned.add_partition_offset(topic, partition, Offset::Offset(end))?;
+    }
+    consumer.assign(&assigned)?;
+    let sent = AtomicUsize::new(usize::MAX);
+    let latencies_us = std::thread::scope(|scope| {
+        let reader = scope.spawn(|| -> std::result::Result<Vec<u32>, String> {
+            let mut latencies_us = Vec::new();
+            while latencies_us.len() < sent.load(Ordering::Acquire) {
+                // Not for long: what was the last is known only once all is sent.
+                let Some(message) = consumer.poll(Duration::from_millis(100)) else {
+                    continue;
+                };
+                let message = message.map_err(|error| error.to_string())?;
+                let stamp = message.payload().and_then(|payload| payload.first_chunk());
+                let due_us = u64::from_le_bytes(*stamp.ok_or("too short a record")?);
+                latencies_us.push(now_us().saturating_sub(due_us) as u32);
+            }
+            Ok(latencies_us)
+        });
+        let written = produce(bootstrap, topic, partitions, length, Some(RATE));
+        // Where it failed, nothing more is waited for.
+        let count = written
+            .as_ref()
+            .map_or(0, |written| written.latencies_us.len());
+        sent.store(count, Ordering::Release);
+        let read = reader.join().map_err(|_| "the reader failed")??;
+        written?;
+        Ok::<_, Box<dyn std::error::Error>>(read)
+    })?;
+    Measured {
+        seconds: length.as_secs_f64(),
+        latencies_us,
+    }
+    .print();
     Ok(())
 }
 
