@@ -29,8 +29,13 @@ pub struct Options {
     pub checkpoint_idle_ms: u64,
     /// Free bytes on the disk below which writes are refused until there is space again.
     pub min_free_bytes: u64,
+    /// Files that topics and the store keep open, at most; fewer where the process may not open so many. Connections and
+    /// the journal's few are beside them.
+    pub max_open_files: u64,
 }
 
+/// The least that `max_open_files` may be.
+const LEAST_OPEN_FILES: u64 = 64;
 /// The least that `memory.limit` may be.
 const LEAST_MEMORY_BYTES: u64 = 256 << 20;
 
@@ -46,6 +51,7 @@ impl Default for Options {
             checkpoint_interval_ms: engine.checkpoint_interval_ms,
             checkpoint_idle_ms: engine.checkpoint_idle_ms,
             min_free_bytes: engine.min_free_bytes,
+            max_open_files: 7_000,
         }
     }
 }
@@ -107,6 +113,15 @@ impl Options {
             return Err(Error::Setting {
                 name: "memory.limit".into(),
                 why,
+            });
+        }
+        if self.max_open_files < LEAST_OPEN_FILES {
+            return Err(Error::Setting {
+                name: "max_open_files".into(),
+                why: format!(
+                    "{} are too few; give at least {LEAST_OPEN_FILES}",
+                    self.max_open_files
+                ),
             });
         }
         Ok(())

@@ -64,10 +64,7 @@ impl Mainstem {
             memory_bytes: size(memory.store_bytes),
             ..StoreOptions::default()
         };
-        let files = Descriptors::take(
-            engine_options.log.max_open_files,
-            store_options.max_open_files,
-        );
+        let files = Descriptors::take(options.max_open_files, store_options.max_open_files);
         engine_options.log.max_open_files = files.segments;
         engine_options.log.max_sent_files = files.sent;
         store_options.max_open_files = files.store;

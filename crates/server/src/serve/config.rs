@@ -43,6 +43,9 @@ pub struct ServeArguments {
     /// Free space on the disk below which records are refused until there is more [default: 256MiB]
     #[arg(long, env = "MAINSTEM_MIN_FREE_BYTES", value_name = "BYTES")]
     pub min_free_bytes: Option<String>,
+    /// Files that topics and the store keep open, at most; connections are beside them [default: 7000]
+    #[arg(long, env = "MAINSTEM_MAX_OPEN_FILES", value_name = "N")]
+    pub max_open_files: Option<u64>,
     /// Threads for handlers [default: one per core]
     #[arg(long, env = "MAINSTEM_TASK_WORKERS", value_name = "N")]
     pub task_workers: Option<usize>,
@@ -110,6 +113,7 @@ struct File {
     checkpoint_bytes: Option<toml::Value>,
     checkpoint_interval_ms: Option<u64>,
     min_free_bytes: Option<toml::Value>,
+    max_open_files: Option<u64>,
     task_workers: Option<usize>,
     sql_threads: Option<usize>,
     log: Option<String>,
@@ -174,6 +178,10 @@ impl Config {
             .checkpoint_interval_ms
             .or(file.checkpoint_interval_ms)
             .unwrap_or(options.checkpoint_interval_ms);
+        options.max_open_files = flags
+            .max_open_files
+            .or(file.max_open_files)
+            .unwrap_or(options.max_open_files);
         options.task_workers = flags
             .task_workers
             .or(file.task_workers)
