@@ -13,7 +13,7 @@ RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm
 program=$folder/build/$host/release/target
 mkdir -p "$folder/crashes"
 failed=0
-printf '%-10s %14s %12s %10s\n' target runs runs/s crashes
+printf '%-14s %14s %12s %10s\n' target runs runs/s crashes
 for seeds in fuzz/seeds/*.hex; do
     target=$(basename "$seeds" .hex)
     [ "${ONLY:-$target}" = "$target" ] || continue
@@ -28,7 +28,7 @@ PYTHON
     TARGET=$target "$program" -runs="${RUNS:-1000000}" -max_len=4096 -rss_limit_mb=1024 -timeout=60 -print_final_stats=1 \
         -artifact_prefix="$folder/crashes/$target-" "$folder/$target" "$folder/seeds/$target" >"$log" 2>&1 || crashes=1
     number() { sed -n "s/^stat::$1: *//p" "$log"; }
-    printf '%-10s %14s %12s %10s\n' "$target" "$(number number_of_executed_units)" "$(number average_exec_per_sec)" "$crashes"
+    printf '%-14s %14s %12s %10s\n' "$target" "$(number number_of_executed_units)" "$(number average_exec_per_sec)" "$crashes"
     if [ "$crashes" != 0 ]; then
         failed=1
         grep -A3 'panicked\|ERROR:' "$log" | head -8

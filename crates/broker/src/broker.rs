@@ -87,8 +87,9 @@ impl Broker {
     /// Opens the broker on an engine that has recovered: reads the catalogue, the groups and the
     /// transactional ids.
     pub fn open(engine: Engine, settings: BrokerSettings) -> Result<Broker, BrokerError> {
-        configs::check_all(&settings.topic_defaults)?;
-        let catalog = Catalog::load(&engine, settings.topic_defaults, settings.node_id)?;
+        let topic_defaults = configs::parse_all(&settings.topic_defaults)?;
+        configs::check_together(&BTreeMap::new(), &topic_defaults)?;
+        let catalog = Catalog::load(&engine, topic_defaults, settings.node_id)?;
         let groups = Groups::load(&engine, settings.groups)?;
         let signal = groups.signal().clone();
         let transactions = Transactions::load(&engine, settings.transactions, signal)?;

@@ -158,6 +158,19 @@ impl Catalog {
             })
     }
 
+    /// A topic of the tenant that has this name but for '.' and '_'.
+    pub(crate) fn colliding(
+        &self,
+        engine: &Engine,
+        tenant: &str,
+        name: &str,
+    ) -> Result<Option<String>, BrokerError> {
+        self.finish_abandoned(engine)?;
+        let topics = self.topics.read();
+        let names = topics.get(tenant);
+        Ok(names.and_then(|names| names::colliding(names, name)))
+    }
+
     /// The tenant's topic of that id.
     pub(crate) fn find_id(
         &self,

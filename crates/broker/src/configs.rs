@@ -6,55 +6,11 @@ use mainstem_log::SegmentLimits;
 use mainstem_record::{Codec, Compression};
 
 use crate::defaults::{TopicDefaults, broker_name};
+pub use crate::kinds::Kind;
 use crate::{BrokerError, names};
 
-/// What values a setting takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Milliseconds; -1 is without limit where the minimum allows it.
-    Millis {
-        /// The least value allowed.
-        min: i64,
-    },
-    /// Bytes; -1 is without limit where the minimum allows it.
-    Bytes {
-        /// The least value allowed.
-        min: i64,
-        /// The largest value allowed.
-        max: i64,
-    },
-    /// A number.
-    Count {
-        /// The least value allowed.
-        min: i64,
-    },
-    /// A number from a range.
-    Number {
-        /// The least value allowed.
-        min: i64,
-        /// The largest value allowed.
-        max: i64,
-    },
-    /// A number from a range, or that one which stands for the default.
-    NumberOr {
-        /// What stands for the default.
-        default: i64,
-        /// The least value allowed else.
-        min: i64,
-        /// The largest value allowed else.
-        max: i64,
-    },
-    /// `true` or `false`.
-    Flag,
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// Some of these words, with commas in between.
-    Words(&'static [&'static str]),
-    /// A number from 0 to 1.
-    Share,
-    /// Any text.
-    Text,
-}
+/// Values of settings, by name.
+type Configs = BTreeMap<String, String>;
 
 /// What is done about a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,17 +129,25 @@ pub struct CompactionLimits {
     pub min_dirty_millionths: u64,
     /// Segments with a record younger than this are left alone.
     pub min_lag_ms: i64,
+    /// With a record older than this that is not compacted yet, the partition is, whatever its share; `i64::MAX` is without limit.
+    pub max_lag_ms: i64,
     /// How long a tombstone stays after compaction has first seen it.
     pub delete_retention_ms: i64,
 }
 
 /// A segment has two files and an entry in every checkpoint: smaller ones cost more than they hold.
 const LEAST_SEGMENT_BYTES: u64 = 1 << 20;
+/// What a batch may ask for in memory, whatever `max.message.bytes` says. A frame has room for less still.
+const MOST_BATCH_BYTES: usize = 64 << 20;
+/// The largest value of what is an INT for Kafka.
+const INT: i64 = i32::MAX as i64;
+/// Two settings that must fit each other.
+const MIN_LAG: &str = "min.compaction.lag.ms";
+const MAX_LAG: &str = "max.compaction.lag.ms";
 
 const SYNCED: &str =
     "every answer waits for the sync of its frame; there is nothing to flush less or more often";
 const ONE_COPY: &str = "there is one copy of a partition on a node";
-const BY_RATIO: &str = "compaction begins by min.cleanable.dirty.ratio alone";
 const ONE_LEVEL: &str = "lz4 compresses at one level here";
 const NO_TIERS: &str = "there is no second tier of storage yet";
 const OWN_INDEX: &str = "the index is kept in memory and rebuilt by itself";
@@ -234,49 +198,52 @@ pub const TABLE: &[ConfigKey] = &[
     ),
     key(
         "delete.retention.ms",
-        Kind::Millis { min: 0 },
+        millis(0),
         "86400000",
         "How long a compacted topic keeps a tombstone after compaction has first seen it.",
         Support::Acted,
     ),
     key(
         "file.delete.delay.ms",
-        Kind::Millis { min: 0 },
+        millis(0),
         "60000",
         "How long a removed segment's file stays.",
         Support::Idle("files go with the next checkpoint"),
     ),
     key(
         "flush.messages",
-        Kind::Count { min: 1 },
+        Kind::Number {
+            min: 1,
+            max: i64::MAX,
+        },
         "9223372036854775807",
         "After how many records a partition is synced.",
         Support::Idle(SYNCED),
     ),
     key(
         "flush.ms",
-        Kind::Millis { min: 0 },
+        millis(0),
         "9223372036854775807",
         "After how long a partition is synced.",
         Support::Idle(SYNCED),
     ),
     key(
         "follower.replication.throttled.replicas",
-        Kind::Text,
+        Kind::Replicas,
         "",
         "Replicas whose fetching is slowed down.",
         Support::Idle(ONE_COPY),
     ),
     key(
         "index.interval.bytes",
-        Kind::Count { min: 0 },
+        Kind::Bytes { min: 0, max: INT },
         "4096",
         "The distance of entries in the index.",
         Support::Idle(OWN_INDEX),
     ),
     key(
         "leader.replication.throttled.replicas",
-        Kind::Text,
+        Kind::Replicas,
         "",
         "Replicas whose sending is slowed down.",
         Support::Idle(ONE_COPY),
@@ -293,26 +260,23 @@ pub const TABLE: &[ConfigKey] = &[
     ),
     key(
         "local.retention.ms",
-        Kind::Millis { min: -2 },
+        millis(-2),
         "-2",
         "The part of retention.ms that stays on local disk; -2 is all of it.",
         Support::DefaultOnly(NO_TIERS),
     ),
     key(
-        "max.compaction.lag.ms",
-        Kind::Millis { min: 1 },
+        MAX_LAG,
+        millis(1),
         "9223372036854775807",
-        "How long a record of a compacted topic may stay uncompacted.",
-        Support::Idle(BY_RATIO),
+        "How long a record of a compacted topic may stay uncompacted: then compaction begins, however little is dirty.",
+        Support::Acted,
     ),
     key(
         "max.message.bytes",
-        Kind::Bytes {
-            min: 1024,
-            max: 64 << 20,
-        },
+        Kind::Bytes { min: 0, max: INT },
         "1048588",
-        "The largest batch of records accepted, as it is sent.",
+        "The largest batch of records accepted, as it is sent; all of a request together has 16 MiB at most, whatever this says.",
         Support::Acted,
     ),
     key(
@@ -324,14 +288,14 @@ pub const TABLE: &[ConfigKey] = &[
     ),
     key(
         "message.timestamp.after.max.ms",
-        Kind::Millis { min: 0 },
+        millis(0),
         "3600000",
         "How far a record's time may lie ahead of the server's.",
         Support::Acted,
     ),
     key(
         "message.timestamp.before.max.ms",
-        Kind::Millis { min: 0 },
+        millis(0),
         "9223372036854775807",
         "How far a record's time may lie behind the server's.",
         Support::Acted,
@@ -351,15 +315,15 @@ pub const TABLE: &[ConfigKey] = &[
         Support::Acted,
     ),
     key(
-        "min.compaction.lag.ms",
-        Kind::Millis { min: 0 },
+        MIN_LAG,
+        millis(0),
         "0",
         "How long a record of a compacted topic stays uncompacted at least.",
         Support::Acted,
     ),
     key(
         "min.insync.replicas",
-        Kind::Count { min: 1 },
+        Kind::Number { min: 1, max: INT },
         "1",
         "How many copies must have a batch before it is acknowledged.",
         Support::DefaultOnly(ONE_COPY),
@@ -404,41 +368,35 @@ pub const TABLE: &[ConfigKey] = &[
     ),
     key(
         "retention.ms",
-        Kind::Millis { min: -1 },
+        millis(-1),
         "604800000",
         "How old records may become before their segments are removed; -1 is without limit.",
         Support::Acted,
     ),
     key(
         "segment.bytes",
-        Kind::Bytes {
-            min: 14,
-            max: 1 << 31,
-        },
+        Kind::Bytes { min: 14, max: INT },
         "134217728",
         "How large a segment becomes before the next one is begun, 1 MiB at least; retention removes whole segments.",
         Support::Acted,
     ),
     key(
         "segment.index.bytes",
-        Kind::Bytes {
-            min: 4,
-            max: i64::MAX,
-        },
+        Kind::Bytes { min: 4, max: INT },
         "10485760",
         "How large a segment's index becomes.",
         Support::Idle(OWN_INDEX),
     ),
     key(
         "segment.jitter.ms",
-        Kind::Millis { min: 0 },
+        millis(0),
         "0",
         "How much segment.ms varies.",
         Support::Idle("segments are closed when they are written, which spreads them already"),
     ),
     key(
         "segment.ms",
-        Kind::Millis { min: 1 },
+        millis(1),
         "604800000",
         "How much later than a segment's first batch a batch may be and still go into it.",
         Support::Acted,
@@ -451,6 +409,11 @@ pub const TABLE: &[ConfigKey] = &[
         Support::DefaultOnly("it would lose acknowledged records"),
     ),
 ];
+
+/// Milliseconds from so many on, which are a LONG for Kafka.
+const fn millis(min: i64) -> Kind {
+    Kind::Millis { min, max: i64::MAX }
+}
 
 const fn key(
     name: &'static str,
@@ -480,72 +443,63 @@ pub fn find(name: &str) -> Result<&'static ConfigKey, BrokerError> {
 }
 
 impl ConfigKey {
-    /// Checks a value that somebody wants to set.
-    pub fn check(&self, value: &str) -> Result<(), BrokerError> {
-        self.check_kind(value)
+    /// A value that somebody wants to set, as it is kept.
+    pub fn parse(&self, value: &str) -> Result<String, BrokerError> {
+        let parsed = self
+            .kind
+            .parse(value)
             .map_err(|why| BrokerError::InvalidConfig {
                 name: self.name.into(),
                 value: value.chars().take(100).collect(),
                 why,
             })?;
         match self.support {
-            Support::DefaultOnly(reason) if value != self.default => {
+            Support::DefaultOnly(reason) if parsed != self.default => {
                 Err(BrokerError::RefusedConfig {
                     name: self.name.into(),
-                    value: value.into(),
+                    value: parsed,
                     reason,
                 })
             }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_kind(&self, value: &str) -> Result<(), String> {
-        let number = |min: i64, max: i64, unit: &str| match value.parse::<i64>() {
-            Ok(number) if (min..=max).contains(&number) => Ok(()),
-            _ if max == i64::MAX => Err(format!("it takes {unit}, at least {min}")),
-            _ => Err(format!("it takes {unit}, from {min} to {max}")),
-        };
-        match self.kind {
-            Kind::Millis { min } => number(min, i64::MAX, "a number of milliseconds"),
-            Kind::Bytes { min, max } => number(min, max, "a number of bytes"),
-            Kind::Count { min } => number(min, i64::MAX, "a whole number"),
-            Kind::Number { min, max } => number(min, max, "a whole number"),
-            Kind::NumberOr { default, .. } if value.parse() == Ok(default) => Ok(()),
-            Kind::NumberOr { default, min, max } => {
-                number(min, max, "a whole number").map_err(|why| format!("{why}, or {default}"))
-            }
-            Kind::Flag if matches!(value, "true" | "false") => Ok(()),
-            Kind::Flag => Err("it takes 'true' or 'false'".into()),
-            Kind::Word(words) if words.contains(&value) => Ok(()),
-            Kind::Word(words) => Err(format!("it takes one of {}", words.join(", "))),
-            Kind::Words(words) => {
-                let items: Vec<&str> = value.split(',').map(str::trim).collect();
-                if items.iter().all(|item| words.contains(item)) {
-                    Ok(())
-                } else {
-                    Err(format!("it takes a list of {}", words.join(", ")))
-                }
-            }
-            Kind::Share => match value.parse::<f64>() {
-                Ok(share) if (0.0..=1.0).contains(&share) => Ok(()),
-                _ => Err("it takes a number from 0 to 1".into()),
-            },
-            Kind::Text if value.len() <= 4096 => Ok(()),
-            Kind::Text => Err("it is longer than 4096 bytes".into()),
+            _ => Ok(parsed),
         }
     }
 }
 
-/// Checks the settings that somebody wants a topic to have.
-pub fn check_all(configs: &BTreeMap<String, String>) -> Result<(), BrokerError> {
-    configs
-        .iter()
-        .try_for_each(|(name, value)| find(name)?.check(value))
+/// The settings that somebody wants a topic to have, as they are kept.
+pub(crate) fn parse_all(configs: &Configs) -> Result<Configs, BrokerError> {
+    let parse = |(name, value): (&String, &String)| Ok((name.clone(), find(name)?.parse(value)?));
+    configs.iter().map(parse).collect()
+}
+
+/// Refuses settings that each are good and together are not.
+pub(crate) fn check_together(topic: &Configs, broker: &Configs) -> Result<(), BrokerError> {
+    let [min_ms, max_ms] = [MIN_LAG, MAX_LAG].map(|name| number(name, topic, broker));
+    if min_ms <= max_ms {
+        return Ok(());
+    }
+    Err(BrokerError::InvalidConfig {
+        name: MIN_LAG.into(),
+        value: min_ms.to_string(),
+        why: format!("it is above {MAX_LAG}, which is {max_ms}"),
+    })
+}
+
+/// The number that holds.
+fn number(name: &str, topic: &Configs, broker: &Configs) -> i64 {
+    let default = || {
+        find(name)
+            .ok()
+            .and_then(|key| key.default.parse().ok())
+            .unwrap_or(-1)
+    };
+    let set = topic.get(name).or_else(|| broker.get(name));
+    set.and_then(|value| value.parse().ok())
+        .unwrap_or_else(default)
 }
 
 /// Every setting with the value that holds: the topic's, else the broker's, else the table's.
-pub fn effective(topic: &BTreeMap<String, String>, defaults: &TopicDefaults) -> Vec<ConfigValue> {
+pub fn effective(topic: &Configs, defaults: &TopicDefaults) -> Vec<ConfigValue> {
     let value = |key: &'static ConfigKey| {
         let own = topic
             .get(key.name)
@@ -579,41 +533,36 @@ pub fn effective(topic: &BTreeMap<String, String>, defaults: &TopicDefaults) -> 
 impl TopicLimits {
     /// The limits that hold for a topic with these settings. Values were checked when they were set; one that a later
     /// release no longer understands falls back to its default.
-    pub fn of(topic: &BTreeMap<String, String>, broker: &BTreeMap<String, String>) -> TopicLimits {
-        let number = |name: &str| -> i64 {
-            let default = || {
-                find(name)
-                    .ok()
-                    .and_then(|key| key.default.parse().ok())
-                    .unwrap_or(-1)
-            };
-            let set = topic.get(name).or_else(|| broker.get(name));
-            set.and_then(|value| value.parse().ok())
-                .unwrap_or_else(default)
-        };
+    pub fn of(topic: &Configs, broker: &Configs) -> TopicLimits {
+        let number = |name: &str| number(name, topic, broker);
         // Where nobody has set it, the data directory's own size holds.
         let own = |name: &str| topic.get(name).or_else(|| broker.get(name));
         let policies = own("cleanup.policy").map_or("delete", String::as_str);
         let has = |policy| policies.split(',').any(|one| one.trim() == policy);
         let ratio = own("min.cleanable.dirty.ratio").and_then(|ratio| ratio.parse().ok());
         let ratio: f64 = ratio.unwrap_or(0.5);
+        let max_lag_ms = number(MAX_LAG);
+        // What is not sealed is not compacted.
+        let most_segment_ms = if has("compact") { max_lag_ms } else { i64::MAX };
         TopicLimits {
             segments: SegmentLimits {
                 // Older tools set a few bytes, to see segments roll.
                 segment_bytes: own("segment.bytes")
                     .and_then(|bytes| bytes.parse().ok())
                     .map(|bytes: u64| bytes.max(LEAST_SEGMENT_BYTES)),
-                segment_ms: Some(number("segment.ms")),
+                segment_ms: Some(number("segment.ms").min(most_segment_ms)),
             },
             deletes: !has("compact") || has("delete"),
             compaction: has("compact").then(|| CompactionLimits {
                 min_dirty_millionths: (ratio * 1e6) as u64,
-                min_lag_ms: number("min.compaction.lag.ms"),
+                min_lag_ms: number(MIN_LAG),
+                max_lag_ms,
                 delete_retention_ms: number("delete.retention.ms"),
             }),
             retention_ms: Some(number("retention.ms")).filter(|ms| *ms >= 0),
             retention_bytes: u64::try_from(number("retention.bytes")).ok(),
-            max_message_bytes: usize::try_from(number("max.message.bytes")).unwrap_or(usize::MAX),
+            max_message_bytes: usize::try_from(number("max.message.bytes"))
+                .map_or(MOST_BATCH_BYTES, |bytes| bytes.min(MOST_BATCH_BYTES)),
             codec: compression(own("compression.type")).map(|compression| Codec {
                 compression,
                 level: level(compression, number),
@@ -654,15 +603,15 @@ mod tests {
 
     fn code(name: &str, value: &str) -> &'static str {
         find(name)
-            .and_then(|key| key.check(value))
-            .map_or_else(|error| error.code(), |()| "ok")
+            .and_then(|key| key.parse(value))
+            .map_or_else(|error| error.code(), |_| "ok")
     }
 
     #[test]
     fn the_table_is_sorted_and_its_defaults_are_values() {
         assert!(TABLE.windows(2).all(|pair| pair[0].name < pair[1].name));
         for key in TABLE {
-            key.check(key.default).unwrap();
+            assert_eq!(key.parse(key.default).unwrap(), key.default);
             assert!(key.doc.ends_with('.'), "{}", key.name);
         }
     }
@@ -674,7 +623,15 @@ mod tests {
             ("retention.ms", "-1", "ok"),
             ("retention.ms", "-2", "invalid_config"),
             ("retention.ms", "1 day", "invalid_config"),
-            ("max.message.bytes", "10", "invalid_config"),
+            ("max.message.bytes", "0", "ok"),
+            ("max.message.bytes", "-1", "invalid_config"),
+            ("max.message.bytes", "2147483647", "ok"),
+            ("max.message.bytes", "2147483648", "invalid_config"),
+            ("segment.bytes", "2147483647", "ok"),
+            ("segment.bytes", "2147483648", "invalid_config"),
+            ("cleanup.policy", "compact,,delete", "invalid_config"),
+            ("leader.replication.throttled.replicas", "0:1", "ok"),
+            ("unclean.leader.election.enable", "False", "ok"),
             ("cleanup.policy", "delete", "ok"),
             ("cleanup.policy", "compact", "ok"),
             ("compression.type", "gzip", "ok"),
@@ -695,6 +652,43 @@ mod tests {
         ] {
             assert_eq!(code(name, value), expected, "{name}={value}");
         }
+    }
+
+    #[test]
+    fn the_least_wait_for_compaction_is_not_above_the_longest() {
+        let configs = |configs: &[(&str, &str)]| -> Configs {
+            let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
+            configs.iter().map(owned).collect()
+        };
+        let none = Configs::new();
+        let fits = configs(&[(MIN_LAG, "5"), (MAX_LAG, "5")]);
+        check_together(&fits, &none).unwrap();
+        check_together(&none, &none).unwrap();
+        for (topic, broker) in [
+            (configs(&[(MIN_LAG, "6"), (MAX_LAG, "5")]), none.clone()),
+            (configs(&[(MIN_LAG, "6")]), configs(&[(MAX_LAG, "5")])),
+            (configs(&[(MAX_LAG, "5")]), configs(&[(MIN_LAG, "6")])),
+        ] {
+            let error = check_together(&topic, &broker).unwrap_err();
+            assert_eq!(error.code(), "invalid_config");
+        }
+        let segment_ms = |policy: &str, max_lag: &str| {
+            let topic = configs(&[("cleanup.policy", policy), (MAX_LAG, max_lag)]);
+            TopicLimits::of(&topic, &none).segments.segment_ms
+        };
+        assert_eq!(segment_ms("compact,delete", "9"), Some(9));
+        assert_eq!(segment_ms("delete", "9"), Some(604_800_000));
+        assert_eq!(segment_ms("compact", "604800001"), Some(604_800_000));
+    }
+
+    #[test]
+    fn a_batch_is_bounded_whatever_is_set() {
+        let limit = |bytes: &str| {
+            let topic = Configs::from([("max.message.bytes".to_owned(), bytes.to_owned())]);
+            TopicLimits::of(&topic, &Configs::new()).max_message_bytes
+        };
+        let limits = ["0", "67108863", "67108865", "2147483647"].map(limit);
+        assert_eq!(limits, [0, 67_108_863, 67_108_864, 67_108_864]);
     }
 
     #[test]

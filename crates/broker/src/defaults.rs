@@ -74,6 +74,17 @@ pub enum BrokerScope {
 
 /// What was set for one of them, by the broker's names.
 type Layer = BTreeMap<String, String>;
+/// What is to be set, and with `None` what is to be taken back.
+type Changes = BTreeMap<String, Option<String>>;
+
+fn change(layer: &mut Layer, changes: &Changes) {
+    for (name, value) in changes {
+        match value {
+            Some(value) => layer.insert(name.clone(), value.clone()),
+            None => layer.remove(name),
+        };
+    }
+}
 
 /// The layers, of which the first that has a value holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,7 +115,11 @@ impl TopicDefaults {
     ) -> Result<TopicDefaults, BrokerError> {
         let layer = |scope| read_layer(store, scope, node_id);
         let (cluster, node) = (layer(BrokerScope::Cluster)?, layer(BrokerScope::Node)?);
-        let mut holding = self.given.clone();
+        Ok(TopicDefaults::layered(node, cluster, self.given.clone()))
+    }
+
+    fn layered(node: Layer, cluster: Layer, given: BTreeMap<String, String>) -> TopicDefaults {
+        let mut holding = given.clone();
         for layer in [&cluster, &node] {
             for (name, value) in layer {
                 if let Some(topic) = topic_name(name) {
@@ -112,12 +127,22 @@ impl TopicDefaults {
                 }
             }
         }
-        Ok(TopicDefaults {
+        TopicDefaults {
             node,
             cluster,
-            given: self.given.clone(),
+            given,
             holding,
-        })
+        }
+    }
+
+    /// The same after this change.
+    fn changed(&self, scope: BrokerScope, changes: &Changes) -> TopicDefaults {
+        let (mut node, mut cluster) = (self.node.clone(), self.cluster.clone());
+        match scope {
+            BrokerScope::Cluster => change(&mut cluster, changes),
+            BrokerScope::Node => change(&mut node, changes),
+        }
+        TopicDefaults::layered(node, cluster, self.given.clone())
     }
 
     /// What was set for one of the scopes, by the broker's names.
@@ -215,6 +240,19 @@ fn key(scope: BrokerScope, node_id: u32) -> Bytes {
     })
 }
 
+/// The same with values as they are kept.
+fn parse(changes: &Changes) -> Result<Changes, BrokerError> {
+    let parse = |(name, value): (&String, &Option<String>)| {
+        let topic = topic_name(name).ok_or_else(|| BrokerError::NotDynamic {
+            name: name.chars().take(100).collect(),
+        })?;
+        let key = configs::find(topic)?;
+        let value = value.as_ref().map(|value| key.parse(value)).transpose()?;
+        Ok((name.clone(), value))
+    };
+    changes.iter().map(parse).collect()
+}
+
 impl Broker {
     /// What topics without a setting of their own take, and where each value comes from.
     pub fn topic_defaults(&self, caller: &Caller) -> Result<Arc<TopicDefaults>, BrokerError> {
@@ -233,30 +271,20 @@ impl Broker {
         only_checks: bool,
     ) -> Result<(), BrokerError> {
         access::check(caller, Access::AlterBroker)?;
-        for (name, value) in changes {
-            let topic = topic_name(name).ok_or_else(|| BrokerError::NotDynamic {
-                name: name.chars().take(100).collect(),
-            })?;
-            if let Some(value) = value {
-                configs::find(topic)?.check(value)?;
-            }
-        }
+        let changes = &parse(changes)?;
+        let (engine, catalog) = (self.engine(), &self.inner.catalog);
+        let defaults = catalog.defaults(engine)?.changed(scope, changes);
+        configs::check_together(&BTreeMap::new(), &defaults.holding)?;
         if only_checks {
             return Ok(());
         }
-        let (engine, catalog) = (self.engine(), &self.inner.catalog);
         let node_id = self.inner.node_id;
         for _ in 0..MAX_TRIES {
             let (as_of, store) = engine.read_at()?;
             let before = read_layer(&*store, scope, node_id)?;
             drop(store);
             let mut after = before.clone();
-            for (name, value) in changes {
-                match value {
-                    Some(value) => after.insert(name.clone(), value.clone()),
-                    None => after.remove(name),
-                };
-            }
+            change(&mut after, changes);
             if after == before {
                 return Ok(());
             }

@@ -31,6 +31,14 @@ pub enum BrokerError {
         /// The name.
         topic: String,
     },
+    /// The name is another topic's but for '.' and '_'. In Kafka's words, which tools look for.
+    #[error("Topic '{topic}' collides with existing topic: {existing}")]
+    TopicCollides {
+        /// The name.
+        topic: String,
+        /// The name that is taken.
+        existing: String,
+    },
     /// Not a topic name.
     #[error("'{topic}' is no topic name: {why}")]
     InvalidTopicName {
@@ -529,6 +537,7 @@ impl BrokerError {
             BrokerError::TopicNotFound { .. } => "topic_not_found",
             BrokerError::TopicIdNotFound { .. } => "topic_id_not_found",
             BrokerError::TopicExists { .. } => "topic_exists",
+            BrokerError::TopicCollides { .. } => "topic_collides",
             BrokerError::InvalidTopicName { .. } => "invalid_topic_name",
             BrokerError::InvalidTenant { .. } => "invalid_tenant",
             BrokerError::InvalidPartitions { .. } => "invalid_partitions",

@@ -32,6 +32,7 @@ mod fetch_pieces;
 mod frames;
 mod groups;
 pub mod keys;
+mod kinds;
 mod names;
 mod partitioner;
 mod produce;
@@ -61,7 +62,7 @@ pub use groups::{
     OffsetsOfTopic, Protocol, STATIC_LEAVE_EPOCH, SyncGroup, Synced,
 };
 pub use mainstem_log::{FileSlice, PartitionId, Piece, PieceLimits, Stopped, TopicId, Waiter};
-pub use names::INTERNAL_TOPICS;
+pub use names::{INTERNAL_TOPICS, check_topic as check_topic_name};
 pub use produce::{NewRecord, PlacedBatch, ProduceBatch, Produced};
 pub use producers::ProducerIdentity;
 pub use retention::{CompactionRound, RetentionRound};

@@ -1,11 +1,15 @@
 //! Which names are names, and which names are near another.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
 use crate::BrokerError;
 
 const MAX_NAME_BYTES: usize = 249;
 
 /// Kafka's rule for topic names.
-pub(crate) fn check_topic(name: &str) -> Result<(), BrokerError> {
+pub fn check_topic(name: &str) -> Result<(), BrokerError> {
     check(name).map_err(|why| BrokerError::InvalidTopicName {
         topic: shorten(name),
         why,
@@ -23,6 +27,28 @@ pub(crate) fn check_not_internal(name: &str) -> Result<(), BrokerError> {
         });
     }
     Ok(())
+}
+
+/// A name that is `wanted` but for '.' and '_'. It follows what names begin with, and so looks at few of them.
+pub(crate) fn colliding<T>(names: &BTreeMap<Arc<str>, T>, wanted: &str) -> Option<String> {
+    const EITHER: [char; 2] = ['.', '_'];
+    let is_begun = |start: &String| {
+        let from = (Bound::Included(start.as_str()), Bound::<&str>::Unbounded);
+        let next = names.range::<str, _>(from).next();
+        next.is_some_and(|(name, _)| name.starts_with(start.as_str()))
+    };
+    let mut starts = vec![String::new()];
+    for part in wanted.split_inclusive(EITHER) {
+        let longer = |start: &String| match part.strip_suffix(EITHER) {
+            Some(part) => EITHER
+                .map(|either| format!("{start}{part}{either}"))
+                .to_vec(),
+            None => vec![format!("{start}{part}")],
+        };
+        starts = starts.iter().flat_map(longer).filter(is_begun).collect();
+    }
+    let mut found = starts.into_iter();
+    found.find(|name| name != wanted && names.contains_key(name.as_str()))
 }
 
 /// The same rule for tenants.
@@ -150,6 +176,29 @@ mod tests {
         for bad in ["", ".", "..", "a b", "ü", "a/b", &"x".repeat(250)] {
             let error = check_topic(bad).unwrap_err();
             assert_eq!(error.code(), "invalid_topic_name", "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_that_differ_in_dots_and_underscores_alone_collide() {
+        let taken = ["a", "a.b", "a_bc", "x_y.z", "x.y", "x", "...", "q-r"];
+        let names: BTreeMap<Arc<str>, ()> =
+            taken.into_iter().map(|name| (name.into(), ())).collect();
+        for (wanted, expected) in [
+            ("a_b", Some("a.b")),
+            ("a.b", None),
+            ("a.bc", Some("a_bc")),
+            ("x.y_z", Some("x_y.z")),
+            ("x_y_z", Some("x_y.z")),
+            ("x_y", Some("x.y")),
+            ("x_y.", None),
+            ("_._", Some("...")),
+            ("__", None),
+            ("a", None),
+            ("q.r", None),
+            ("b", None),
+        ] {
+            assert_eq!(colliding(&names, wanted).as_deref(), expected, "{wanted}");
         }
     }
 

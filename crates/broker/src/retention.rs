@@ -2,7 +2,7 @@
 //! compaction begins: the engine's background worker does it.
 
 use mainstem_engine::{Check, CompactionPolicy, CompactionRequest, EngineError, Submission};
-use mainstem_log::{LogError, LogOp};
+use mainstem_log::{LogError, LogOp, PartitionId};
 
 use crate::BrokerError;
 use crate::broker::Broker;
@@ -29,8 +29,8 @@ pub struct CompactionRound {
 }
 
 impl Broker {
-    /// Looks at every partition of compacted topics once and asks for a pass over those that have become dirty enough,
-    /// the dirtiest first. Whoever has the timer calls this now and then.
+    /// Looks at every partition of compacted topics once and asks for a pass over those that have become dirty enough, or
+    /// have been dirty for too long: these first, then the dirtiest. Whoever has the timer calls this now and then.
     pub fn compaction_round(&self, now_ms: i64) -> Result<CompactionRound, BrokerError> {
         let mut round = CompactionRound::default();
         let mut due = Vec::new();
@@ -52,22 +52,41 @@ impl Broker {
                 let all = u128::from(found.clean_bytes) + u128::from(found.dirty_bytes);
                 let dirty = u128::from(found.dirty_bytes) * 1_000_000;
                 let dirty_millionths = dirty.checked_div(all).unwrap_or(0);
-                if dirty_millionths > u128::from(limits.min_dirty_millionths) {
+                let is_overdue = found.dirty_bytes > 0
+                    && self.is_overdue(partition, &policy, limits.max_lag_ms)?;
+                if is_overdue || dirty_millionths > u128::from(limits.min_dirty_millionths) {
                     let request = CompactionRequest {
                         partition,
                         shard: *shard,
                         policy,
                     };
-                    due.push((dirty_millionths, request));
+                    due.push(((is_overdue, dirty_millionths), request));
                 }
             }
         }
-        due.sort_by_key(|(dirty_millionths, _)| std::cmp::Reverse(*dirty_millionths));
+        due.sort_by_key(|(urgency, _)| std::cmp::Reverse(*urgency));
         let taken = due
             .into_iter()
             .map(|(_, request)| self.inner.engine.compact(request));
         round.requested = taken.filter(|taken| *taken).count();
         Ok(round)
+    }
+
+    /// Whether a record has waited for compaction for longer than it may.
+    fn is_overdue(
+        &self,
+        partition: PartitionId,
+        policy: &CompactionPolicy,
+        max_lag_ms: i64,
+    ) -> Result<bool, BrokerError> {
+        if max_lag_ms == i64::MAX {
+            return Ok(false);
+        }
+        let since_ms = policy.now_ms.saturating_sub(max_lag_ms);
+        match self.inner.engine.log().oldest_dirty_ms(partition, policy) {
+            Err(LogError::UnknownPartition { .. }) => Ok(false),
+            found => Ok(found?.is_some_and(|oldest_ms| oldest_ms < since_ms)),
+        }
     }
 
     /// Looks at every partition once and moves the starts of those that hold expired segments. Whoever has the timer

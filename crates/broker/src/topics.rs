@@ -39,7 +39,7 @@ impl Broker {
         new: NewTopic,
         now_ms: i64,
     ) -> Result<Arc<Topic>, BrokerError> {
-        let partitions = self.check_new(caller, &new)?;
+        let (partitions, configs) = self.check_new(caller, &new)?;
         let entry = Entry::new(&caller.tenant, &new.name);
         let id = TopicId((self.inner.random.lock())());
         let topic = Topic {
@@ -48,8 +48,8 @@ impl Broker {
             tenant: entry.tenant.clone(),
             partitions,
             shards: (0..partitions).map(shard_of_partition).collect(),
-            limits: TopicLimits::of(&new.configs, &self.defaults()?.holding),
-            configs: new.configs,
+            limits: TopicLimits::of(&configs, &self.defaults()?.holding),
+            configs,
             schema: new.schema,
             created_ms: now_ms,
             sticky: Arc::default(),
@@ -61,10 +61,13 @@ impl Broker {
                 Some(_) => Err(BrokerError::TopicExists {
                     topic: entry.name.to_string(),
                 }),
-                None => Ok(Plan::Frame {
-                    log_ops: create_ops(&topic, 0),
-                    store_op: StoreOp::put(keys::FAMILY, entry.key(), value.clone()),
-                }),
+                None => {
+                    self.check_collisions(caller, &entry.name)?;
+                    Ok(Plan::Frame {
+                        log_ops: create_ops(&topic, 0),
+                        store_op: StoreOp::put(keys::FAMILY, entry.key(), value.clone()),
+                    })
+                }
             })
             .await?;
         tracing::info!(tenant = %caller.tenant, principal = %caller.principal, topic = %entry.name, %id, partitions, "topic created");
@@ -74,23 +77,47 @@ impl Broker {
 
     /// Whether the topic could be created, without creating it; how many partitions it would have.
     pub fn validate_topic(&self, caller: &Caller, new: &NewTopic) -> Result<u32, BrokerError> {
-        let partitions = self.check_new(caller, new)?;
-        match self.topic(caller, &new.name) {
-            Ok(_) => Err(BrokerError::TopicExists {
+        let (partitions, _) = self.check_new(caller, new)?;
+        if self.topic(caller, &new.name).is_ok() {
+            return Err(BrokerError::TopicExists {
                 topic: new.name.clone(),
-            }),
-            Err(_) => Ok(partitions),
+            });
         }
+        self.check_collisions(caller, &new.name)?;
+        Ok(partitions)
     }
 
-    fn check_new(&self, caller: &Caller, new: &NewTopic) -> Result<u32, BrokerError> {
+    /// How many partitions it would have, and its settings as they are kept.
+    fn check_new(
+        &self,
+        caller: &Caller,
+        new: &NewTopic,
+    ) -> Result<(u32, BTreeMap<String, String>), BrokerError> {
         access::check(caller, Access::Create { topic: &new.name })?;
         names::check_topic(&new.name)?;
         names::check_not_internal(&new.name)?;
-        configs::check_all(&new.configs)?;
+        let configs = configs::parse_all(&new.configs)?;
+        configs::check_together(&configs, &self.defaults()?.holding)?;
         let partitions = new.partitions.unwrap_or(self.inner.num_partitions);
         check_partitions(&new.name, partitions)?;
-        Ok(partitions)
+        Ok((partitions, configs))
+    }
+
+    /// Refuses a new name that is another's but for '.' and '_', as Kafka does: what is measured of topics goes by names in
+    /// which these are one. Of two that are created in the same moment neither sees the other; nothing but that depends on it.
+    fn check_collisions(&self, caller: &Caller, name: &str) -> Result<(), BrokerError> {
+        let catalog = &self.inner.catalog;
+        let existing = catalog.colliding(&self.inner.engine, &caller.tenant, name)?;
+        let unified = name.replace('.', "_");
+        let mut internal = names::INTERNAL_TOPICS.into_iter();
+        let internal = internal.find(|internal| *internal == unified);
+        match existing.or_else(|| internal.map(str::to_owned)) {
+            None => Ok(()),
+            Some(existing) => Err(BrokerError::TopicCollides {
+                topic: name.to_owned(),
+                existing,
+            }),
+        }
     }
 
     /// The tenant's topics, by name.
@@ -175,10 +202,6 @@ impl Broker {
         change: &TopicChange,
     ) -> Result<(), BrokerError> {
         let before = self.topic_for(caller, Access::Alter { topic: name }, name)?;
-        for (config, value) in &change.set {
-            let key = configs::find(config)?;
-            value.as_ref().map_or(Ok(()), |value| key.check(value))?;
-        }
         apply(&before, change, &self.defaults()?.holding).map(|_| ())
     }
 
@@ -298,10 +321,14 @@ fn apply(
 ) -> Result<Topic, BrokerError> {
     let mut after = before.clone();
     for (config, value) in &change.set {
+        let key = configs::find(config)?;
         match value {
-            Some(value) => after.configs.insert(config.clone(), value.clone()),
+            Some(value) => after.configs.insert(config.clone(), key.parse(value)?),
             None => after.configs.remove(config),
         };
+    }
+    if !change.set.is_empty() {
+        configs::check_together(&after.configs, defaults)?;
     }
     if let Some(schema) = &change.schema {
         after.schema = schema.clone();

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstem::{Broker, Caller, Mainstem, MemorySplit};
 use parking_lot::Mutex;
@@ -13,6 +14,9 @@ use crate::settings::Settings;
 
 /// What one answer to a fetch takes of the room for answers at most.
 const MOST_ANSWER_SHARE: usize = 8;
+/// How long a client may be silent in the middle of a request; and after how long it is asked again and again whether others
+/// need what a client holds that takes nothing of its answer.
+const STALLED: Duration = Duration::from_secs(30);
 
 /// What all connections share.
 pub(crate) struct Gateway {
@@ -23,6 +27,9 @@ pub(crate) struct Gateway {
     /// Bytes of memory that all fetched answers together may hold.
     answers: Arc<Semaphore>,
     answer_room: usize,
+    /// How long a client may be silent in the middle of a request; and how often it is looked at that takes nothing of its
+    /// answer.
+    pub(crate) stalled: Duration,
     /// Becomes true when the server stops.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -42,6 +49,7 @@ impl Gateway {
             requests: RequestRoom::new(half),
             answers: Arc::new(Semaphore::new(half)),
             answer_room: half,
+            stalled: STALLED,
             stopping,
         }
     }
@@ -58,6 +66,12 @@ impl Gateway {
         Arc::clone(&self.answers)
             .try_acquire_many_owned(permits)
             .ok()
+    }
+
+    /// Whether what lies in answers that nobody takes is to be given back: others lack the room, or the server stops.
+    pub(crate) fn needs_back(&self, holds_room: bool) -> bool {
+        let is_short = self.answers.available_permits() < self.answer_room / MOST_ANSWER_SHARE;
+        *self.stopping.borrow() || holds_room && is_short
     }
 }
 

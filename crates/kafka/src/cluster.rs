@@ -192,9 +192,17 @@ pub(crate) async fn log_dirs(
         .with_log_dir(text(&status.data_dir))
         .with_topics(topics);
     if call.version >= 4 {
-        result.usable_bytes = i64::try_from(status.disk_free_bytes).unwrap_or(i64::MAX);
+        let total_bytes = client.gateway.mainstem.disk_total_bytes();
+        result.usable_bytes = capped(status.disk_free_bytes);
+        // -1 is Kafka's word for what cannot be told.
+        result.total_bytes = total_bytes.map_or(-1, capped);
     }
     DescribeLogDirsResponse::default().with_results(vec![result])
+}
+
+/// As much of it as the protocol can say.
+fn capped(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// Whether a partition is there.

@@ -85,9 +85,9 @@ pub(crate) fn of_broker(error: &BrokerError) -> ResponseError {
         }
         BrokerError::TopicIdNotFound { .. } => ResponseError::UnknownTopicId,
         BrokerError::TopicExists { .. } => ResponseError::TopicAlreadyExists,
-        BrokerError::InvalidTopicName { .. } | BrokerError::InternalTopic { .. } => {
-            ResponseError::InvalidTopicException
-        }
+        BrokerError::InvalidTopicName { .. }
+        | BrokerError::TopicCollides { .. }
+        | BrokerError::InternalTopic { .. } => ResponseError::InvalidTopicException,
         BrokerError::InvalidTenant { .. } | BrokerError::NotDynamic { .. } => {
             ResponseError::InvalidRequest
         }

@@ -46,15 +46,23 @@ pub(crate) fn source_code(source: Source) -> i8 {
     }
 }
 
-/// Kafka's types of settings.
+/// Kafka's types of settings: of numbers, the largest value tells.
 fn type_code(kind: Kind) -> i8 {
+    const SHORT: i64 = i16::MAX as i64;
+    const INT: i64 = i32::MAX as i64;
     match kind {
         Kind::Flag => 1,
         Kind::Text | Kind::Word(_) => 2,
-        Kind::Number { .. } | Kind::NumberOr { .. } => 3,
-        Kind::Millis { .. } | Kind::Bytes { .. } | Kind::Count { .. } => 5,
+        Kind::Number { max: SHORT, .. } => 4,
+        Kind::Number { max, .. }
+        | Kind::NumberOr { max, .. }
+        | Kind::Bytes { max, .. }
+        | Kind::Millis { max, .. } => match max <= INT {
+            true => 3,
+            false => 5,
+        },
         Kind::Share => 6,
-        Kind::Words(_) => 7,
+        Kind::Words(_) | Kind::Replicas => 7,
     }
 }
 
@@ -358,7 +366,7 @@ fn changes(
             SET => Some(given()?.to_owned()),
             DELETE => None,
             APPEND | SUBTRACT => {
-                if !matches!(key.kind, Kind::Words(_)) {
+                if !key.kind.is_list() {
                     let why = format!("{} is no list, so nothing is added or taken away", key.name);
                     return Err(invalid(why));
                 }
@@ -369,8 +377,9 @@ fn changes(
                     .filter(|item| !item.is_empty())
                     .collect();
                 for item in given()?.split(',').map(str::trim) {
-                    items.retain(|there| *there != item);
-                    if operation == APPEND {
+                    if operation == SUBTRACT {
+                        items.retain(|there| *there != item);
+                    } else if !items.contains(&item) {
                         items.push(item);
                     }
                 }

@@ -7,6 +7,8 @@
 //! What is under way is bounded, in requests here and in bytes by the gateway's room for requests; beyond that the socket is
 //! not read, and TCP holds the client back.
 
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -27,12 +29,10 @@ use crate::error::KafkaError;
 use crate::frame;
 use crate::produce;
 use crate::room::HeldRoom;
-use crate::send::{Outgoing, send};
+use crate::send::{Outgoing, Patience, send};
 
 /// Requests of one connection that are not answered yet, at most.
 const MAX_UNDER_WAY: usize = 32;
-/// How long a client may be silent in the middle of a request, or not take an answer.
-pub(crate) const STALLED: Duration = Duration::from_secs(30);
 /// Answers that are ready at the same time go out together, up to so many bytes.
 const TOGETHER_BYTES: usize = 64 << 10;
 
@@ -103,6 +103,12 @@ async fn answer(
     client: &Arc<Client>,
     mut pending: mpsc::Receiver<Pending>,
 ) -> Result<(), KafkaError> {
+    let gateway = &client.gateway;
+    let patience = Patience {
+        longest: gateway.settings.max_idle,
+        step: gateway.stalled,
+        is_needed: &|holds_room| gateway.needs_back(holds_room),
+    };
     let mut outgoing = Outgoing::default();
     let mut next = None;
     while let Some(Pending { room, work }) = match next.take() {
@@ -136,7 +142,7 @@ async fn answer(
                 Err(_) => break,
             }
         }
-        send(&mut write, &mut outgoing).await?;
+        send(&mut write, &mut outgoing, &patience).await?;
         if let Some(error) = failed {
             return Err(error);
         }
@@ -145,9 +151,20 @@ async fn answer(
     Ok(())
 }
 
-pub(crate) fn stalled() -> KafkaError {
+/// Waits for a client in the middle of a request. One that stalls is left.
+async fn in_time<T>(
+    limit: Duration,
+    work: impl Future<Output = io::Result<T>>,
+) -> Result<T, KafkaError> {
+    match timeout(limit, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(stalled(limit)),
+    }
+}
+
+pub(crate) fn stalled(silent: Duration) -> KafkaError {
     KafkaError::Stalled {
-        silent_ms: u64::try_from(STALLED.as_millis()).unwrap_or(u64::MAX),
+        silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
@@ -166,7 +183,7 @@ async fn next_frame(
     client: &Client,
     turns: &Arc<Semaphore>,
 ) -> Result<Option<Frame>, KafkaError> {
-    let settings = &client.gateway.settings;
+    let (settings, limit) = (&client.gateway.settings, client.gateway.stalled);
     let mut prefix = [0; 4];
     let Ok(first) = timeout(settings.max_idle, read.read(&mut prefix)).await else {
         // As Kafka does it: without a word.
@@ -177,9 +194,7 @@ async fn next_frame(
         return Ok(None);
     }
     let rest = prefix.get_mut(got..).unwrap_or_default();
-    timeout(STALLED, read.read_exact(rest))
-        .await
-        .map_err(|_| stalled())??;
+    in_time(limit, read.read_exact(rest)).await?;
     let length =
         frame::length(prefix, settings.max_request_bytes).ok_or(KafkaError::FrameSize {
             bytes: i32::from_be_bytes(prefix).into(),
@@ -197,11 +212,8 @@ async fn next_frame(
         upto += more;
         while bytes.len() < upto {
             let mut limited = (&mut *read).take((upto - bytes.len()) as u64);
-            let got = timeout(STALLED, limited.read_buf(&mut bytes)).await;
-            if got.map_err(|_| stalled())?? == 0 {
-                return Err(KafkaError::Connection(
-                    std::io::ErrorKind::UnexpectedEof.into(),
-                ));
+            if in_time(limit, limited.read_buf(&mut bytes)).await? == 0 {
+                return Err(KafkaError::Connection(io::ErrorKind::UnexpectedEof.into()));
             }
         }
     }
@@ -211,3 +223,7 @@ async fn next_frame(
         turn,
     }))
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

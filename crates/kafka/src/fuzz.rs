@@ -6,6 +6,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::collections::BTreeSet;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::*;
@@ -17,6 +18,11 @@ use crate::frame;
 use crate::shape::{self, Shape};
 use crate::shapes;
 use crate::wire::Reader;
+
+/// What the broker reads of the subscriptions in joins.
+#[allow(dead_code)]
+#[path = "../../broker/src/groups/subscription.rs"]
+mod subscription;
 
 /// The largest frame, as `socket.request.max.bytes` would say.
 const FRAME_BYTES: usize = 16 << 20;
@@ -106,6 +112,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("fetch", fetch),
     ("control", control),
     ("batch", batch),
+    ("subscription", subscribed),
 ];
 
 /// What a connection sends: a length, and a frame of whichever request.
@@ -229,6 +236,17 @@ fn batches(bytes: Bytes) {
             payload.into_records().for_each(drop);
         }
     }
+}
+
+/// What a member says of itself when it joins. The topics that are found in it take no more room than they do there.
+pub(crate) fn subscribed(bytes: &[u8]) {
+    within(bytes, 0, || {
+        let mut topics = BTreeSet::new();
+        subscription::add_topics(bytes, &mut topics)?;
+        let found: usize = topics.iter().map(|topic| 2 + topic.len()).sum();
+        assert!(6 + found <= bytes.len());
+        Some(())
+    });
 }
 
 thread_local! {

@@ -1,10 +1,14 @@
 //! The targets over the kept seeds and what is near them; and that no request is left out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::{CONTROLS, TARGETS};
-use crate::api::{Handler, TABLE};
+use bytes::Bytes;
+
+use super::{CONTROLS, TARGETS, fetch_codec, produce_codec};
+use crate::api::{self, Handler, TABLE};
+use crate::wire::Reader;
 
 /// Changes of each seed that are tried.
 const CHANGES: u32 = 200;
@@ -58,6 +62,27 @@ fn change(seed: &[u8], numbers: &mut Numbers) -> Vec<u8> {
         }
     }
     bytes
+}
+
+#[test]
+fn each_version_of_produce_and_fetch_is_among_the_seeds() {
+    for (key, name) in [(0, "produce"), (1, "fetch")] {
+        let api = api::find(key).unwrap();
+        let (from, to) = api.versions;
+        // What is read to its end.
+        let version = |seed: &Vec<u8>| {
+            let version = from + i16::from(seed[0]) % (to - from + 1);
+            let body = Bytes::copy_from_slice(&seed[1..]);
+            let mut reader = Reader::new(&body, api.is_flexible(version));
+            let is_read = match key {
+                0 => produce_codec::Request::read(&mut reader, version).is_ok(),
+                _ => fetch_codec::Request::read(&mut reader, version).is_ok(),
+            };
+            (is_read && reader.left() == 0).then_some(version)
+        };
+        let found: BTreeSet<i16> = seeds(name).iter().filter_map(version).collect();
+        assert!(found.iter().copied().eq(from..=to), "{name}: {found:?}");
+    }
 }
 
 #[test]

@@ -99,7 +99,8 @@ pub(crate) async fn describe(
                 let message = refusal.text().filter(|_| call.version >= 6);
                 return entry
                     .with_error_code(refusal.code())
-                    .with_error_message(message);
+                    .with_error_message(message)
+                    .with_authorized_operations(NO_OPERATIONS);
             }
         };
         let member = |member: &MemberDescription| {

@@ -166,6 +166,7 @@ pub(crate) async fn describe(
                 entry
                     .with_error_code(refusal.code())
                     .with_error_message(refusal.text())
+                    .with_authorized_operations(NO_OPERATIONS)
             }
         }
     };

@@ -108,6 +108,11 @@ pub(crate) async fn sync(
     call: &Call,
     request: SyncGroupRequest,
 ) -> SyncGroupResponse {
+    // From version 5 on it says what it takes the group to speak (KIP-559).
+    if call.version >= 5 && (request.protocol_type.is_none() || request.protocol_name.is_none()) {
+        let code = ResponseError::InconsistentGroupProtocol.code();
+        return SyncGroupResponse::default().with_error_code(code);
+    }
     let assignments = request.assignments.iter();
     let sync = SyncGroup {
         member: GroupMember {

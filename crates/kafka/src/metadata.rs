@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
@@ -14,7 +16,7 @@ use kafka_protocol::messages::{
     MetadataResponse, TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
-use mainstem::broker::{BrokerError, NewTopic, Topic, TopicId};
+use mainstem::broker::{BrokerError, NewTopic, Topic, TopicId, check_topic_name};
 use uuid::Uuid;
 
 use crate::call::Call;
@@ -138,11 +140,13 @@ async fn one(
 async fn named(client: &Client, name: &str, create: bool) -> Result<Arc<Topic>, BrokerError> {
     let (broker, caller) = (client.broker(), &client.caller);
     let found = broker.topic(caller, name);
-    if !(create && client.gateway.settings.auto_create_topics) {
-        return found;
-    }
     match found {
         Err(BrokerError::TopicNotFound { .. }) => {
+            // Such a name no topic can have.
+            check_topic_name(name)?;
+            if !(create && client.gateway.settings.auto_create_topics) {
+                return found;
+            }
             let created = broker.create_topic(caller, NewTopic::named(name), mainstem::now_ms());
             match created.await {
                 // By somebody else in this very moment.
@@ -189,6 +193,20 @@ pub(crate) async fn describe_topic_partitions(
 ) -> DescribeTopicPartitionsResponse {
     const MOST_PARTITIONS: i32 = 2_000;
     let node = BrokerId(client.gateway.settings.node_id);
+    let makes_sense = request.cursor.as_ref().is_none_or(|cursor| {
+        let named = |topic: &TopicRequest| topic.name == cursor.topic_name;
+        let topics = &request.topics;
+        cursor.partition_index >= 0 && (topics.is_empty() || topics.iter().any(named))
+    });
+    if !makes_sense {
+        let refused = |topic: TopicRequest| {
+            DescribeTopicPartitionsResponseTopic::default()
+                .with_name(Some(topic.name))
+                .with_error_code(ResponseError::InvalidRequest.code())
+        };
+        let topics = request.topics.into_iter().map(refused);
+        return DescribeTopicPartitionsResponse::default().with_topics(topics.collect());
+    }
     let mut names: Vec<TopicName> = request.topics.into_iter().map(|topic| topic.name).collect();
     if names.is_empty() {
         let all = client
@@ -232,7 +250,7 @@ pub(crate) async fn describe_topic_partitions(
         let found = match internal_topics::by_name(name.as_str()) {
             Some(topic) => Ok((topic.id, InternalTopic::PARTITIONS, true)),
             None => {
-                let topic = client.broker().topic(&client.caller, name.as_str());
+                let topic = named(client, name.as_str(), false).await;
                 topic.map(|topic| (topic.id.0, topic.partitions, false))
             }
         };

@@ -41,6 +41,12 @@ impl RequestRoom {
         }
     }
 
+    /// How much nobody holds.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.available_permits()
+    }
+
     /// Takes room for so many bytes more; waits for it, if need be. One that is larger than all room holds all of it.
     pub(crate) async fn grow(&self, held: &mut HeldRoom, bytes: usize) {
         if held.beyond.is_some() {

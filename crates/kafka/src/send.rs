@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use mainstem::beside;
 use mainstem::broker::{FileSlice, Piece};
 use socket2::SockRef;
@@ -18,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::call::Answer;
-use crate::connection::{Outcome, STALLED, stalled};
+use crate::connection::{Outcome, stalled};
 use crate::error::KafkaError;
 
 /// Pieces that one call of the system takes.
@@ -55,6 +56,16 @@ impl Outgoing {
         }
         self.rooms.extend(room);
         Ok(())
+    }
+
+    /// Has what lies in memory there by itself. Records share their memory with others that came at the same time, which
+    /// nobody counts for as long as it is a moment.
+    fn keep_apart(&mut self) {
+        for piece in &mut self.pieces {
+            if let Piece::Memory(bytes) = piece {
+                *bytes = Bytes::copy_from_slice(bytes);
+            }
+        }
     }
 
     fn is_file(piece: &Piece) -> bool {
@@ -143,27 +154,68 @@ impl Buf for Outgoing {
     }
 }
 
-/// Sends all of it. A client that takes nothing for a while is left.
+/// How long a client may take nothing of its answers. In Kafka a consumer that does not poll for a while, and so does not
+/// read what it has asked for, keeps its connection; but an answer that lies in memory holds a part of what there is for the
+/// answers of all. So it is left early where others lack that.
+pub(crate) struct Patience<'a> {
+    /// For so long, whatever it holds.
+    pub(crate) longest: Duration,
+    /// How often it is looked whether others need what it holds.
+    pub(crate) step: Duration,
+    /// Whether they do, where it has some of the room for answers or has none.
+    pub(crate) is_needed: &'a (dyn Fn(bool) -> bool + Send + Sync),
+}
+
+impl Patience<'_> {
+    /// How long to wait on, after so long.
+    fn next_step(&self, silent: Duration) -> Duration {
+        self.step.min(self.longest.saturating_sub(silent))
+    }
+
+    fn check(&self, silent: Duration, outgoing: &Outgoing) -> Result<(), KafkaError> {
+        let holds_room = !outgoing.rooms.is_empty();
+        match silent >= self.longest || (self.is_needed)(holds_room) {
+            true => Err(stalled(silent)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Sends all of it. A client that takes nothing for too long is left.
 pub(crate) async fn send(
     write: &mut OwnedWriteHalf,
     outgoing: &mut Outgoing,
+    patience: &Patience<'_>,
 ) -> Result<(), KafkaError> {
+    let mut silent = Duration::ZERO;
     while outgoing.has_remaining() {
-        if outgoing.files == 0 {
-            match timeout(STALLED, write.write_buf(outgoing)).await {
-                Ok(written) => written?,
-                Err(_) => return Err(stalled()),
-            };
+        let (left, step) = (outgoing.len(), patience.next_step(silent));
+        let is_memory = outgoing.files == 0;
+        let waited = match is_memory {
+            true => timeout(step, write.write_buf(outgoing))
+                .await
+                .map(|written| written.map(drop)),
+            false => timeout(step, write.writable()).await,
+        };
+        let Ok(ready) = waited else {
+            if silent.is_zero() {
+                outgoing.keep_apart();
+            }
+            silent += step;
+            patience.check(silent, outgoing)?;
             continue;
+        };
+        ready?;
+        if !is_memory {
+            let socket: &TcpStream = write.as_ref();
+            let send = || beside(|| outgoing.send_by_system(socket));
+            match socket.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => sent?,
+            }
         }
-        timeout(STALLED, write.writable())
-            .await
-            .map_err(|_| stalled())??;
-        let socket: &TcpStream = write.as_ref();
-        let send = || beside(|| outgoing.send_by_system(socket));
-        match socket.try_io(Interest::WRITABLE, send) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            sent => sent?,
+        if outgoing.len() < left {
+            silent = Duration::ZERO;
         }
     }
     outgoing.rooms.clear();
@@ -207,4 +259,118 @@ fn is_of_socket(error: &io::Error) -> bool {
             | TimedOut
             | WouldBlock
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream as Client};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// More than sockets keep.
+    const BYTES: usize = 32 << 20;
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    /// Both ends of a connection.
+    fn connected() -> (Client, OwnedWriteHalf) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let (_, write) = TcpStream::from_std(server).unwrap().into_split();
+        (client, write)
+    }
+
+    fn outgoing(room: Option<OwnedSemaphorePermit>) -> Outgoing {
+        let pieces = vec![Bytes::from(vec![7; BYTES]).into()];
+        let mut outgoing = Outgoing::default();
+        outgoing.add(Ok(Some(Answer { pieces, room }))).unwrap();
+        outgoing
+    }
+
+    fn some_room() -> Option<OwnedSemaphorePermit> {
+        let room = std::sync::Arc::new(Semaphore::new(1));
+        Some(room.try_acquire_owned().unwrap())
+    }
+
+    fn block_on<T>(work: impl Future<Output = T>) -> T {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(work)
+    }
+
+    /// For how long the client was silent that took nothing.
+    fn silent_ms(sent: Result<(), KafkaError>) -> u64 {
+        match sent {
+            Err(KafkaError::Stalled { silent_ms }) => silent_ms,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_for_a_while_has_all_of_it_later() {
+        block_on(async {
+            let (mut client, mut write) = connected();
+            let (begin, begun) = mpsc::channel();
+            let reading = std::thread::spawn(move || {
+                begun.recv().unwrap();
+                let mut bytes = Vec::new();
+                client.read_to_end(&mut bytes).unwrap();
+                bytes
+            });
+            let looks = AtomicUsize::new(0);
+            let is_needed = |holds_room: bool| {
+                assert!(holds_room);
+                if looks.fetch_add(1, Ordering::Relaxed) == 2 {
+                    begin.send(()).unwrap();
+                }
+                false
+            };
+            let patience = Patience {
+                longest: HOUR,
+                step: MOMENT,
+                is_needed: &is_needed,
+            };
+            let mut outgoing = outgoing(some_room());
+            send(&mut write, &mut outgoing, &patience).await.unwrap();
+            assert!(outgoing.rooms.is_empty(), "the room is given back");
+            drop(write);
+            assert!(reading.join().unwrap() == vec![7; BYTES]);
+            assert!(looks.into_inner() >= 3);
+        });
+    }
+
+    #[test]
+    fn one_that_holds_what_others_need_is_left() {
+        block_on(async {
+            let (_client, mut write) = connected();
+            let patience = Patience {
+                longest: HOUR,
+                step: MOMENT,
+                is_needed: &|holds_room| holds_room,
+            };
+            let sent = send(&mut write, &mut outgoing(some_room()), &patience).await;
+            assert_eq!(silent_ms(sent), 1);
+        });
+    }
+
+    #[test]
+    fn one_that_holds_nothing_of_others_is_left_in_the_end() {
+        block_on(async {
+            let (_client, mut write) = connected();
+            let patience = Patience {
+                longest: 3 * MOMENT,
+                step: 2 * MOMENT,
+                is_needed: &|holds_room| holds_room,
+            };
+            let sent = send(&mut write, &mut outgoing(None), &patience).await;
+            assert_eq!(silent_ms(sent), 3);
+        });
+    }
 }

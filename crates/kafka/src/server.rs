@@ -30,6 +30,8 @@ pub async fn serve(
         .set_nonblocking(true)
         .map_err(KafkaError::Listener)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(KafkaError::Listener)?;
+    let address = listener.local_addr().map_err(KafkaError::Listener)?;
+    let settings = settings.serving(address, &mainstem.status().data_dir)?;
     let (stop, stopping) = watch::channel(false);
     let gateway = Arc::new(Gateway::new(mainstem, settings, stopping));
     let mut connections = JoinSet::new();

@@ -1,6 +1,7 @@
 //! The broker settings that concern this gateway, under Kafka's names and with Kafka's defaults.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::KafkaError;
@@ -15,7 +16,7 @@ pub struct Settings {
     pub advertised: Option<(String, u16)>,
     /// `socket.request.max.bytes`: the largest request.
     pub max_request_bytes: usize,
-    /// `connections.max.idle.ms`: how long a connection may be silent.
+    /// `connections.max.idle.ms`: how long a connection may be silent, or take nothing of an answer.
     pub max_idle: Duration,
     /// `fetch.max.bytes`: the most that one fetch returns, beyond one whole batch.
     pub max_fetch_bytes: usize,
@@ -26,9 +27,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads them out of all broker settings that were given; names were checked before.
+    /// Reads them out of all broker settings that were given; names were checked before. Space around a value does not
+    /// count, nor do capitals in `true` and `false`, as in Kafka.
     pub fn read(given: &BTreeMap<String, String>) -> Result<Settings, KafkaError> {
-        let text = |name: &'static str| given.get(name).map(String::as_str);
+        let text = |name: &'static str| given.get(name).map(|value| value.trim());
         let refuse = |name: &'static str, why: &'static str| KafkaError::Setting {
             name,
             value: given.get(name).cloned().unwrap_or_default(),
@@ -41,8 +43,9 @@ impl Settings {
             Some(_) => Err(refuse(name, "it is no whole number in range")),
         };
         let auto_create_topics = match text("auto.create.topics.enable") {
-            None | Some("true") => true,
-            Some("false") => false,
+            None => true,
+            Some(flag) if flag.eq_ignore_ascii_case("true") => true,
+            Some(flag) if flag.eq_ignore_ascii_case("false") => false,
             Some(_) => {
                 return Err(refuse(
                     "auto.create.topics.enable",
@@ -72,6 +75,30 @@ impl Settings {
             node_id: i32::try_from(number("node.id", 1, largest)?).unwrap_or(1),
             given: given.clone(),
         })
+    }
+
+    /// The same where this address is listened at and this directory served: `listeners` and `log.dirs` are shown as that,
+    /// and who gave them gave that.
+    pub fn serving(mut self, address: SocketAddr, data_dir: &str) -> Result<Settings, KafkaError> {
+        let facts = [
+            (
+                "listeners",
+                format!("PLAINTEXT://{address}"),
+                "it is not where this server listens, which --listen-kafka says",
+            ),
+            (
+                "log.dirs",
+                data_dir.to_owned(),
+                "it is not the data directory, which --data-dir says",
+            ),
+        ];
+        for (name, fact, why) in facts {
+            let given = self.given.insert(name.to_owned(), fact.clone());
+            if let Some(value) = given.filter(|given| given.trim() != fact) {
+                return Err(KafkaError::Setting { name, value, why });
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -126,10 +153,15 @@ mod tests {
             ("auto.create.topics.enable", "false"),
             ("advertised.listeners", "PLAINTEXT://broker.example:19092"),
             ("socket.request.max.bytes", "1000"),
+            ("fetch.max.bytes", " 7 "),
             ("num.partitions", "3"),
         ])
         .unwrap();
         assert!(!settings.auto_create_topics);
+        assert_eq!(settings.max_fetch_bytes, 7);
+        let created = |flag| read(&[("auto.create.topics.enable", flag)]);
+        let created = [" True", "FALSE"].map(|flag| created(flag).unwrap().auto_create_topics);
+        assert_eq!(created, [true, false]);
         assert_eq!(settings.advertised, Some(("broker.example".into(), 19092)));
         assert_eq!(settings.max_request_bytes, 1000);
         let [one, two] = ["[::1]:9", "h:1"].map(|listener| advertised(listener).unwrap());
@@ -144,6 +176,27 @@ mod tests {
             ("connections.max.idle.ms", "soon"),
         ] {
             let error = read(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_it_listens_and_what_it_serves_is_told_and_not_chosen() {
+        let serving = |given: &[(&str, &str)]| {
+            let address = "[::1]:9092".parse().unwrap();
+            read(given).unwrap().serving(address, "/data")
+        };
+        let (listeners, dirs) = ("PLAINTEXT://[::1]:9092", "/data");
+        let shown = serving(&[]).unwrap();
+        assert_eq!(shown.given["listeners"], listeners);
+        assert_eq!(shown.given["log.dirs"], dirs);
+        let given = [("listeners", listeners), ("log.dirs", " /data")];
+        assert_eq!(serving(&given).unwrap(), shown);
+        for (name, value) in [
+            ("listeners", "PLAINTEXT://:9092"),
+            ("log.dirs", "/data,/more"),
+        ] {
+            let error = serving(&[(name, value)]).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(value), "{error}");
         }
     }

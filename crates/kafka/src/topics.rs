@@ -19,7 +19,6 @@ use kafka_protocol::messages::{
     CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest,
     DeleteTopicsResponse, TopicName,
 };
-use kafka_protocol::protocol::StrBytes;
 use mainstem::broker::{BrokerError, NewTopic, TopicChange, TopicDescription, TopicId};
 use uuid::Uuid;
 
@@ -121,11 +120,7 @@ async fn create_one(
         .into());
     }
     let partitions = partitions_of(&topic, BrokerId(client.gateway.settings.node_id))?;
-    let value = |value: Option<StrBytes>| value.map(|value| value.to_string());
-    let configs = topic.configs.iter();
-    let configs = configs
-        .filter_map(|config| Some((config.name.to_string(), value(config.value.clone())?)))
-        .collect::<BTreeMap<_, _>>();
+    let configs = configs_of(&topic)?;
     let new = NewTopic {
         name: name.to_owned(),
         partitions,
@@ -141,6 +136,27 @@ async fn create_one(
     Ok(Created::Topic(Box::new(
         broker.describe_topic(caller, name)?,
     )))
+}
+
+/// The settings that are asked for. One without a value is refused, in Kafka's words.
+fn configs_of(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refusal> {
+    let (mut configs, mut without) = (BTreeMap::new(), Vec::new());
+    for config in &topic.configs {
+        match &config.value {
+            Some(value) => {
+                configs.insert(config.name.to_string(), value.to_string());
+            }
+            None => without.push(config.name.as_str()),
+        }
+    }
+    if without.is_empty() {
+        return Ok(configs);
+    }
+    let why = format!(
+        "Null value not supported for topic configs: {}",
+        without.join(",")
+    );
+    Err(Refusal::new(ResponseError::InvalidConfig, why))
 }
 
 /// How many partitions are asked for; none for the default. What asks for other nodes is refused.

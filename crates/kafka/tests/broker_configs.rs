@@ -230,3 +230,136 @@ fn a_setting_that_changes_nothing_says_so() {
         assert!(told.contains("It changes nothing here"), "{name}: {told}");
     }
 }
+
+/// Kafka's types (`DescribeConfigsResponse.ConfigType`).
+const BOOLEAN: i8 = 1;
+const STRING: i8 = 2;
+const INT: i8 = 3;
+const SHORT: i8 = 4;
+const LONG: i8 = 5;
+const DOUBLE: i8 = 6;
+const LIST: i8 = 7;
+
+#[test]
+fn types_are_kafkas() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    create(&mut client, "t");
+    let of_topic = [
+        ("cleanup.policy", LIST),
+        ("compression.gzip.level", INT),
+        ("compression.type", STRING),
+        ("flush.messages", LONG),
+        ("follower.replication.throttled.replicas", LIST),
+        ("index.interval.bytes", INT),
+        ("leader.replication.throttled.replicas", LIST),
+        ("max.compaction.lag.ms", LONG),
+        ("max.message.bytes", INT),
+        ("min.cleanable.dirty.ratio", DOUBLE),
+        ("min.insync.replicas", INT),
+        ("preallocate", BOOLEAN),
+        ("retention.bytes", LONG),
+        ("retention.ms", LONG),
+        ("segment.bytes", INT),
+        ("segment.index.bytes", INT),
+        ("segment.ms", LONG),
+    ];
+    let of_broker = [
+        ("auto.create.topics.enable", BOOLEAN),
+        ("broker.id", INT),
+        ("connections.max.idle.ms", LONG),
+        ("default.replication.factor", INT),
+        ("fetch.max.bytes", INT),
+        ("group.consumer.assignors", LIST),
+        ("group.consumer.session.timeout.ms", INT),
+        ("group.max.size", INT),
+        ("group.max.session.timeout.ms", INT),
+        ("log.cleaner.backoff.ms", LONG),
+        ("log.cleanup.policy", LIST),
+        ("log.retention.hours", INT),
+        ("log.retention.ms", LONG),
+        ("log.segment.bytes", INT),
+        ("message.max.bytes", INT),
+        ("node.id", INT),
+        ("num.partitions", INT),
+        ("offsets.retention.minutes", INT),
+        ("offsets.topic.replication.factor", SHORT),
+        ("producer.id.expiration.ms", INT),
+        ("transaction.max.timeout.ms", INT),
+        ("transaction.state.log.min.isr", INT),
+    ];
+    for (name, kind) in of_topic {
+        let config = describe(&mut client, TOPIC, "t", name).unwrap();
+        assert_eq!(config.config_type, kind, "{name}");
+    }
+    for (name, kind) in of_broker {
+        let config = describe(&mut client, BROKER, "1", name).unwrap();
+        assert_eq!(config.config_type, kind, "{name}");
+    }
+}
+
+#[test]
+fn replicas_to_slow_down_are_a_list() {
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    create(&mut client, "t");
+    let name = "leader.replication.throttled.replicas";
+    for (operation, value, expected) in [
+        (APPEND, "0:1", "0:1"),
+        (APPEND, "1:1, 0:1", "0:1,1:1"),
+        (SUBTRACT, "0:1", "1:1"),
+        (SET, "*", "*"),
+    ] {
+        let config = AlterableConfig::default()
+            .with_name(text(name))
+            .with_config_operation(operation)
+            .with_value(Some(text(value)));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(TOPIC)
+            .with_resource_name(text("t"))
+            .with_configs(vec![config]);
+        let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let answer = client.call(1, &request).responses.remove(0);
+        assert_eq!(answer.error_code, 0, "{:?}", answer.error_message);
+        let shown = show(&mut client, TOPIC, "t", name).unwrap();
+        assert_eq!(shown.0, expected);
+    }
+}
+
+#[test]
+fn what_tools_read_of_a_broker_is_there_and_so() {
+    let gateway = Gateway::start_with(&[
+        ("node.id", "7"),
+        ("default.replication.factor", "1"),
+        ("num.partitions", " 2 "),
+    ]);
+    let mut client = gateway.connect();
+    let listeners = format!("PLAINTEXT://{}", gateway.address);
+    let dir = gateway.dir().display().to_string();
+    for (name, value, source) in [
+        ("broker.id", "7", 4),
+        ("default.replication.factor", "1", 4),
+        ("delete.topic.enable", "true", 5),
+        ("group.consumer.assignors", "uniform,range", 5),
+        ("group.consumer.migration.policy", "disabled", 5),
+        ("listeners", listeners.as_str(), 4),
+        ("log.dirs", dir.as_str(), 4),
+        ("node.id", "7", 4),
+        ("num.partitions", "2", 4),
+        ("offsets.topic.num.partitions", "50", 5),
+        ("offsets.topic.replication.factor", "1", 5),
+        ("transaction.state.log.min.isr", "1", 5),
+        ("transaction.state.log.num.partitions", "50", 5),
+        ("transaction.state.log.replication.factor", "1", 5),
+    ] {
+        let (shown, from, read_only, _) = show(&mut client, BROKER, "7", name).unwrap();
+        assert_eq!((shown.as_str(), from, read_only), (value, source, true));
+    }
+    // So many are shown of the topics themselves.
+    let wanted = metadata_request::MetadataRequestTopic::default()
+        .with_name(Some(common::name("__consumer_offsets")));
+    let request = MetadataRequest::default().with_topics(Some(vec![wanted]));
+    assert_eq!(client.call(12, &request).topics[0].partitions.len(), 50);
+    let set = [("default.replication.factor", SET, Some("1"))];
+    assert_eq!(alter(&mut client, "7", &set).0, 42);
+}

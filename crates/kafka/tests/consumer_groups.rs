@@ -416,7 +416,9 @@ fn a_group_without_members_changes_its_protocol_and_keeps_its_offsets() {
     assert_eq!(client.call(4, &heartbeat).error_code, UNKNOWN_MEMBER_ID);
     let sync = SyncGroupRequest::default()
         .with_group_id(group("g"))
-        .with_member_id(text("m"));
+        .with_member_id(text("m"))
+        .with_protocol_type(Some(text("consumer")))
+        .with_protocol_name(Some(text("range")));
     assert_eq!(client.call(5, &sync).error_code, UNKNOWN_MEMBER_ID);
     // And back.
     assert_eq!(client.call(1, &beats("m", -1)).error_code, OK);

@@ -557,6 +557,8 @@ fn groups(client: &mut Connection, versions: &ApiVersionsResponse, exercised: &m
             SyncGroupRequest::default()
                 .with_group_id(group())
                 .with_member_id(text("m"))
+                .with_protocol_type(Some(text("consumer")))
+                .with_protocol_name(Some(text("range")))
         },
         |version, response| assert_eq!(response.error_code, 25, "{version}"),
     );

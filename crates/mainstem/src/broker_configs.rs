@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstem_broker::configs::{self, Kind, Source};
+use mainstem_broker::configs::{self, ConfigKey, Kind, Source, Support};
 use mainstem_broker::{TOPIC_DEFAULTS, TopicDefaults};
 
 /// A broker setting, with every value that there is for it.
@@ -20,23 +20,24 @@ pub struct BrokerConfig {
     pub doc: String,
 }
 
-/// A setting that is no topic default.
-pub(crate) struct Own {
-    pub(crate) name: &'static str,
-    kind: Kind,
-    default: &'static str,
-    doc: &'static str,
-}
+/// What Kafka counts in 16, 32 and 64 bits: its tools are told so.
+const SHORT: i64 = i16::MAX as i64;
+const INT: i64 = i32::MAX as i64;
+const LONG: i64 = i64::MAX;
 
-const MILLIS: Kind = Kind::Millis { min: 0 };
-const COUNT: Kind = Kind::Count { min: 0 };
-const BYTES: Kind = Kind::Bytes {
-    min: 0,
-    max: i32::MAX as i64,
-};
+/// Milliseconds in 64 bits; in Kafka most are an INT.
+const LONG_MILLIS: Kind = Kind::Millis { min: 0, max: LONG };
+const MILLIS: Kind = Kind::Millis { min: 0, max: INT };
+const COUNT: Kind = Kind::Number { min: 0, max: INT };
+const AT_LEAST_ONE: Kind = Kind::Number { min: 1, max: INT };
+const BYTES: Kind = Kind::Bytes { min: 0, max: INT };
+
+const ONE_COPY: &str = "there is one copy of a partition on a node";
+const IN_THE_STORE: &str =
+    "what Kafka keeps in the topic lies in the store here, and so many partitions are shown of it";
 
 /// The settings that are no topic defaults, in the order of names.
-pub(crate) const OWN: &[Own] = &[
+pub(crate) const OWN: &[ConfigKey] = &[
     own(
         "advertised.listeners",
         Kind::Text,
@@ -50,10 +51,30 @@ pub(crate) const OWN: &[Own] = &[
         "Whether asking for a topic's metadata creates it.",
     ),
     own(
+        "broker.id",
+        COUNT,
+        "1",
+        "This node's number by its older name: it is that of node.id.",
+    ),
+    own(
         "connections.max.idle.ms",
-        MILLIS,
+        LONG_MILLIS,
         "600000",
-        "How long a Kafka client's connection may be silent.",
+        "How long a Kafka client's connection may be silent, or take nothing of an answer.",
+    ),
+    fixed(
+        "default.replication.factor",
+        AT_LEAST_ONE,
+        "1",
+        "How many copies a topic's partitions have that is created without a number.",
+        ONE_COPY,
+    ),
+    fixed(
+        "delete.topic.enable",
+        Kind::Flag,
+        "true",
+        "Whether topics can be deleted.",
+        "topics can be deleted always",
     ),
     own(
         "fetch.max.bytes",
@@ -61,45 +82,59 @@ pub(crate) const OWN: &[Own] = &[
         "57671680",
         "The most that one fetch returns, beyond one whole batch; never more than 16 MiB.",
     ),
+    fixed(
+        "group.consumer.assignors",
+        Kind::Words(&["uniform", "range"]),
+        "uniform,range",
+        "The assignors of the consumer protocol; the first one is the default.",
+        "these are the assignors there are, and members name the one they want",
+    ),
     own(
         "group.consumer.heartbeat.interval.ms",
-        Kind::Millis { min: 1 },
+        Kind::Millis { min: 1, max: INT },
         "5000",
         "How often a member of the consumer protocol is asked to be heard.",
     ),
     own(
         "group.consumer.max.heartbeat.interval.ms",
-        Kind::Millis { min: 1 },
+        Kind::Millis { min: 1, max: INT },
         "15000",
         "The most that consumer.heartbeat.interval.ms of a group may be.",
     ),
     own(
         "group.consumer.max.session.timeout.ms",
-        Kind::Millis { min: 1 },
+        Kind::Millis { min: 1, max: INT },
         "60000",
         "The longest that consumer.session.timeout.ms of a group may be.",
     ),
     own(
         "group.consumer.max.size",
-        Kind::Count { min: 1 },
+        AT_LEAST_ONE,
         "2147483647",
         "The most members a group of the consumer protocol may have.",
     ),
+    fixed(
+        "group.consumer.migration.policy",
+        Kind::Word(&["bidirectional", "upgrade", "downgrade", "disabled"]),
+        "disabled",
+        "Whether a group changes its protocol while it has members.",
+        "a group changes its protocol when it has no members",
+    ),
     own(
         "group.consumer.min.heartbeat.interval.ms",
-        Kind::Millis { min: 1 },
+        Kind::Millis { min: 1, max: INT },
         "5000",
         "The least that consumer.heartbeat.interval.ms of a group may be.",
     ),
     own(
         "group.consumer.min.session.timeout.ms",
-        Kind::Millis { min: 1 },
+        Kind::Millis { min: 1, max: INT },
         "45000",
         "The shortest that consumer.session.timeout.ms of a group may be.",
     ),
     own(
         "group.consumer.session.timeout.ms",
-        Kind::Millis { min: 1 },
+        Kind::Millis { min: 1, max: INT },
         "45000",
         "A member of the consumer protocol that is silent for so long is removed.",
     ),
@@ -128,14 +163,26 @@ pub(crate) const OWN: &[Own] = &[
         "The shortest session timeout a member may ask for.",
     ),
     own(
+        "listeners",
+        Kind::Text,
+        "",
+        "Where Kafka clients are listened to; `--listen-kafka` says it.",
+    ),
+    own(
         "log.cleaner.backoff.ms",
-        MILLIS,
+        LONG_MILLIS,
         "15000",
         "How long compaction sleeps between two looks for work.",
     ),
     own(
+        "log.dirs",
+        Kind::Text,
+        "",
+        "The data directory; `--data-dir` says it.",
+    ),
+    own(
         "log.retention.check.interval.ms",
-        MILLIS,
+        LONG_MILLIS,
         "300000",
         "How often retention looks for what is to go.",
     ),
@@ -154,7 +201,7 @@ pub(crate) const OWN: &[Own] = &[
     own("node.id", COUNT, "1", "This node's number."),
     own(
         "num.partitions",
-        COUNT,
+        AT_LEAST_ONE,
         "1",
         "Partitions of a topic that is created without a number.",
     ),
@@ -169,6 +216,20 @@ pub(crate) const OWN: &[Own] = &[
         COUNT,
         "10080",
         "How long committed offsets stay once their group is empty.",
+    ),
+    fixed(
+        "offsets.topic.num.partitions",
+        AT_LEAST_ONE,
+        "50",
+        "How many partitions `__consumer_offsets` has.",
+        IN_THE_STORE,
+    ),
+    fixed(
+        "offsets.topic.replication.factor",
+        Kind::Number { min: 1, max: SHORT },
+        "1",
+        "How many copies the partitions of `__consumer_offsets` have.",
+        ONE_COPY,
     ),
     own(
         "producer.id.expiration.ms",
@@ -188,6 +249,27 @@ pub(crate) const OWN: &[Own] = &[
         "900000",
         "The longest a transaction may stay open, and the longest timeout a producer may ask for.",
     ),
+    fixed(
+        "transaction.state.log.min.isr",
+        AT_LEAST_ONE,
+        "1",
+        "How many copies must have what is written to `__transaction_state`.",
+        ONE_COPY,
+    ),
+    fixed(
+        "transaction.state.log.num.partitions",
+        AT_LEAST_ONE,
+        "50",
+        "How many partitions `__transaction_state` has.",
+        IN_THE_STORE,
+    ),
+    fixed(
+        "transaction.state.log.replication.factor",
+        Kind::Number { min: 1, max: SHORT },
+        "1",
+        "How many copies the partitions of `__transaction_state` have.",
+        ONE_COPY,
+    ),
     own(
         "transactional.id.expiration.ms",
         MILLIS,
@@ -196,12 +278,32 @@ pub(crate) const OWN: &[Own] = &[
     ),
 ];
 
-const fn own(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Own {
-    Own {
+const fn own(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+) -> ConfigKey {
+    ConfigKey {
         name,
         kind,
         default,
         doc,
+        support: Support::Acted,
+    }
+}
+
+/// One that tools read, and that has no other value.
+const fn fixed(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    doc: &'static str,
+    why: &'static str,
+) -> ConfigKey {
+    ConfigKey {
+        support: Support::DefaultOnly(why),
+        ..own(name, kind, default, doc)
     }
 }
 
@@ -228,17 +330,21 @@ pub fn broker_configs(
             doc: key.description(),
         })
     });
-    let own = OWN.iter().map(|own| BrokerConfig {
-        name: own.name,
-        kind: own.kind,
-        values: given
-            .get(own.name)
-            .map(|value| (value.clone(), Source::Broker))
-            .into_iter()
-            .chain([default(own.default)])
-            .collect(),
-        is_dynamic: false,
-        doc: own.doc.to_owned(),
+    let own = OWN.iter().map(|own| {
+        let name = match own.name {
+            "broker.id" => "node.id",
+            name => name,
+        };
+        // As it was read.
+        let value = given.get(name).and_then(|value| own.parse(value).ok());
+        let value = value.map(|value| (value, Source::Broker));
+        BrokerConfig {
+            name: own.name,
+            kind: own.kind,
+            values: value.into_iter().chain([default(own.default)]).collect(),
+            is_dynamic: false,
+            doc: own.description(),
+        }
     });
     let mut all: Vec<BrokerConfig> = of_topics.chain(own).collect();
     all.sort_by_key(|config| config.name);
@@ -270,5 +376,24 @@ mod tests {
         let retention = find("log.retention.ms");
         assert_eq!(retention.values, [value("604800000", Source::Default)]);
         assert!(retention.is_dynamic && !partitions.is_dynamic);
+    }
+
+    #[test]
+    fn a_node_has_one_number() {
+        let given = BTreeMap::from([("node.id".to_owned(), " 07".to_owned())]);
+        let all = broker_configs(&given, &TopicDefaults::default());
+        for name in ["node.id", "broker.id"] {
+            let config = all.iter().find(|config| config.name == name).unwrap();
+            assert_eq!(config.values[0], ("7".to_owned(), Source::Broker));
+        }
+    }
+
+    #[test]
+    fn what_has_no_other_value_shows_one_that_it_takes() {
+        for key in OWN {
+            if let Support::DefaultOnly(_) = key.support {
+                assert_eq!(key.parse(key.default).unwrap(), key.default);
+            }
+        }
     }
 }

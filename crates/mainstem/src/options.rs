@@ -174,16 +174,18 @@ impl Options {
     pub(crate) fn broker_settings(&self) -> Result<BrokerSettings, Error> {
         let mut settings = BrokerSettings::default();
         if let Some(count) = self.number("num.partitions")? {
-            if count == 0 {
-                return Err(Error::Setting {
-                    name: "num.partitions".into(),
-                    why: "a topic has one partition or more".into(),
-                });
-            }
             settings.num_partitions = u32::try_from(count).unwrap_or(u32::MAX);
         }
         if let Some(id) = self.number("node.id")? {
             settings.node_id = u32::try_from(id).unwrap_or(u32::MAX);
+        }
+        if let Some(id) = self.number("broker.id")?
+            && id != u64::from(settings.node_id)
+        {
+            return Err(Error::Setting {
+                name: "broker.id".into(),
+                why: format!("it is node.id, which is {}", settings.node_id),
+            });
         }
         settings.groups = self.group_settings()?;
         settings.transactions = self.transaction_settings()?;
@@ -207,7 +209,9 @@ impl Options {
                 settings
                     .topic_defaults
                     .insert((*topic_name).into(), value.clone());
-            } else if !OWN.iter().any(|own| own.name == name) {
+            } else if let Some(own) = OWN.iter().find(|own| own.name == name) {
+                own.parse(value)?;
+            } else {
                 let known: Vec<&str> = broker_configs::names().collect();
                 let why = if configs::find(name).is_ok() {
                     "it is a setting of topics: give it to `mainstem topic create --set`"
@@ -358,7 +362,7 @@ impl Options {
             name: name.into(),
             why: format!("`{value}` is not a whole number"),
         };
-        value.parse().map(Some).map_err(|_| why())
+        value.trim().parse().map(Some).map_err(|_| why())
     }
 }
 
@@ -438,13 +442,45 @@ mod tests {
             "{error}"
         );
         assert!(with(&[("num.partitions", "x")]).is_err());
-        assert!(with(&[("num.partitions", "0")]).is_err());
+        let error = with(&[("num.partitions", "0")]).unwrap_err().to_string();
+        assert!(error.contains("num.partitions"), "{error}");
         assert!(
             with(&[("retention.ms", "1")])
                 .unwrap_err()
                 .to_string()
                 .contains("topic create")
         );
+    }
+
+    #[test]
+    fn what_has_one_value_is_taken_with_it_alone() {
+        let settings = with(&[
+            ("default.replication.factor", " 1 "),
+            ("delete.topic.enable", "True"),
+            ("group.consumer.assignors", "uniform, range"),
+            ("group.consumer.migration.policy", "disabled"),
+            ("offsets.topic.num.partitions", "50"),
+            ("offsets.topic.replication.factor", "1"),
+            ("transaction.state.log.min.isr", "1"),
+            ("transaction.state.log.num.partitions", "50"),
+            ("transaction.state.log.replication.factor", "1"),
+            ("node.id", "7"),
+            ("broker.id", "7"),
+        ]);
+        assert_eq!(settings.unwrap().node_id, 7);
+        for (name, value) in [
+            ("default.replication.factor", "3"),
+            ("delete.topic.enable", "false"),
+            ("group.consumer.assignors", "range"),
+            ("group.consumer.migration.policy", "bidirectional"),
+            ("offsets.topic.num.partitions", "10"),
+            ("transaction.state.log.min.isr", "2"),
+            ("transaction.state.log.replication.factor", "3"),
+            ("broker.id", "2"),
+        ] {
+            let error = with(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

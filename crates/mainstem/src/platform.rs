@@ -215,6 +215,12 @@ impl Mainstem {
         self.inner.facts.status()
     }
 
+    /// How large the disk of the data directory is, if the operating system says so.
+    pub fn disk_total_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.inner.directory.path).ok()?;
+        stat.f_frsize.checked_mul(stat.f_blocks)
+    }
+
     /// The cluster's id, made once with the directory.
     pub fn cluster_id(&self) -> String {
         self.inner.directory.meta.cluster_id.to_string()

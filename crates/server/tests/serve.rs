@@ -156,24 +156,40 @@ fn it_does_not_listen_beyond_loopback_by_accident() {
     assert_error(&refused(&["--listen-grpc", "0.0.0.0:0"]), "usage", 2);
 }
 
+/// Addresses that nobody else has.
+const FREE: [&str; 6] = [
+    "--listen-grpc",
+    "127.0.0.1:0",
+    "--listen-http",
+    "127.0.0.1:0",
+    "--listen-kafka",
+    "127.0.0.1:0",
+];
+
 #[test]
-fn an_unknown_broker_setting_is_refused() {
+fn a_broker_setting_that_is_unknown_or_not_so_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();
-    let free = [
-        "--listen-grpc",
-        "127.0.0.1:0",
-        "--listen-http",
-        "127.0.0.1:0",
-        "--listen-kafka",
-        "127.0.0.1:0",
-    ];
-    let found = refused(
-        &[
-            &["--data-dir", data, "--set", "log.retension.ms=1"],
-            &free[..],
-        ]
-        .concat(),
-    );
-    assert_error(&found, "bad_setting", 1);
+    for (setting, code) in [
+        ("log.retension.ms=1", "bad_setting"),
+        ("listeners=PLAINTEXT://:9092", "bad_setting"),
+        ("log.dirs=/elsewhere", "bad_setting"),
+        ("broker.id=2", "bad_setting"),
+        ("default.replication.factor=3", "refused_config"),
+    ] {
+        let found = refused(&[&["--data-dir", data, "--set", setting], &FREE[..]].concat());
+        assert_error(&found, code, 1);
+        let (name, _) = setting.split_once('=').unwrap();
+        assert!(found.0["message"].as_str().unwrap().contains(name));
+    }
+}
+
+#[test]
+fn what_is_so_may_be_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let dirs = format!("log.dirs={}", dir.path().display());
+    let settings = ["broker.id=1", "delete.topic.enable=True", &dirs];
+    let settings = settings.map(|setting| ["--set", setting]).concat();
+    let arguments = [&settings[..], &FREE].concat();
+    Server::start_with(dir.path(), &arguments).run(&["status"]);
 }

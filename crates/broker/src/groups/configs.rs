@@ -130,10 +130,11 @@ fn find(name: &str) -> Result<&'static Key, BrokerError> {
     })
 }
 
-fn check(key: &Key, value: &str, settings: &GroupSettings) -> Result<(), BrokerError> {
+/// A value as it is kept.
+fn parse(key: &Key, value: &str, settings: &GroupSettings) -> Result<String, BrokerError> {
     let (_, min, max) = (key.bounds)(settings);
-    match value.parse::<i64>() {
-        Ok(number) if (min..=max).contains(&number) => Ok(()),
+    match value.trim().parse::<i64>() {
+        Ok(number) if (min..=max).contains(&number) => Ok(number.to_string()),
         _ => Err(BrokerError::InvalidConfig {
             name: key.name.to_owned(),
             value: value.chars().take(250).collect(),
@@ -158,11 +159,11 @@ impl Broker {
             state.configs_of(&GroupKey::new(caller, group)).cloned()
         });
         let config = |key: &Key| {
-            let (default, min, _) = (key.bounds)(&groups.settings);
+            let (default, min, max) = (key.bounds)(&groups.settings);
             let set = set.as_ref().and_then(|set| set.get(key.name));
             GroupConfig {
                 name: key.name,
-                kind: Kind::Millis { min },
+                kind: Kind::Millis { min, max },
                 value: set.cloned().unwrap_or_else(|| default.to_string()),
                 is_set: set.is_some(),
                 default: default.to_string(),
@@ -184,16 +185,21 @@ impl Broker {
         access::check(caller, Access::AlterGroup { group })?;
         names::check_group(group, false)?;
         let groups = &self.inner.groups;
-        for (name, value) in changes {
+        let parsed = |(name, value): (&String, &Option<String>)| {
             let key = find(name)?;
-            if let Some(value) = value {
-                check(key, value, &groups.settings)?;
-            }
-        }
+            let value = value
+                .as_ref()
+                .map(|value| parse(key, value, &groups.settings));
+            Ok((name.clone(), value.transpose()?))
+        };
+        let changes = changes
+            .iter()
+            .map(parsed)
+            .collect::<Result<BTreeMap<_, _>, BrokerError>>()?;
         let key = GroupKey::new(caller, group);
         let answer = groups.with(None, |state| {
             let mut configs = state.configs_of(&key).cloned().unwrap_or_default();
-            for (name, value) in changes {
+            for (name, value) in &changes {
                 match value {
                     Some(value) => configs.insert(name.clone(), value.clone()),
                     None => configs.remove(name),

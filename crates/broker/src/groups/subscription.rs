@@ -14,7 +14,7 @@ pub(crate) fn add_topics(mut metadata: &[u8], topics: &mut BTreeSet<String>) -> 
     if version < 0 {
         return None;
     }
-    let count = metadata.try_get_i32().ok()?;
+    let count = u32::try_from(metadata.try_get_i32().ok()?).ok()?;
     for _ in 0..count {
         let length = usize::try_from(metadata.try_get_i16().ok()?).ok()?;
         let (name, rest) = metadata.split_at_checked(length)?;
@@ -39,7 +39,15 @@ mod tests {
             let read = add_topics(sound.get(..cut).unwrap(), &mut BTreeSet::new());
             assert_eq!(read, None, "{cut}");
         }
-        let endless = b"\0\x00\x7f\xff\xff\xff";
-        assert_eq!(add_topics(endless, &mut BTreeSet::new()), None);
+        // More topics than there are bytes, fewer than none, a negative version, and a name that is no text.
+        for nonsense in [
+            &b"\0\0\x7f\xff\xff\xff"[..],
+            b"\0\0\xff\xff\xff\xff",
+            b"\xff\xff\0\0\0\0",
+            b"\0\0\0\0\0\x01\0\x01\xff",
+        ] {
+            let read = add_topics(nonsense, &mut BTreeSet::new());
+            assert_eq!(read, None, "{nonsense:?}");
+        }
     }
 }

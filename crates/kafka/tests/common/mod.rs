@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -42,6 +42,11 @@ impl Gateway {
         Gateway::start_in(tempfile::tempdir().unwrap(), given)
     }
 
+    /// One that listens there.
+    pub fn start_at(listener: TcpListener) -> Gateway {
+        Gateway::serve(listener, tempfile::tempdir().unwrap(), BTreeMap::new())
+    }
+
     /// One that has read nothing of what this one has written: all of it stands in segments.
     pub fn restart(self) -> Gateway {
         self.restart_after(|_| {})
@@ -62,6 +67,14 @@ impl Gateway {
     }
 
     fn start_in(dir: tempfile::TempDir, given: BTreeMap<String, String>) -> Gateway {
+        Gateway::serve(TcpListener::bind("127.0.0.1:0").unwrap(), dir, given)
+    }
+
+    fn serve(
+        listener: TcpListener,
+        dir: tempfile::TempDir,
+        given: BTreeMap<String, String>,
+    ) -> Gateway {
         let options = Options {
             broker: given.clone(),
             // The least there is: what is held back for want of memory is held back in tests.
@@ -71,7 +84,6 @@ impl Gateway {
             ..Options::default()
         };
         let mainstem = Mainstem::open(dir.path(), options).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -199,6 +211,16 @@ impl Connection {
             .remove(0)
             .partition_responses
             .remove(0)
+    }
+}
+
+/// Asks until it is so: somebody else is about to bring it about.
+pub fn until(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        let waited = begun.elapsed();
+        assert!(waited < Duration::from_secs(60), "it does not come");
+        std::thread::yield_now();
     }
 }
 

@@ -149,6 +149,29 @@ impl Log {
         Ok(compactable)
     }
 
+    /// How old what compaction could go over now is, and has not: the time of the oldest record, as Kafka finds it. Each
+    /// segment has that of its first batch, the largest one in it, which is what segments are cut by as well. None where no
+    /// record has a time. May read from files.
+    pub fn oldest_dirty_ms(
+        &self,
+        partition: PartitionId,
+        policy: &CompactionPolicy,
+    ) -> Result<Option<i64>, LogError> {
+        let partition = self.shared.find(partition)?;
+        let dirty: Vec<Arc<Segment>> = {
+            let state = partition.state.lock();
+            let segments = self.shared.compactable(&state, policy);
+            segments
+                .filter(|segment| !segment.is_cleaned())
+                .cloned()
+                .collect()
+        };
+        let times = dirty
+            .iter()
+            .filter_map(|segment| segment.first_timestamp_ms(&self.shared.shelf));
+        Ok(times.filter(|time_ms| *time_ms >= 0).min())
+    }
+
     /// Begins a pass over a partition; none where nothing is dirty. There must be no other pass over it.
     pub fn compaction(
         &self,

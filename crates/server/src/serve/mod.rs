@@ -39,6 +39,9 @@ pub fn run(arguments: ServeArguments) -> Result<(), Failure> {
     let kafka = mainstem_kafka::Settings::read(&config.options.broker)?;
     let listeners = listeners::bind(&config)?;
     let addresses = listeners.addresses()?;
+    // Told before anything is opened.
+    let data_dir = config.data_dir.display().to_string();
+    let kafka = kafka.serving(addresses.kafka, &data_dir)?;
     let waiting = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
