@@ -1,10 +1,10 @@
-//! How long an idempotent producer is remembered.
+//! How long an idempotent producer is remembered, and what its sequences may do.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::ops::ControlFlow;
 
 use mainstem_engine::testing::{Crash, TestNode};
-use mainstem_engine::{Append, Submission};
+use mainstem_engine::{Append, AppendError, Submission};
 use mainstem_log::{LogOp, PartitionId, TopicId};
 use mainstem_record::{BatchBuilder, Compression};
 use mainstem_store::{Family, StoreSnapshot};
@@ -37,11 +37,18 @@ fn tell(node: &mut TestNode, now_ms: i64) {
     node.driver.settle();
 }
 
-/// Sends one record, whose time says nothing; whether it was taken for one that is there.
-fn is_duplicate(node: &mut TestNode, producer: i64, sequence: i32) -> bool {
+/// Sends records, whose time says nothing; the offset of the first, and whether they were taken for some that are there.
+fn send(
+    node: &mut TestNode,
+    producer: i64,
+    sequence: i32,
+    records: usize,
+) -> Result<(i64, bool), AppendError> {
     let mut batch = BatchBuilder::new(Compression::None, 1 << 20);
     batch.producer(producer, 0, sequence);
-    batch.append(1, None, Some(b"value"), &[]).unwrap();
+    for _ in 0..records {
+        batch.append(1, None, Some(b"value"), &[]).unwrap();
+    }
     let submission = Submission {
         appends: vec![Append {
             partition: PARTITION,
@@ -51,9 +58,13 @@ fn is_duplicate(node: &mut TestNode, producer: i64, sequence: i32) -> bool {
     };
     let ticket = node.engine.submit_in_turn(submission);
     let committed = node.driver.block_on(ticket).unwrap();
-    let appended = committed.appends[0].clone().unwrap();
+    let appended = committed.appends[0].clone();
     node.driver.settle();
-    appended.duplicate
+    appended.map(|appended| (appended.base_offset, appended.duplicate))
+}
+
+fn is_duplicate(node: &mut TestNode, producer: i64, sequence: i32) -> bool {
+    send(node, producer, sequence, 1).unwrap().1
 }
 
 /// The producers that the last checkpoint has recorded.
@@ -118,4 +129,71 @@ fn who_is_known_from_replay_alone_has_a_day_from_then_on() {
     assert!(is_duplicate(&mut node, 1, 0));
     tell(&mut node, later_ms + DAY_MS + 1);
     assert!(!is_duplicate(&mut node, 1, 0));
+}
+
+const LAST: i32 = i32::MAX;
+
+/// Five batches around the end of the sequences: where each begins, its records, and its first offset.
+const AROUND: [(i32, usize, i64); 5] = [
+    (LAST - 3, 2, 0),
+    (LAST - 1, 4, 2),
+    (2, 1, 6),
+    (3, 2, 7),
+    (5, 1, 9),
+];
+
+#[test]
+fn sequences_go_on_at_0_behind_the_last_one() {
+    let mut node = node();
+    for (sequence, records, offset) in AROUND {
+        let sent = send(&mut node, 1, sequence, records);
+        assert_eq!(sent, Ok((offset, false)), "{sequence}");
+    }
+    let out_of_order = |expected, got| {
+        let producer_id = 1;
+        Err(AppendError::OutOfOrderSequence {
+            producer_id,
+            expected,
+            got,
+        })
+    };
+    let duplicate = |got| {
+        let producer_id = 1;
+        Err(AppendError::DuplicateSequence { producer_id, got })
+    };
+    let retried = |node: &mut TestNode| {
+        for (sequence, records, offset) in AROUND {
+            let sent = send(node, 1, sequence, records);
+            assert_eq!(sent, Ok((offset, true)), "{sequence}");
+        }
+        // What lies on either side of them, and parts of them.
+        assert_eq!(send(node, 1, 7, 1), out_of_order(6, 7));
+        assert_eq!(send(node, 1, LAST - 4, 1), duplicate(LAST - 4));
+        assert_eq!(send(node, 1, LAST, 1), duplicate(LAST));
+        assert_eq!(send(node, 1, 0, 2), duplicate(0));
+    };
+    retried(&mut node);
+    let mut node = node.crash(Crash::Process).unwrap();
+    assert!(node.recovery.replayed_frames > 0);
+    retried(&mut node);
+    let mut node = node.restart().unwrap();
+    retried(&mut node);
+    assert_eq!(send(&mut node, 1, 6, 3), Ok((10, false)));
+    assert_eq!(send(&mut node, 1, LAST - 3, 2), duplicate(LAST - 3));
+    assert_eq!(send(&mut node, 1, LAST - 1, 4), Ok((2, true)));
+}
+
+#[test]
+fn a_batch_may_end_with_the_last_sequence() {
+    let mut node = node();
+    assert_eq!(send(&mut node, 1, LAST - 1, 2), Ok((0, false)));
+    let gap = AppendError::OutOfOrderSequence {
+        producer_id: 1,
+        expected: 0,
+        got: 1,
+    };
+    assert_eq!(send(&mut node, 1, 1, 1), Err(gap));
+    assert_eq!(send(&mut node, 1, 0, 1), Ok((2, false)));
+    assert_eq!(send(&mut node, 1, LAST - 1, 2), Ok((0, true)));
+    assert_eq!(send(&mut node, 1, 0, 1), Ok((2, true)));
 }

@@ -305,6 +305,46 @@ fn a_retry_has_the_first_attempts_offsets() {
 }
 
 #[test]
+fn a_retry_has_the_first_attempts_offsets_also_where_sequences_begin_anew() {
+    const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
+    let gateway = Gateway::start();
+    let mut client = gateway.connect();
+    create(&mut client, "t", 1, &[]);
+    let id = client
+        .call(
+            4,
+            &InitProducerIdRequest::default().with_transactional_id(None),
+        )
+        .producer_id
+        .0;
+    // The second holds the last sequence and the first.
+    let batches = [
+        (i32::MAX - 2, &["a", "b"][..], 0),
+        (i32::MAX, &["c", "d"], 2),
+        (1, &["e"], 4),
+    ];
+    for _ in 0..3 {
+        for (sequence, values, offset) in batches {
+            let produced = client.produce("t", 0, sequenced(values, id, 0, sequence));
+            assert_eq!((produced.error_code, produced.base_offset), (0, offset));
+        }
+    }
+    let gap = client.produce("t", 0, sequenced(&["f"], id, 0, 3));
+    assert_eq!(gap.error_code, 45);
+    for (sequence, value) in [(2, "f"), (3, "g"), (4, "h")] {
+        let produced = client.produce("t", 0, sequenced(&[value], id, 0, sequence));
+        assert_eq!(produced.error_code, 0);
+    }
+    // More than five batches ago.
+    let late = client.produce("t", 0, sequenced(&["a", "b"], id, 0, i32::MAX - 2));
+    assert_eq!(late.error_code, DUPLICATE_SEQUENCE_NUMBER);
+    let fetched = client.call(12, &fetch_from("t", &[(0, 0)]));
+    let found = values(&fetched.responses[0].partitions[0].records);
+    let all: String = found.into_iter().map(|(_, value)| value).collect();
+    assert_eq!(all, "abcdefgh");
+}
+
+#[test]
 fn produces_are_under_way_together_and_answered_in_order() {
     let gateway = Gateway::start();
     let mut client = gateway.connect();
