@@ -1,4 +1,4 @@
-"""Kafka clients of other languages. Each is a program beside this file that knows the same verbs:
+"""Kafka clients as programs. Each is beside this file, and they know the same verbs:
 
     PROGRAM VERB BOOTSTRAP TOPIC [ARGUMENT]
 
@@ -52,6 +52,7 @@ class Program:
     needs = ()
     lacks = ()  # Verbs and steps that it has no call for.
     commits_first = True  # It commits what it has read before a partition moves on.
+    forgets = 0  # How many records it takes and says nothing of when it leaves.
     start = None  # What its quick start prints last.
     RECORDS = RECORDS  # As it can write them.
 
@@ -70,6 +71,11 @@ class Program:
     def shows(self, headers):
         """Headers as it shows them."""
         return headers
+
+    @staticmethod
+    def leave(process):
+        """Has a member leave its group, and end."""
+        process.stdin.close()
 
     def command(self, verb, topic, *argument):
         return [*self.program(), verb, SERVER.kafka, topic, *map(str, argument)]
@@ -188,6 +194,45 @@ class Platformatic(Node):
     commits_first = False
 
 
+class Python(Program):
+    """What pythons.py does in the test's own process, each verb in one of its own."""
+
+    def program(self):
+        return [sys.executable, "-B", HERE / "python" / "main.py", self.name]
+
+
+class ConfluentKafka(Python):
+    start = "Received message: hello"
+    lacks = ("state",)
+
+
+class KafkaPython(Python):
+    start = "yes"
+
+
+class AioKafka(Python):
+    start = "Super message"
+    lacks = ("state",)
+
+
+class Kcat(Program):
+    """It is no program beside this file, and knows one verb alone."""
+
+    needs = ("kcat",)
+    forgets = 1  # Told to end, it drops what it has just taken.
+
+    def command(self, verb, topic, *argument):
+        [group] = argument
+        settings = ["session.timeout.ms=6000", "heartbeat.interval.ms=500", "auto.offset.reset=earliest",
+                    "auto.commit.interval.ms=200"]
+        return ["kcat", "-b", SERVER.kafka, "-u", "-q", "-f", "%p %o\\n",
+                *(word for setting in settings for word in ("-X", setting)), "-G", group, topic]
+
+    @staticmethod
+    def leave(process):
+        process.terminate()
+
+
 class Rust(Program):
     needs = ("cargo", "make", "cc")
 
@@ -220,6 +265,7 @@ class RsKafka(Rust):
         return sorted(dict(headers).items())
 
 
+PYTHONS = [ConfluentKafka("confluent-kafka"), KafkaPython("kafka-python"), AioKafka("aiokafka")]
 JAVA = ["3.9.1", "4.3.1", "4.4.0"]
 PROGRAMS = [
     FranzGo("franz-go"), Sarama("sarama"), KafkaJs("kafkajs"), Platformatic("platformatic"), RdKafka("rdkafka"),

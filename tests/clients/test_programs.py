@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Kafka clients of other languages, against the real server: groups, offsets, administration, refusals, quick starts.
+"""Kafka clients as programs, against the real server: groups, offsets, administration, refusals, transactions, quick starts.
 
 `make test-clients` runs it; what they write and read of each other's is part of test_clients.py.
 """
@@ -86,7 +86,7 @@ class Member:
     """A process in a group, and what it has read."""
 
     def __init__(self, program, topic, group):
-        self.found = []
+        self.found, self.program = [], program
         self.process = subprocess.Popen(program.command("group", topic, group), stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=environment.with_parent)
         self.threads = [threading.Thread(target=self.read), threading.Thread(target=self.listen)]
@@ -122,7 +122,7 @@ class Member:
         return code
 
     def leave(self):
-        code = self.end(self.process.stdin.close)
+        code = self.end(lambda: self.program.leave(self.process))
         assert code == 0, f"it left with {code}: {self.said.decode()[-2000:]}"
 
     def kill(self):
@@ -130,15 +130,8 @@ class Member:
             self.end(self.process.kill)
 
 
-class Verbs:
-    """What every program is asked for."""
-
+class Groups:
     program = None
-    maxDiff = 2000
-
-    def answers(self, verb, topic, *argument):
-        """What its steps print: the last of each name."""
-        return dict(line.split(": ", 1) for line in self.program.run(verb, topic, *argument))
 
     def test_members_join_leave_and_die_under_load(self):
         if "group" in self.program.lacks:
@@ -165,12 +158,13 @@ class Verbs:
         until(third.reads_on(), "the one that stayed reads on")
         sent = load.stop()
         self.assertEqual(load.failed, [])
-        until(lambda: sent <= {one for member in members for one in member.found}, "all is read")
+        until(lambda: len(sent - {one for member in members for one in member.found}) <= self.program.forgets, "all is read")
         third.leave()
         fourth.leave()
 
-        found = sorted(one for member in members for one in member.found)
-        self.assertEqual(set(found), sent)
+        found = {one for member in members for one in member.found}
+        self.assertLessEqual(found, sent)
+        self.assertLessEqual(len(sent - found), self.program.forgets)
         if self.program.commits_first:
             # Only what the killed one had read and not committed is read once more.
             others = sorted(one for member in (first, third, fourth) for one in member.found)
@@ -180,6 +174,16 @@ class Verbs:
         admin = Confluent.admin()  # What it began ends with it.
         answer = admin.list_consumer_group_offsets(wanted)[group].result(TIMEOUT_S)
         self.assertEqual({one.partition: one.offset for one in answer.topic_partitions}, ends)
+
+
+class Verbs(Groups):
+    """What every program is asked for."""
+
+    maxDiff = 2000
+
+    def answers(self, verb, topic, *argument):
+        """What its steps print: the last of each name."""
+        return dict(line.split(": ", 1) for line in self.program.run(verb, topic, *argument))
 
     def test_offsets(self):
         topic = topic_name()
@@ -238,13 +242,14 @@ class Verbs:
         self.assertEqual(self.program.run("start", topic)[-1:], [self.program.start])
 
 
-for one in programs.PROGRAMS:
+for one in [*programs.PYTHONS, *programs.PROGRAMS, programs.Kcat("kcat")]:
     reason = one.why_not()
     name = "".join(part.capitalize() for part in one.name.replace(".", "_").replace("-", " ").split())
-    globals()[name] = unittest.skipIf(reason, reason)(type(name, (Verbs, unittest.TestCase), {"program": one}))
+    kind = Groups if isinstance(one, programs.Kcat) else Verbs
+    globals()[name] = unittest.skipIf(reason, reason)(type(name, (kind, unittest.TestCase), {"program": one}))
 
 
 if __name__ == "__main__":
     if os.environ.get("CLIENTS") == "all":
         unittest.main()
-    print("clients: those of other languages are run by make test-clients")
+    print("clients: programs are run by make test-clients")

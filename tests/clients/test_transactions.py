@@ -131,6 +131,15 @@ class Clients(unittest.TestCase):
         successor.close()
         self.check()
 
+        for isolation, expected in [("read_committed", COMMITTED), ("read_uncommitted", EVERYTHING)]:
+            consumer, written, found = KafkaPython.consumer(isolation_level=isolation), kafka.TopicPartition(self.output, 0), []
+            consumer.assign([written])
+            while found[-1:] != ["successor"]:
+                for records in consumer.poll(1_000).values():
+                    found += [one.value.decode() for one in records]
+            consumer.close()
+            self.assertEqual(found, expected)
+
     def test_aiokafka(self):
         async def begin():
             made = aiokafka.AIOKafkaProducer(bootstrap_servers=SERVER.kafka, transactional_id=self.output)

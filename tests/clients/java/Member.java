@@ -10,16 +10,20 @@ import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.TimeoutException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 /**
- * Kafka's own client as a member of a group whose partitions the broker assigns (KIP-848), driven by test_clients.py:
- * {@code Member BOOTSTRAP TOPIC|^PATTERN GROUP [STATIC NAME]}.
+ * Kafka's own client as a member of a group whose partitions the broker assigns (KIP-848), driven by
+ * test_assigned_groups.py and test_topics.py: {@code Member BOOTSTRAP TOPIC|^PATTERN GROUP [STATIC NAME]}.
  *
  * <p>It prints each value that it reads, and {@code assigned} with its partitions whenever they change, until its standard input
  * ends.
  */
 public final class Member {
+    /** It tries again for so long where the topic is not there, and does not poll. */
+    private static final Duration COMMIT = Duration.ofSeconds(2);
+
     public static void main(String[] arguments) {
         Properties settings = new Properties();
         settings.put("bootstrap.servers", arguments[0]);
@@ -50,9 +54,9 @@ public final class Member {
                     System.out.println(new String(record.value()));
                 }
                 try {
-                    consumer.commitSync();
-                } catch (CommitFailedException error) {
-                    // The partitions have moved on meanwhile: whoever has them reads again from what was committed.
+                    consumer.commitSync(COMMIT);
+                } catch (CommitFailedException | TimeoutException error) {
+                    // The partitions have moved on meanwhile, or are gone: whoever has them reads again from what was committed.
                 }
                 if (!consumer.assignment().equals(assigned)) {
                     assigned = Set.copyOf(consumer.assignment());
