@@ -121,13 +121,16 @@ fn a_query_beyond_its_memory_fails_alone() {
         threads: 2,
     });
     bench.topic("numbers", 1, None);
-    bench.numbers("numbers", 0, 100, 1_000);
+    bench.numbers("numbers", 0, 300, 1_000);
     let error = bench
         .try_ask("SELECT name, count(*) FROM numbers GROUP BY name ORDER BY name")
         .unwrap_err();
     assert_eq!(error.code(), "sql_out_of_memory", "{error}");
     assert!(error.hint().contains("memory.limit"));
-    assert_eq!(bench.value("SELECT sum(n) FROM numbers"), "4999950000");
+    // Those of its threads that did not fail may hold what they have for a moment.
+    let sums = || bench.try_ask("SELECT sum(n) FROM numbers").ok();
+    let sum = std::iter::repeat_with(sums).take(1_000).flatten().next();
+    assert_eq!(sum.unwrap().rows, [["44999850000"]]);
 }
 
 /// A statement, by how many times something stands in it.
