@@ -36,6 +36,16 @@ pub async fn run(mut client: Client) {
             .produce(&client.caller, vec![sent], client.clock.now_ms());
         let outcome = call.await.and_then(|mut outcomes| outcomes.remove(0));
         let mut world = client.world.borrow_mut();
+        let is_there = matches!(outcome, Ok(_) | Err(BrokerError::DuplicateSequence { .. }));
+        if let Some(zombie) = &mut world.producers[me].zombie
+            && is_there
+            && (zombie.identity.id, zombie.identity.epoch) == (id, epoch)
+        {
+            let sent = (pending.topic, pending.partition, pending.sequence);
+            zombie
+                .pending
+                .retain(|one| (one.topic, one.partition, one.sequence) != sent);
+        }
         match outcome {
             // Where the new epoch has not been heard of yet, the old one holds.
             Ok(produced) => {
@@ -63,12 +73,21 @@ fn choose(client: &mut Client, me: usize) -> Option<(i64, i16, Pending)> {
     let zombie = world.producers[me].zombie.as_mut()?;
     let identity = zombie.identity;
     let known = zombie.pending.len();
-    if known > 0 && rng.random_bool(0.5) {
-        let pending = zombie.pending[rng.random_range(0..known)].clone();
-        return Some((identity.id, identity.epoch, pending));
+    let (topic, partition) = match known > 0 && rng.random_bool(0.5) {
+        true => {
+            let one = &zombie.pending[rng.random_range(0..known)];
+            (one.topic, one.partition)
+        }
+        false => {
+            let (topic, partitions) = PRODUCED[rng.random_range(0..PRODUCED.len())];
+            (topic, rng.random_range(0..partitions))
+        }
+    };
+    // It is late, and not lost: what it has not heard of goes first, as with any client.
+    let mut pending = zombie.pending.iter();
+    if let Some(first) = pending.find(|one| (one.topic, one.partition) == (topic, partition)) {
+        return Some((identity.id, identity.epoch, first.clone()));
     }
-    let (topic, partitions) = PRODUCED[rng.random_range(0..PRODUCED.len())];
-    let partition = rng.random_range(0..partitions);
     let sequence = zombie.next_sequence.entry((topic, partition)).or_default();
     let pending = Pending {
         number: 0,
@@ -79,5 +98,6 @@ fn choose(client: &mut Client, me: usize) -> Option<(i64, i16, Pending)> {
         timestamp_ms: now_ms,
     };
     *sequence += 1;
+    zombie.pending.push_back(pending.clone());
     Some((identity.id, identity.epoch, pending))
 }
