@@ -511,7 +511,10 @@ fn the_journal() {
     harm(&newest(data.path()), Harm::Append);
     fs::write(data.path().join("journal/copy.txt"), "mine").unwrap();
     let report = clean(data.path(), &[]);
-    assert_eq!(graded(&report, "note").len(), 2, "{report:#}");
+    // The kill may have cut a compaction short: that is noted, too.
+    let mut notes = graded(&report, "note");
+    notes.retain(|note| text(note, "file").starts_with("journal/"));
+    assert_eq!(notes.len(), 2, "{report:#}");
     let server = assert_starts(data.path());
     assert_eq!(orders(&server).len(), OLD + NEW);
 }
