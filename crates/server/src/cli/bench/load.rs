@@ -3,8 +3,9 @@
 use super::BenchArguments;
 use super::latencies::Latencies;
 use super::plan::{Pace, Phase};
-use super::produce::{Acknowledged, Schedule, produce};
+use super::produce::{Sending, produce};
 use super::read::{Followed, Following};
+use super::schedule::{Acknowledged, Schedule};
 use super::server::OwnServer;
 use crate::cli::progress::{Counts, Progress};
 use crate::failure::Failure;
@@ -112,17 +113,19 @@ impl Load<'_> {
         let followers = following.start(clock, window.clone());
         let mut sides = JoinSet::new();
         for (number, producer) in producers.into_iter().enumerate() {
-            let schedule = Schedule {
+            let sending = Sending {
                 clock,
-                window: window.clone(),
-                gap_ns: due_per_second.map(|rate| 1e9 / rate),
-                number: number as u64,
-                producers: arguments.producers as u64,
+                schedule: Schedule {
+                    window: window.clone(),
+                    gap_ns: due_per_second.map(|rate| 1e9 / rate),
+                    producer: number as u64,
+                    producers: arguments.producers as u64,
+                },
                 topic: self.topic.clone(),
                 record_bytes: arguments.record_bytes,
                 keys: arguments.keys,
             };
-            sides.spawn(produce(producer, schedule, Arc::clone(&counters)));
+            sides.spawn(produce(producer, sending, Arc::clone(&counters)));
         }
         // Ends with the phase, however that ends.
         let mut telling = JoinSet::new();

@@ -13,6 +13,7 @@ mod plan;
 mod produce;
 mod read;
 mod report;
+mod schedule;
 mod server;
 
 use super::Common;

@@ -3,8 +3,8 @@
 //! The thread sleeps by the kernel's clock, which is finer than the async runtime's by far: what it oversleeps, about a
 //! tenth of a millisecond, counts as latency like everything else that comes after a record was due.
 
-use super::latencies::Latencies;
 use super::load::{Clock, Counters};
+use super::schedule::{Acknowledged, Schedule, Turn};
 use crate::failure::Failure;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -21,59 +21,16 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 pub const LEAST_RECORD_BYTES: usize = 8;
 /// Values are cut out of so many random letters, so that compression finds neither everything nor nothing.
 const LETTERS_BYTES: usize = 1 << 20;
-/// A record that is still not sent so long after the end is counted as not sent.
-const GRACE_NS: u64 = 1_000_000_000;
 /// Answers taken at a time.
 const AT_ONCE: usize = 1024;
 
 /// What one producer sends, and when.
-pub struct Schedule {
+pub struct Sending {
     pub clock: Clock,
-    /// Records due in it are measured.
-    pub window: Range<u64>,
-    /// Between two records of all producers together; none: as fast as it goes.
-    pub gap_ns: Option<f64>,
-    /// Which of the producers this is.
-    pub number: u64,
-    pub producers: u64,
+    pub schedule: Schedule,
     pub topic: Arc<str>,
     pub record_bytes: usize,
     pub keys: u64,
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub struct Acknowledged {
-    /// Records handed to the client, warm-up included.
-    pub sent: u64,
-    /// Acknowledged within the window, whenever they were due.
-    pub in_time: u64,
-    /// Due within the window and acknowledged.
-    pub acknowledged: u64,
-    /// Due within the window and not sent by its end: the server did not keep up.
-    pub unsent: u64,
-    /// Of those that were due within the window; what was not sent counts with how long it had waited.
-    pub latencies: Latencies,
-}
-
-impl Acknowledged {
-    pub fn new() -> Result<Acknowledged, Failure> {
-        Ok(Acknowledged {
-            sent: 0,
-            in_time: 0,
-            acknowledged: 0,
-            unsent: 0,
-            latencies: Latencies::new()?,
-        })
-    }
-
-    pub fn add(&mut self, other: &Acknowledged) {
-        self.sent += other.sent;
-        self.in_time += other.in_time;
-        self.acknowledged += other.acknowledged;
-        self.unsent += other.unsent;
-        self.latencies.add(&other.latencies);
-    }
 }
 
 /// A record on its way.
@@ -85,19 +42,19 @@ struct Sent {
 /// Runs one producer to its end: everything it sent is acknowledged, or the first failure.
 pub async fn produce(
     producer: Producer,
-    schedule: Schedule,
+    sending: Sending,
     counters: Arc<Counters>,
 ) -> Result<Acknowledged, Failure> {
     let (sent, answers) = unbounded_channel();
-    let (clock, window) = (schedule.clock, schedule.window.clone());
+    let (clock, window) = (sending.clock, sending.schedule.window.clone());
     let handle = tokio::runtime::Handle::current();
-    let (sending, counting) = (producer.clone(), Arc::clone(&counters));
+    let (to, counting) = (producer.clone(), Arc::clone(&counters));
     // A thread of its own and not one of the runtime's: it sleeps, and must not be waited for when all is given up.
     let (ended, end) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
-        .name(format!("bench-producer-{}", schedule.number))
+        .name(format!("bench-producer-{}", sending.schedule.producer))
         .spawn(move || {
-            let _ = ended.send(handle.block_on(send_all(&sending, schedule, &sent, &counting)));
+            let _ = ended.send(handle.block_on(send_all(&to, sending, &sent, &counting)));
         })
         .map_err(|error| {
             Failure::new(
@@ -118,32 +75,28 @@ pub async fn produce(
 /// Hands every record over when it is due.
 async fn send_all(
     producer: &Producer,
-    schedule: Schedule,
+    sending: Sending,
     sent: &UnboundedSender<Sent>,
     counters: &Counters,
 ) -> Result<Acknowledged, Failure> {
-    let Schedule {
-        clock, ref window, ..
-    } = schedule;
-    let records = Records::new(&schedule);
+    let records = Records::new(&sending);
+    let Sending {
+        clock, schedule, ..
+    } = sending;
     let mut handed = Acknowledged::new()?;
     for index in 0.. {
-        let number = schedule.number + index * schedule.producers;
-        let now_ns = clock.now_ns();
-        let due_ns = schedule
-            .gap_ns
-            .map_or(now_ns, |gap_ns| (number as f64 * gap_ns) as u64);
-        let over = due_ns >= window.end || counters.stopped.load(Ordering::Relaxed);
-        if over {
+        if counters.stopped.load(Ordering::Relaxed) {
             break;
         }
-        if now_ns >= window.end + GRACE_NS {
-            handed.unsent += u64::from(due_ns >= window.start);
-            if due_ns >= window.start {
-                handed.latencies.record_ns(now_ns - due_ns);
+        let (number, now_ns) = (schedule.number(index), clock.now_ns());
+        let due_ns = match schedule.turn(number, now_ns) {
+            Turn::Over => break,
+            Turn::Unsent { due_ns } => {
+                handed.record_unsent(&schedule.window, due_ns, now_ns);
+                continue;
             }
-            continue;
-        }
+            Turn::Send { due_ns } => due_ns,
+        };
         if due_ns > now_ns {
             std::thread::sleep(Duration::from_nanos(due_ns - now_ns));
         }
@@ -167,15 +120,15 @@ struct Records {
 }
 
 impl Records {
-    fn new(schedule: &Schedule) -> Records {
-        let letters = 0..(LETTERS_BYTES + schedule.record_bytes) as u64;
+    fn new(sending: &Sending) -> Records {
+        let letters = 0..(LETTERS_BYTES + sending.record_bytes) as u64;
         Records {
-            topic: schedule.topic.clone(),
+            topic: sending.topic.clone(),
             letters: letters
                 .map(|index| b'A' + (mixed(index) % 26) as u8)
                 .collect(),
-            record_bytes: schedule.record_bytes,
-            keys: schedule.keys,
+            record_bytes: sending.record_bytes,
+            keys: sending.keys,
         }
     }
 
@@ -240,11 +193,7 @@ async fn acknowledge(
                 let now_ns = clock.now_ns();
                 let mut count = |due_ns: u64, result: Result<Delivered, ClientError>| {
                     result?;
-                    acknowledged.in_time += u64::from(window.contains(&now_ns));
-                    if window.contains(&due_ns) {
-                        acknowledged.acknowledged += 1;
-                        acknowledged.latencies.record_ns(now_ns.saturating_sub(due_ns));
-                    }
+                    acknowledged.record(&window, due_ns, now_ns);
                     counters.acknowledged.fetch_add(1, Ordering::Relaxed);
                     Ok::<_, Failure>(())
                 };
