@@ -128,9 +128,15 @@ pub fn make_space(disk: &dyn Disk, dir: &Path, needed_bytes: u64) {
         .free_bytes(dir)
         .is_ok_and(|free_bytes| free_bytes < needed_bytes);
     let path = dir.join(BALLAST);
-    if short && disk.exists(&path) {
-        tracing::warn!(path = %path.display(), "the disk is nearly full: space kept back is used now");
-        if let Err(error) = disk.remove_file(&path) {
+    if !short {
+        return;
+    }
+    match disk.remove_file(&path) {
+        Ok(()) => {
+            tracing::warn!(path = %path.display(), "the disk is nearly full: space kept back is used now");
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
             tracing::error!(path = %path.display(), %error, "the ballast cannot be removed");
         }
     }

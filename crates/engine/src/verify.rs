@@ -1,6 +1,7 @@
 //! Looking a data directory through offline: the checkpoint's records, the journal after it, and the log's files. What
 //! recovery would refuse is named, and what stands behind it is looked at all the same.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -169,7 +170,9 @@ pub fn verify(
     };
     let views = known.unwrap_or_default();
     let is_new = views.checkpoint.max(views.views) == Lsn::ZERO && known.is_some();
-    if disk.exists(&journal_dir) || !is_new {
+    let missing =
+        matches!(disk.list(&journal_dir), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    if !(missing && is_new) {
         match journal::verify(&*disk, &journal_dir, known, &mut |seen| replay.take(seen)) {
             Ok(journal) => verified.journal = journal,
             Err(error) => replay.damage(error),

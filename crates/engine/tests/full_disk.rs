@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use mainstem_engine::testing::{Crash, TestNode, node_dir, small_options};
 use mainstem_engine::{Append, Committed, EngineError, EngineOptions, Submission};
-use mainstem_journal::Disk;
 use mainstem_log::{LogOp, PartitionId, TopicId};
 use mainstem_record::{Batch, BatchBuilder, Compression};
 use mainstem_store::{Family, StoreOp};

@@ -373,8 +373,12 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<Vec<String>, LogError> {
     }
 }
 
+/// Whether the directory is there and holds nothing.
 fn is_empty(disk: &dyn Disk, dir: &Path) -> Result<bool, LogError> {
-    Ok(disk.exists(dir) && list(disk, dir)?.is_empty())
+    match disk.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        names => Ok(names.map_err(LogError::io("list", dir))?.is_empty()),
+    }
 }
 
 /// What is not there need not be removed: an earlier attempt may have been cut short.

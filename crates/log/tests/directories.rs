@@ -43,8 +43,8 @@ impl Disk for Watched {
         self.disk.list(dir)
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        self.disk.exists(path)
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        self.disk.create_dir(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

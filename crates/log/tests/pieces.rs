@@ -538,8 +538,8 @@ impl Disk for Announced {
         RealDisk.list(dir)
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        RealDisk.exists(path)
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        RealDisk.create_dir(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -83,10 +83,6 @@ impl<D: Disk> Disk for TimedDisk<D> {
         self.disk.list(dir)
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        self.disk.exists(path)
-    }
-
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.disk.sync_dir(dir)
     }

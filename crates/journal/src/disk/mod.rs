@@ -59,15 +59,10 @@ pub trait Disk: Send + Sync {
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Makes one directory in one that exists, which need not be synced for it: where many are made, it is synced
     /// once. False, and nothing happens, if it is there.
-    fn create_dir(&self, path: &Path) -> io::Result<bool> {
-        let is_new = !self.exists(path);
-        self.create_dir_all(path)?;
-        Ok(is_new)
-    }
-    /// The names in a directory, files and directories, sorted.
+    fn create_dir(&self, path: &Path) -> io::Result<bool>;
+    /// The names in a directory, files and directories, sorted. `NotFound` where there is no such directory. Nothing else
+    /// tells what exists: a disk that cannot say must not be taken to say no.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// Whether a file or directory of that name exists.
-    fn exists(&self, path: &Path) -> bool;
     /// Makes the names in a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Does several pieces of work, each of which writes to files of its own: at the same time where the disk is quicker

@@ -185,10 +185,6 @@ impl Disk for RealDisk {
         Ok(names)
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        path.exists()
-    }
-
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         if mutation::active(mutation::NO_DIRECTORY_SYNC) {
             return Ok(());

@@ -179,9 +179,11 @@ impl ModuleStore {
         self.loaded.lock().retain(|(known, _), _| known != version);
         self.durable.lock().remove(version);
         for path in [self.component_path(version), self.compiled_path(version)] {
-            if self.disk.exists(&path) {
-                let removed = self.disk.remove_file(&path);
-                removed.map_err(|source| failed(&path, source))?;
+            match self.disk.remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&path, source));
+                }
+                _ => {}
             }
         }
         tracing::debug!(case = "module removed", version);
@@ -269,9 +271,6 @@ impl ModuleStore {
 
     fn read_compiled(&self, version: &str) -> Option<Component> {
         let path = self.compiled_path(version);
-        if !self.disk.exists(&path) {
-            return None;
-        }
         let bytes = self.read(&path).ok()?;
         let (digest, code) = bytes.split_at_checked(DIGEST_BYTES)?;
         if digest != Sha256::digest(code).as_slice() {

@@ -55,6 +55,14 @@ impl Inode {
         }
     }
 
+    /// How much of `buf` it could fill.
+    pub(super) fn read(&self, buf: &mut [u8], position: u64) -> usize {
+        let rest = self.bytes.get(position as usize..).unwrap_or(&[]);
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        n
+    }
+
     pub(super) fn write(&mut self, buf: &[u8], position: u64) {
         let end = position as usize + buf.len();
         self.touch(position, end as u64);

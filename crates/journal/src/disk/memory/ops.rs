@@ -29,6 +29,10 @@ pub enum Op {
     List,
     /// [`Disk::sync_dir`](crate::Disk::sync_dir).
     SyncDir,
+    /// [`DiskFile::len`](crate::DiskFile::len).
+    Len,
+    /// [`Disk::free_bytes`](crate::Disk::free_bytes).
+    FreeBytes,
 }
 
 /// How many operations there were of each kind, and bytes read and written.
@@ -47,7 +51,7 @@ impl OpCounts {
         self.counts.get(&op).copied().unwrap_or(0)
     }
 
-    /// All operations that may change the disk.
+    /// All operations.
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
     }
