@@ -35,10 +35,23 @@ pub(crate) struct Catalog {
     topics: RwLock<Topics>,
     /// The same topics by their ids, which are unique over all tenants.
     ids: RwLock<BTreeMap<TopicId, Arc<Topic>>>,
-    abandoned: Mutex<Vec<(Changed, Ticket<Committed>)>>,
+    abandoned: Mutex<Vec<Abandoned>>,
     has_abandoned: AtomicBool,
     /// How often anything in it has changed.
     version: AtomicU64,
+}
+
+/// A change that nobody waits for any more.
+struct Abandoned {
+    changed: Changed,
+    /// None once it is decided, and the store could not be read for it.
+    ticket: Option<Ticket<Committed>>,
+}
+
+impl Abandoned {
+    fn is_decided(&self) -> bool {
+        self.ticket.as_ref().is_none_or(Ticket::is_ready)
+    }
 }
 
 /// What a frame changes.
@@ -316,17 +329,26 @@ impl Catalog {
         if !self.has_abandoned.load(Ordering::Acquire) {
             return Ok(());
         }
+        // Under the lock, so that nobody else looks before the entries are there. One that cannot be read stays.
         let mut abandoned = self.abandoned.lock();
-        let (ready, waiting): (Vec<_>, Vec<_>) = abandoned
-            .drain(..)
-            .partition(|(_, ticket)| ticket.is_ready());
-        *abandoned = waiting;
+        let mut outcome = Ok(());
+        abandoned.retain_mut(|one| {
+            if outcome.is_err() || !one.is_decided() {
+                return true;
+            }
+            one.ticket = None;
+            outcome = self.renew(engine, &one.changed).map(|_| ());
+            outcome.is_err()
+        });
         self.has_abandoned
             .store(!abandoned.is_empty(), Ordering::Release);
-        // Under the lock, so that nobody else looks before the entries are there.
-        ready
-            .iter()
-            .try_for_each(|(changed, _)| self.renew(engine, changed).map(|_| ()))
+        outcome
+    }
+
+    fn abandon(&self, changed: Changed, ticket: Option<Ticket<Committed>>) {
+        let mut abandoned = self.abandoned.lock();
+        abandoned.push(Abandoned { changed, ticket });
+        self.has_abandoned.store(true, Ordering::Release);
     }
 }
 
@@ -349,7 +371,14 @@ impl Change<'_> {
         let outcome = ticket.await;
         self.ticket = None;
         match outcome {
-            Ok(_) => self.catalog.renew(self.engine, self.changed).map(Ok),
+            Ok(_) => {
+                let renewed = self.catalog.renew(self.engine, self.changed);
+                if renewed.is_err() {
+                    // It is durable all the same: whoever looks next reads it.
+                    self.catalog.abandon(self.changed.clone(), None);
+                }
+                renewed.map(Ok)
+            }
             Err(error) => Ok(Err(error)),
         }
     }
@@ -358,9 +387,7 @@ impl Change<'_> {
 impl Drop for Change<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let mut abandoned = self.catalog.abandoned.lock();
-            abandoned.push((self.changed.clone(), ticket));
-            self.catalog.has_abandoned.store(true, Ordering::Release);
+            self.catalog.abandon(self.changed.clone(), Some(ticket));
         }
     }
 }

@@ -131,10 +131,13 @@ pub const EXPECTED: &[(&str, &[&str])] = &[
             "EIO on mkdir",
             "EIO on readdir",
             "EIO on fsync of a directory",
+            "EIO on stat",
+            "EIO on statfs",
             "ENOSPC in a write",
             crate::faults::SQUEEZED,
             crate::faults::RELEASED,
             crate::store::FAILED,
+            crate::store::READ_FAILED,
         ],
     ),
     (

@@ -246,7 +246,8 @@ impl Run {
         let rules = world.rules.clone();
         world.views.apply_to(last, &history, &rules);
         drop(history);
-        world.views.compare_store(&**node.broker.engine().store());
+        let compared = world.views.compare_store(&**node.broker.engine().store());
+        compared.unwrap_or_else(|error| panic!("{error}"));
         match world.views.compare_log(node.broker.engine().log(), 1_000) {
             Ok(()) if lost => {
                 met(EXCUSED);
@@ -327,7 +328,8 @@ impl Run {
                 let control = self.machine.control.clone();
                 control.history.lock().recovered(last);
                 world.look_at(last);
-                world.views.compare_store(&**node.broker.engine().store());
+                let compared = world.views.compare_store(&**node.broker.engine().store());
+                compared.unwrap_or_else(|error| panic!("{error}"));
                 let compared = world.views.compare_log(node.broker.engine().log(), 1_000);
                 compared.unwrap_or_else(|error| panic!("{error}"));
                 met(HARMLESS);

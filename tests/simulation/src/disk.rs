@@ -272,11 +272,8 @@ impl SimDisk {
         }
     }
 
-    /// What a frame refers to that is on its way to the journal; none once nothing works any more.
-    fn read_referenced(&self, reference: &AppendReference, bytes: usize) -> Option<Bytes> {
-        if self.control.is_halted() {
-            return None;
-        }
+    /// What a frame refers to that is on its way to the journal.
+    fn read_referenced(&self, reference: &AppendReference, bytes: usize) -> Bytes {
         let partition = reference.partition;
         let path = crate::node::dir()
             .join("topics")
@@ -284,8 +281,7 @@ impl SimDisk {
             .join(partition.index.to_string())
             .join(format!("{:020}.log", reference.segment_base_offset));
         let mut batch = vec![0; bytes];
-        let file = self.inner.open(&path, OpenMode::Read);
-        let read = file.and_then(|file| file.read_at(&mut batch, reference.position));
+        let read = self.inner.peek(&path, reference.position, &mut batch);
         let read = read.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert_eq!(
             read,
@@ -293,7 +289,7 @@ impl SimDisk {
             "{} ends before a batch that a frame refers to",
             path.display()
         );
-        Some(batch.into())
+        batch.into()
     }
 
     /// After a sync that took its time, and before anybody is told.
@@ -336,6 +332,8 @@ fn failed(op: Op, kind: io::ErrorKind) -> &'static str {
         Op::CreateDir => "EIO on mkdir",
         Op::List => "EIO on readdir",
         Op::SyncDir => "EIO on fsync of a directory",
+        Op::Len => "EIO on stat",
+        Op::FreeBytes => "EIO on statfs",
     }
 }
 
@@ -390,10 +388,6 @@ impl Disk for SimDisk {
         self.inner.list(dir)
     }
 
-    fn exists(&self, path: &Path) -> bool {
-        self.inner.exists(path)
-    }
-
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.begin(Op::SyncDir, dir, 0)?;
         self.inner.sync_dir(dir)?;
@@ -401,7 +395,7 @@ impl Disk for SimDisk {
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        self.check_alive()?;
+        self.begin(Op::FreeBytes, path, 0)?;
         self.inner.free_bytes(path)
     }
 }
@@ -433,7 +427,7 @@ impl DiskFile for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.disk.check_alive()?;
+        self.disk.begin(Op::Len, &self.path, 0)?;
         self.inner.len()
     }
 

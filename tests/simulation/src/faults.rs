@@ -13,7 +13,7 @@ pub const SQUEEZED: &str = "space taken by another process";
 /// It gives it back.
 pub const RELEASED: &str = "space given back";
 
-const OPS: [Op; 12] = [
+const OPS: [Op; 14] = [
     Op::Open,
     Op::Create,
     Op::Read,
@@ -26,6 +26,8 @@ const OPS: [Op; 12] = [
     Op::CreateDir,
     Op::List,
     Op::SyncDir,
+    Op::Len,
+    Op::FreeBytes,
 ];
 
 /// The plan of one life.
@@ -37,6 +39,8 @@ pub struct Plan {
     pub store_fails_after: Option<u64>,
     /// And that for want of space.
     pub store_is_full: bool,
+    /// One read of the store fails, after so many others.
+    pub store_read_fails_after: Option<u64>,
     /// From which turn to which so many bytes are left on the disk.
     pub squeezes: Vec<(u64, u64, u64)>,
     /// How many of a hundred writes and syncs stand still for a while.
@@ -58,6 +62,9 @@ pub fn plan(rng: &mut SmallRng, turns: u64) -> Plan {
     if rng.random_bool(0.06) {
         plan.store_fails_after = Some(rng.random_range(0..turns / 20 + 1));
         plan.store_is_full = rng.random_bool(0.3);
+    }
+    if rng.random_bool(0.1) {
+        plan.store_read_fails_after = Some(rng.random_range(0..turns / 40 + 2));
     }
     if rng.random_bool(0.2) {
         for _ in 0..rng.random_range(1..4) {

@@ -63,11 +63,7 @@ impl GroupHeader {
 
 impl History {
     /// Something is being written to a journal file. `read` reads so many bytes that a frame refers to.
-    pub fn written(
-        &mut self,
-        bytes: &[u8],
-        read: &dyn Fn(&AppendReference, usize) -> Option<Bytes>,
-    ) {
+    pub fn written(&mut self, bytes: &[u8], read: &dyn Fn(&AppendReference, usize) -> Bytes) {
         let Some(header) = GroupHeader::read(bytes) else {
             return;
         };
@@ -80,12 +76,7 @@ impl History {
         assert!(payload.is_empty(), "a group is as many frames as it says");
     }
 
-    fn put(
-        &mut self,
-        lsn: u64,
-        frame: Bytes,
-        read: &dyn Fn(&AppendReference, usize) -> Option<Bytes>,
-    ) {
+    fn put(&mut self, lsn: u64, frame: Bytes, read: &dyn Fn(&AppendReference, usize) -> Bytes) {
         let index = (lsn - 1) as usize;
         let mut is_known = false;
         match self.frames.get(index) {
@@ -110,10 +101,7 @@ impl History {
                 if is_known && self.referenced.contains_key(&key) {
                     continue;
                 }
-                // Nothing can be read when the machine dies in this very moment.
-                let Some(batch) = read(&reference, header.size_bytes()) else {
-                    continue;
-                };
+                let batch = read(&reference, header.size_bytes());
                 assert!(
                     batch.starts_with(&reference.header),
                     "frame {lsn} refers to another batch than stands there"

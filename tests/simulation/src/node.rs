@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mainstem_broker::{Broker, BrokerSettings};
+use mainstem_broker::{Broker, BrokerError, BrokerSettings};
 use mainstem_engine::{Engine, EngineError, EngineOptions, RecoveryReport, Worker, make_space};
 use mainstem_journal::MemoryDisk;
 use mainstem_store::MemoryStore;
@@ -32,6 +32,8 @@ pub struct Machine {
     pub options: EngineOptions,
     /// How quick the medium is: see [`SlowMedium`].
     pub medium_percent: u32,
+    /// While the node opens, one read of the store fails after so many others.
+    pub store_read_fails_after: Option<u64>,
 }
 
 /// A node that runs.
@@ -89,6 +91,9 @@ impl Machine {
         options.journal.entropy = rng.random();
         let (percent, medium_seed) = (self.medium_percent, rng.random());
         let shared: Arc<SimDisk> = Arc::new(disk.clone());
+        if let Some(reads) = self.store_read_fails_after {
+            store.fail_read_after(reads);
+        }
         make_space(&*shared, &dir(), 2 * options.journal.file_bytes);
         let opened = Engine::open_through(
             shared,
@@ -110,8 +115,13 @@ impl Machine {
         settings.groups = groups::settings();
         let broker = match Broker::open(opened.engine, settings) {
             Ok(broker) => broker,
+            Err(BrokerError::Engine(error)) => {
+                disk.kill();
+                return Err(error);
+            }
             Err(error) => panic!("the catalogue cannot be read: {error}"),
         };
+        store.fail_read_after(u64::MAX);
         Ok(Node {
             broker,
             workers: opened.workers,

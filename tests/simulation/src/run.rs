@@ -109,6 +109,7 @@ impl Run {
             control: control.clone(),
             options: node::any_options(&mut rng),
             medium_percent: [100, 100, 50, 15][rng.random_range(0..4)],
+            store_read_fails_after: None,
         };
         note!(trace, "{:?}", machine.options);
         Run {
@@ -250,6 +251,9 @@ impl Run {
             .for_each(|fault| self.machine.control.plan(*fault));
         if let Some(calls) = plan.store_fails_after {
             node.store.fail_after(calls, plan.store_is_full);
+        }
+        if let Some(reads) = plan.store_read_fails_after {
+            node.store.fail_read_after(reads);
         }
         let broker = node.broker.clone();
         let running = self.world.borrow().groups.running.clone();
@@ -398,6 +402,10 @@ impl Run {
                 };
                 self.machine.control.plan(fault);
             }
+            self.machine.store_read_fails_after = self
+                .rng
+                .random_bool(0.05)
+                .then(|| self.rng.random_range(0..4));
             // The node may be set up differently from now on.
             if self.rng.random_bool(0.15) {
                 self.machine.options = node::any_options(&mut self.rng);
@@ -417,6 +425,7 @@ impl Run {
                 u64::MAX
             });
             let opened = self.machine.open(&mut self.rng);
+            self.machine.store_read_fails_after = None;
             let fired = self.machine.control.has_fired();
             let halted = self.machine.control.is_halted();
             self.machine.control.disarm();
@@ -480,7 +489,8 @@ impl Run {
         let compared =
             compared.and_then(|()| world.views.compare_times(engine.log(), &mut self.rng));
         compared.unwrap_or_else(|error| panic!("after recovery: {error}"));
-        world.views.compare_store(&**engine.store());
+        let compared = world.views.compare_store(&**engine.store());
+        compared.unwrap_or_else(|error| panic!("after recovery: {error}"));
         world.verify();
         let (broker, caller) = (&node.broker, Caller::anonymous());
         groups::compare(&world.views, broker, &caller, &world.groups.running);

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use mainstem_engine::EngineError;
 use mainstem_log::{Bounds, Log, LogError, LogOp, LogSnapshot, PartitionId, Read, TopicId};
 use mainstem_record::{Batch, BatchHeader, Marker};
-use mainstem_store::{Family, StoreOp, StoreSnapshot};
+use mainstem_store::{Family, StoreError, StoreOp, StoreSnapshot};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -322,7 +323,7 @@ impl Views {
         log: &LogSnapshot,
         store: &dyn StoreSnapshot,
         max_bytes: usize,
-    ) -> Result<(), LogError> {
+    ) -> Result<(), EngineError> {
         assert_eq!(log.lsn.0, self.lsn);
         let listed: Vec<PartitionId> = self.bounds().map(|(id, _)| id).collect();
         let found: Vec<PartitionId> = log.partitions.keys().copied().collect();
@@ -337,8 +338,7 @@ impl Views {
             })?;
             part.compare_committed(id, |offset| log.read_committed(id, offset, 2_000, None))?;
         }
-        self.compare_store(store);
-        Ok(())
+        Ok(self.compare_store(store)?)
     }
 
     fn compare_part(
@@ -393,11 +393,11 @@ impl Views {
         Ok(())
     }
 
-    /// Compares the whole store.
-    pub fn compare_store(&self, store: &dyn StoreSnapshot) {
+    /// Compares the whole store. Fails only where it cannot be read.
+    pub fn compare_store(&self, store: &dyn StoreSnapshot) -> Result<(), StoreError> {
         let mut wanted = self.store.iter().peekable();
         for family in Family::ALL {
-            let scanned = store.scan(family, &[], None, &mut |key, value| {
+            store.scan(family, &[], None, &mut |key, value| {
                 if !is_the_engines(key) {
                     let next = wanted.next();
                     let same = next.is_some_and(|((in_family, at), holds)| {
@@ -410,8 +410,7 @@ impl Views {
                     );
                 }
                 ControlFlow::Continue(())
-            });
-            scanned.unwrap_or_else(|error| panic!("scanning {family}: {error}"));
+            })?;
         }
         let missing = wanted.next();
         assert!(
@@ -419,6 +418,7 @@ impl Views {
             "the store at LSN {} lacks {missing:02x?}",
             self.lsn
         );
+        Ok(())
     }
 }
 

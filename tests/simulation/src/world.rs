@@ -8,6 +8,7 @@ use std::sync::Arc;
 use mainstem_broker::{Broker, BrokerError, Caller, ProducerIdentity};
 use mainstem_engine::{Committed, EngineError, Snapshot, Submission};
 use mainstem_log::{LogError, PartitionId, TopicId};
+use mainstem_store::StoreError;
 use rand::rngs::SmallRng;
 
 use crate::actors::PRODUCERS;
@@ -277,7 +278,7 @@ impl World {
         &mut self,
         snapshot: &Snapshot,
         max_bytes: usize,
-    ) -> Result<(), LogError> {
+    ) -> Result<(), EngineError> {
         self.look_at(snapshot.lsn.0);
         self.views
             .compare_snapshot(&snapshot.log, &*snapshot.store, max_bytes)
@@ -433,6 +434,7 @@ impl World {
 fn is_io(error: &EngineError) -> bool {
     match error {
         EngineError::Log(error) => matches!(**error, LogError::Io { .. }),
+        EngineError::Store(error) => matches!(**error, StoreError::Backend { .. }),
         _ => false,
     }
 }

@@ -32,8 +32,13 @@ pub async fn run(mut client: Client, name: &'static str) {
                 if client.after(&error) == After::Over {
                     return;
                 }
-                // A refusal: nothing was done.
-                client.world.borrow_mut().churned.insert(name, now);
+                if matches!(error, BrokerError::Engine(_)) {
+                    // It may have been done, and not be read again.
+                    now = look_up(&client, name);
+                } else {
+                    // A refusal: nothing was done.
+                    client.world.borrow_mut().churned.insert(name, now);
+                }
             }
         }
         client.clock.sleep(client.rng.random_range(0..150)).await;
