@@ -4,8 +4,8 @@ set -eu
 cd "$(dirname "$0")/.."
 cargo=cargo
 command -v mold >/dev/null 2>&1 && cargo="mold -run cargo"
-for package in record:batch schema:decode journal:commit log:log mainstem:produce mainstem:latency mainstem:cleaning mainstem:fetch \
-    mainstem:cost mainstem:recovery grpc:grpc runtime:handlers query:scan; do
+for package in record:batch schema:decode journal:commit log:log store:store engine:commit broker:broker mainstem:produce \
+    mainstem:latency mainstem:cleaning mainstem:fetch mainstem:cost mainstem:recovery grpc:grpc runtime:handlers query:scan; do
     crate=${package%%:*}
     [ "$crate" = mainstem ] || crate="mainstem-$crate"
     # The server beside it: with the same features of what they share, nothing is built once more.
