@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use common::{
-    Node, Row, batch, concurrently, cpu_seconds, out_dir, report, runtime, thread_cpu_seconds,
+    Node, RECORD_BYTES, Row, batch, concurrently, cpu_seconds, out_dir, report, runtime,
+    thread_cpu_seconds,
 };
 use mainstem_broker::{
     Broker, BrokerSettings, Caller, FetchRequest, Isolation, NewTopic, PartitionId, ProduceBatch,
@@ -24,7 +25,6 @@ use mainstem_engine::{Append, Engine, EngineOptions, Submission};
 use mainstem_record::Batch;
 use tokio::runtime::Runtime;
 
-const RECORD_BYTES: usize = 1024;
 /// 64 KiB of records.
 const BATCH_RECORDS: usize = 64;
 /// Batches in one call: 2 MiB.

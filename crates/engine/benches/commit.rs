@@ -14,7 +14,7 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Node, Row, batch, concurrently, out_dir, report, runtime};
+use common::{Node, RECORD_BYTES, Row, batch, concurrently, out_dir, report, runtime};
 use mainstem_engine::{Append, Engine, EngineOptions, Submission};
 use mainstem_journal::limit::{Overwrites, Overwritten, SYNC_BYTES};
 use mainstem_log::{LogOp, PartitionId, TopicId};
@@ -197,7 +197,6 @@ fn partition(index: usize) -> PartitionId {
     )
 }
 
-/// Of 1 KiB records.
 fn batch_of(size_bytes: usize) -> Batch {
-    batch(size_bytes >> 10, 1 << 10)
+    batch(size_bytes / RECORD_BYTES, RECORD_BYTES)
 }

@@ -1,7 +1,9 @@
-//! What the benchmarks of engine and broker share: an engine on the disk with a thread for each of its workers, batches,
-//! and callers that are under way at the same time.
+//! What the benchmarks of engine and broker share: an engine on the disk with a thread for each of its workers, and
+//! callers that are under way at the same time.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // Each benchmark uses a part.
 
+#[path = "../../../mainstem/benches/common/batch.rs"]
+mod batch;
 #[path = "../../../mainstem/benches/common/rows.rs"]
 mod rows;
 
@@ -9,9 +11,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+pub use batch::*;
 use mainstem_engine::{Engine, EngineOptions};
 use mainstem_journal::RealDisk;
-use mainstem_record::{Batch, BatchBuilder, Compression};
 use mainstem_store::{RocksStore, StoreOptions};
 pub use rows::*;
 use tempfile::TempDir;
@@ -72,14 +74,4 @@ where
             .join_all()
             .await
     })
-}
-
-/// A batch as a client builds it.
-pub fn batch(records: usize, record_bytes: usize) -> Batch {
-    let value = vec![b'x'; record_bytes];
-    let mut builder = BatchBuilder::new(Compression::None, 8 << 20);
-    for _ in 0..records {
-        builder.append(0, None, Some(&value), &[]).unwrap();
-    }
-    builder.build().unwrap()
 }

@@ -2,21 +2,10 @@
 //! fast as it can, and files that are read cold.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // Each benchmark uses a part.
 
+mod batch;
 pub mod read;
 mod rows;
 pub mod write;
 
-use mainstem_record::{Batch, BatchBuilder, Compression};
+pub use batch::*;
 pub use rows::*;
-
-pub const RECORD_BYTES: usize = 1024;
-
-/// A batch as a client builds it.
-pub fn batch(records: usize, record_bytes: usize) -> Batch {
-    let value = vec![b'x'; record_bytes];
-    let mut builder = BatchBuilder::new(Compression::None, 8 << 20);
-    for _ in 0..records {
-        builder.append(0, None, Some(&value), &[]).unwrap();
-    }
-    builder.build().unwrap()
-}
