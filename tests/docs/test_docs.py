@@ -293,7 +293,7 @@ class TheChecks(unittest.TestCase):
             ("cargo test -p mainstem-lgo", "no package"),
             ("cargo test -p mainstem-engine --test crash", "no test crash"),
             ("cargo test -p mainstem-engine no_test_has_this_name", "no test of"),
-            ("cargo bench -p mainstem-engine --bench commit", "no bench"),
+            ("cargo bench -p mainstem-engine --bench produce", "no bench"),
             ("cargo run -p mainstem-guarantees -- --memroy", "knows no --memroy"),
             ("cargo tset", "not known"),
             ("MAINSTEM_SEEED=1 cargo test", "nothing reads"),
