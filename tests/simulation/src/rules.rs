@@ -211,8 +211,8 @@ impl Rules {
         if let Some(stays_bytes) = self.cut.borrow().get(&id.topic)
             && asked.is_none_or(|asked| offset > asked)
         {
-            // As it was appended: compaction may have left less.
-            let left = views.partitions[&id].appended_bytes(offset);
+            // Compaction may have left less.
+            let left = views.partitions[&id].most_bytes(offset);
             assert!(
                 left >= *stays_bytes,
                 "frame {lsn}: of {id} {left} bytes are left, where {stays_bytes} stay"

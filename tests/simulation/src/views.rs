@@ -43,6 +43,9 @@ pub enum Fate {
     Hidden,
 }
 
+/// What a number can take in a record.
+const LONGEST_VARINT: usize = 10;
+
 /// A partition as of some LSN. What was ever appended to it stays known, also below its start.
 #[derive(Default)]
 pub struct Part {
@@ -68,11 +71,25 @@ impl Part {
         self.records.len() as i64
     }
 
-    /// What was ever appended from an offset on.
-    pub fn appended_bytes(&self, from: i64) -> u64 {
+    /// How much there can be at most from an offset on: what was appended, and what compaction has added to it. Beside a
+    /// tombstone, times are counted from when it may go (KIP-534), and such a distance can take more bytes.
+    pub fn most_bytes(&self, from: i64) -> u64 {
         let first = self.batches.partition_point(|(base, _)| *base < from);
-        let batches = self.batches.iter().skip(first);
-        batches.map(|(_, bytes)| bytes.len() as u64).sum()
+        let batches = self.batches.get(first..).unwrap_or_default();
+        let nexts = batches.iter().skip(1).map(|(base, _)| *base);
+        let sized = batches.iter().zip(nexts.chain([self.end()]));
+        let most = sized.map(|((base, bytes), next)| {
+            let records = &self.records[*base as usize..next as usize];
+            let counted_anew =
+                *base < self.compacted_below && records.iter().any(|record| record.tombstone);
+            let grown = if counted_anew {
+                records.len() * LONGEST_VARINT
+            } else {
+                0
+            };
+            (bytes.len() + grown) as u64
+        });
+        most.sum()
     }
 
     /// The first offset of an open transaction, or the end.
